@@ -1,0 +1,53 @@
+# Two commands to know: `make demo` and `make test`. Both set up what they need in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+REPOSITORY := demo/repository
+PHOTO = $$($(BIN)/python -c 'import skimage.data; print(skimage.data.data_dir)')/coffee.png
+
+.PHONY: demo test lint format bench clean
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo    everything on one photo: models, Triton, gateway, client; writes demo/demo.png"
+	@echo "make test    all tests"
+	@echo "make lint    formatting, lint, types, import contracts, the API's own rules"
+	@echo "make format  rewrite the code as lint wants it"
+	@echo "make bench   speed, as ratios to what Triton alone reaches"
+	@echo "make clean   remove all that these commands made"
+
+.venv/installed: requirements.lock pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $@
+
+$(REPOSITORY): .venv/installed
+	$(BIN)/visiongate export grounding_dino sam --size tiny --out $@
+
+demo: .venv/installed $(REPOSITORY)
+	$(BIN)/visiongate demo $(PHOTO) cup spoon table --repository $(REPOSITORY) --save demo/demo.png
+
+test: .venv/installed
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m grpc_tools.protoc -Iproto -I"$$($(BIN)/python -c 'import google.api.http_pb2 as m; print(m.__file__.split("google/api")[0])')" \
+		--include_imports --include_source_info --descriptor_set_out=.venv/api.binpb proto/visiongate/v1/*.proto
+	$(BIN)/buf lint .venv/api.binpb --config proto/buf.yaml --path visiongate
+
+format: .venv/installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed $(REPOSITORY)
+	$(BIN)/python tests/bench/overhead.py --repository $(REPOSITORY)
+
+clean:
+	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f proto/visiongate/v1/*_pb2*.py proto/visiongate/v1/*_pb2*.pyi

@@ -1,0 +1,172 @@
+"""The command `visiongate export`."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from export.errors import ExportError, first_line
+
+# Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.
+EXPORTERS = {
+    "grounding_dino": "export.grounding_dino",
+    "sam": "export.sam",
+}
+REPOSITORY = Path(__file__).parents[1] / "model_repository"
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+
+
+class Size(StrEnum):
+    """How large a model to build."""
+
+    full = "full"
+    tiny = "tiny"
+
+
+class Precision(StrEnum):
+    """What the graph computes in."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+
+
+@app.command()
+def export(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help=f"One or more of: {', '.join(EXPORTERS)}.")
+    ],
+    variant: Annotated[
+        str | None,
+        typer.Option(help="grounding_dino: swin_t (default), swin_b; sam: vit_b (default), vit_l, vit_h."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="hub|random|PATH",
+            help="hub: the official repository (default). PATH: a local folder of the same layout: "
+            "config.json, *.safetensors, tokenizer.json or vocab.txt. random: seeded, for parity and speed.",
+            show_default=False,
+        ),
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Option(help="Pins a commit, branch or tag of the hub repository.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    size: Annotated[
+        Size, typer.Option(help="tiny: a toy of the same architecture, random unless PATH is given.")
+    ] = Size.full,
+    precision: Annotated[
+        Precision, typer.Option(help="fp16 halves the file; inputs and outputs stay as they are.")
+    ] = Precision.fp32,
+    out: Annotated[
+        Path, typer.Option(file_okay=False, help="The model repository to write to.", show_default=False)
+    ] = REPOSITORY,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="grounding_dino: BERT's uncased vocab.txt, instead of the tokenizer of the weights.",
+        ),
+    ] = None,
+    traceback: Annotated[bool, typer.Option("--traceback", help="On failure, show where it failed.")] = False,
+) -> None:
+    """Turn PyTorch models into ONNX files in a Triton model repository.
+
+    Every file is compared with its PyTorch reference on several inputs; the repository changes only when all
+    of a model's files agree with it. For example:
+
+        visiongate export grounding_dino sam
+
+        visiongate export sam --variant vit_h --out /models
+
+        visiongate export grounding_dino sam --size tiny --out demo
+    """
+    errors = Console(stderr=True)
+    try:
+        _check(models, variant, revision, weights)
+        from export.weights import Options
+
+        options = Options(
+            weights=weights or ("random" if size is Size.tiny else "hub"),
+            variant=variant,
+            revision=revision,
+            seed=seed,
+            size=size.value,
+            vocabulary=vocabulary,
+        )
+        for name in dict.fromkeys(models):
+            _export(name, options, precision is Precision.fp16, out, Console())
+    except Exception as error:
+        if traceback:
+            raise
+        unexpected = "" if isinstance(error, ExportError) else f"{type(error).__name__}: "
+        errors.print(f"[red]Error:[/] {escape(unexpected + first_line(error))}", soft_wrap=True)
+        raise typer.Exit(1) from error
+    _summary(out, Console())
+
+
+def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
+    if unknown := [name for name in models if name not in EXPORTERS]:
+        raise ExportError(f"There is no model {unknown[0]!r}; there are {', '.join(EXPORTERS)}.")
+    if len(set(models)) > 1 and (variant or revision or weights not in {None, "hub", "random"}):
+        raise ExportError(
+            "--variant, --revision and a folder of weights are of one model: export one at a time."
+        )
+
+
+def _export(name: str, options: object, to_half: bool, out: Path, console: Console) -> None:
+    with _step(console, f"{name}: load PyTorch and the weights"):
+        from transformers.utils import logging
+
+        from export import onnx_file
+
+        # Its loading reports and bars would drown ours; what matters of them is checked.
+        silence: tuple[Any, ...] = (logging.set_verbosity_error, logging.disable_progress_bar)
+        for function in silence:
+            function()
+        prepared = import_module(EXPORTERS[name]).prepare(options)
+    for placed in onnx_file.place(prepared, out, to_half=to_half, step=lambda text: _step(console, text)):
+        console.print(
+            f"[bold]{placed.model}[/]: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, "
+            f"differs from PyTorch by at most {placed.error:.1e}, "
+            f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB",
+            soft_wrap=True,
+            highlight=False,
+        )
+        if placed.config_changed and out.resolve() == REPOSITORY:
+            console.print(f"  {placed.model}/config.pbtxt now has this variant's sizes.", highlight=False)
+
+
+@contextmanager
+def _step(console: Console, name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    with console.status(name):
+        yield
+    console.print(f"  {name} [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True, highlight=False)
+
+
+def _summary(repository: Path, console: Console) -> None:
+    ready = sorted(
+        path.parents[1].name for path in repository.glob("*/[0-9]*/model.*") if path.suffix != ".data"
+    )
+    console.print(f"\nIn {repository}: {', '.join(dict.fromkeys(ready))}", soft_wrap=True, highlight=False)
+    option = "" if repository.resolve() == REPOSITORY else f" --repository {repository}"
+    console.print(f"Next: [bold]visiongate up{option}[/]", soft_wrap=True, highlight=False)
+
+
+def main() -> None:
+    """Run the command on its own: `python -m export`."""
+    app(prog_name="visiongate export")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,325 @@
+"""Grounding DINO: image and text to boxes, with the score of every token for every box."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export import bert_tokenizer
+from export.onnx_file import Arrays, Export, Graph
+from export.pixels import Normalise, noise_images, normalised
+from export.weights import Options, Variant, load
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Image sizes of transformers' processor, and the canvases (height x width) that batches are padded to.
+# Sides are multiples of 32. The shorter one must stay over 32 windows of the Swin backbone (224 pixels
+# for Swin-T): at or below that, transformers' layers drop their shifted windows, for good.
+SIZES = {
+    "shortest_edge": "800",
+    "longest_edge": "1333",
+    "canvases": "800x800,800x1088,800x1216,800x1344,1088x800,1216x800,1344x800",
+    "text_lengths": "16,32,64,128,256",
+}
+TINY_SIZES = {
+    "shortest_edge": "128",
+    "longest_edge": "224",
+    "canvases": "128x128,128x192,128x224,192x128,224x128",
+    "text_lengths": "16,32,64,128,256",
+}
+
+
+def _config(**swin: Any) -> Any:
+    from transformers import GroundingDinoConfig
+
+    return GroundingDinoConfig(backbone_config={"model_type": "swin", "out_indices": [2, 3, 4], **swin})
+
+
+def _tiny_config(vocabulary_size: int = 2048) -> Any:
+    from transformers import GroundingDinoConfig
+
+    return GroundingDinoConfig(
+        backbone_config={
+            "model_type": "swin",
+            "out_indices": [2, 3, 4],
+            "embed_dim": 16,
+            "depths": [2, 2, 2, 2],
+            "num_heads": [1, 2, 4, 8],
+            "window_size": 3,
+        },
+        text_config={
+            "model_type": "bert",
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "vocab_size": vocabulary_size,
+        },
+        d_model=32,
+        num_queries=40,
+        encoder_layers=2,
+        encoder_ffn_dim=64,
+        encoder_attention_heads=4,
+        decoder_layers=2,
+        decoder_ffn_dim=64,
+        decoder_attention_heads=4,
+    )
+
+
+VARIANTS = {
+    "swin_t": Variant("IDEA-Research/grounding-dino-tiny", _config, SIZES),
+    "swin_b": Variant(
+        "IDEA-Research/grounding-dino-base",
+        partial(
+            _config,
+            embed_dim=128,
+            depths=[2, 2, 18, 2],
+            num_heads=[4, 8, 16, 32],
+            window_size=12,
+            image_size=384,
+        ),
+        SIZES,
+    ),
+    "tiny": Variant(None, _tiny_config, TINY_SIZES),
+}
+
+
+def build(options: Options) -> tuple[Any, "Tokenizer", str]:
+    """Return transformers' own model, whose weights `prepare` exports, its tokenizer, the variant's name."""
+    from transformers import GroundingDinoForObjectDetection
+
+    def is_same(one: Any, other: Any) -> bool:
+        one, other = one.backbone_config, other.backbone_config
+        return one.embed_dim == other.embed_dim and list(one.depths) == list(other.depths)
+
+    variants = dict(VARIANTS)
+    if options.vocabulary is not None:
+        # Only a toy grows with its vocabulary; the others have BERT's size.
+        size = len(bert_tokenizer.read_vocabulary(options.vocabulary))
+        variants["tiny"] = replace(VARIANTS["tiny"], config=partial(_tiny_config, size))
+    model, variant = load(GroundingDinoForObjectDetection, variants, is_same, options)
+    tokenizer = _tokenizer(options, variant)
+    bert_tokenizer.check(tokenizer, model.config.text_config.vocab_size)
+    return model, tokenizer, variant
+
+
+def _tokenizer(options: Options, variant: str) -> "Tokenizer":
+    if options.vocabulary is not None:
+        return bert_tokenizer.from_vocabulary(bert_tokenizer.read_vocabulary(options.vocabulary))
+    if options.weights == "random":
+        return bert_tokenizer.from_vocabulary(bert_tokenizer.own_vocabulary())
+    if options.weights == "hub":
+        return bert_tokenizer.from_hub(str(VARIANTS[variant].hub), options.revision)
+    return bert_tokenizer.from_folder(Path(options.weights))
+
+
+def prepare(options: Options) -> Export:
+    """Describe the graph, with the reference that it must agree with."""
+    model, tokenizer, variant = build(options)
+    window = 32 * model.config.backbone_config.window_size
+    # Larger than the window, and no multiple of it at any stage: only then is the code that pads to
+    # whole windows and crops again in the trace, where other sizes need it.
+    sides = [window + 32, window + 64, window + 96, window + 128]
+    captions = ["a red circle. the small dog.", "two cats on a table?", "hot dog. dog."]
+
+    def case(seed: int, height: int, width: int, length: int, *valid: tuple[int, int]) -> Arrays:
+        texts = [captions[(seed + i) % len(captions)] for i in range(len(valid))]
+        return noise_images(seed, height, width, valid) | text_inputs(tokenizer, texts, length)
+
+    example = case(0, sides[0], sides[1], 16, (sides[0], sides[1] - 21), (sides[0] - 40, sides[1]))
+    text = {0: "batch", 1: "tokens"}
+    queries = model.config.num_queries
+    return Export(
+        graphs=[
+            Graph(
+                model="grounding_dino",
+                module=Detector(model),
+                inputs={name: torch.from_numpy(value) for name, value in example.items()},
+                outputs={"logits": ("batch", queries, "tokens"), "boxes": ("batch", queries, 4)},
+                dynamic={
+                    "image": {0: "batch", 1: "height", 2: "width"},
+                    "valid_size": {0: "batch"},
+                    "input_ids": text,
+                    "attention_mask": text,
+                    "position_ids": text,
+                    "text_self_attention_mask": text | {2: "tokens"},
+                },
+                cases=[
+                    case(1, sides[1], sides[0], 32, (sides[1], sides[0])),
+                    case(2, sides[0], sides[3], 16, (sides[0] - 1, sides[3]), (50, sides[3] - 33), (9, 9)),
+                    case(3, sides[2], sides[2], 19, (sides[2] - 31, sides[2] - 64), (sides[2], 77)),
+                ],
+                reference=partial(reference, model),
+                parameters={"family": "grounding_dino", "variant": variant, **VARIANTS[variant].parameters},
+                probes={"proposals": ("batch", queries), "proposal_scores": ("batch", queries)},
+                tolerance=1e-3,
+                dynamo=False,
+                opset=17,
+                # Halves are too coarse for places in the image, and overflow in masks and softmaxes.
+                half_products_only=True,
+            )
+        ],
+        files={"grounding_dino/tokenizer.json": tokenizer.to_str(pretty=True)},
+    )
+
+
+def text_inputs(tokenizer: "Tokenizer", captions: Sequence[str], length: int) -> Arrays:
+    """The text tensors of the graph, made by transformers' own functions."""
+    from transformers.models.grounding_dino import modeling_grounding_dino as modeling
+
+    encodings = [tokenizer.encode(caption) for caption in captions]
+    ids = np.zeros((len(captions), length), np.int64)
+    mask = np.zeros_like(ids)
+    for row, encoding in enumerate(encodings):
+        ids[row, : len(encoding.ids)] = encoding.ids
+        mask[row, : len(encoding.ids)] = 1
+    make_masks: Any = modeling.generate_masks_with_special_tokens_and_transfer_map
+    attention, positions = make_masks(torch.from_numpy(ids), torch.tensor(modeling.SPECIAL_TOKENS))
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "position_ids": positions.numpy(),
+        "text_self_attention_mask": attention.numpy(),
+    }
+
+
+class Detector(nn.Module):
+    """The graph: transformers' model on bytes, with only the last decoder layer's boxes and logits."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.normalise = Normalise()
+        self.detector = model
+
+    def forward(
+        self,
+        image: Tensor,
+        valid_size: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        position_ids: Tensor,
+        text_self_attention_mask: Tensor,
+    ) -> tuple[Tensor, ...]:
+        pixels, valid = self.normalise(image, valid_size)
+        with _exportable(text_self_attention_mask, position_ids) as top_k:
+            output = self.detector.model(
+                pixel_values=pixels, pixel_mask=valid, input_ids=input_ids, attention_mask=attention_mask
+            )
+            hidden = output.intermediate_hidden_states[:, -1]
+            logits = self.detector.class_embed[-1](
+                hidden, output.encoder_last_hidden_state_text, attention_mask.bool()
+            )
+        # Each layer refines the boxes of the one before it.
+        before = output.intermediate_reference_points[:, -2]
+        boxes = self.detector.bbox_embed[-1](hidden) + torch.special.logit(before, eps=1e-5)
+        [(scores, proposals)] = top_k
+        return logits, boxes.sigmoid(), proposals, scores
+
+
+@contextmanager
+def _exportable(text_mask: Tensor, position_ids: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Replace what a trace of transformers' model would get wrong; yields what top-k is going to choose.
+
+    All but the first of these are silent: the graph runs on other sizes than the example's, and lies.
+    """
+    from transformers.models.grounding_dino import modeling_grounding_dino as modeling
+
+    top_k, as_tensor = torch.topk, torch.as_tensor
+    chosen: list[tuple[Tensor, Tensor]] = []
+
+    def masks(*_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
+        # Made of token ids with operators that do not export: the caller feeds them.
+        return text_mask, position_ids
+
+    def linspace(start: Any, end: Any, steps: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
+        # The number of steps is baked in. All callers step by one.
+        counted: Tensor = torch.arange(steps, dtype=dtype, device=device) + start
+        return counted
+
+    def stacked(data: Any, **kwargs: Any) -> Tensor:
+        # A tensor made of a list of sizes is a constant.
+        if isinstance(data, list):
+            return torch.stack([torch.stack([as_tensor(size) for size in sizes]) for sizes in data])
+        return as_tensor(data, **kwargs)
+
+    def contrast(self: Any, vision: Tensor, text: Tensor, mask: Tensor) -> Tensor:
+        # As it is, but not padded to 256 tokens: that size is baked in, and most of it is never read.
+        logits: Tensor = vision @ text.transpose(-1, -2)
+        return logits.masked_fill(~mask[:, None, :], float("-inf"))
+
+    def record(*args: Any, **kwargs: Any) -> Any:
+        values, indices = top_k(*args, **kwargs)
+        chosen.append((values, indices))
+        return values, indices
+
+    with (
+        mock.patch.object(modeling, "generate_masks_with_special_tokens_and_transfer_map", masks),
+        mock.patch.object(modeling.GroundingDinoContrastiveEmbedding, "forward", contrast),
+        mock.patch.object(nn.functional, "interpolate", resize_nearest),
+        mock.patch.object(torch, "linspace", linspace),
+        mock.patch.object(torch, "as_tensor", stacked),
+        mock.patch.object(torch, "topk", record),
+    ):
+        yield chosen
+
+
+def resize_nearest(mask: Tensor, size: Sequence[Any]) -> Tensor:
+    """Resize [..., H, W] as PyTorch's nearest interpolation does, step by step in float32.
+
+    ONNX Runtime's Resize rounds some rows the other way.
+    """
+    for dim, count in zip((-2, -1), size, strict=True):
+        scale = _number(mask.shape[dim], mask) / _number(count, mask)
+        index = (torch.arange(count, device=mask.device).to(torch.float32) * scale).floor().long()
+        mask = mask.index_select(dim, index)
+    return mask
+
+
+def _number(size: Any, like: Tensor) -> Tensor:
+    # In a trace a size is a tensor already, and must stay one.
+    return torch.as_tensor(size, device=like.device).to(torch.float32)
+
+
+@torch.no_grad()
+def reference(model: Any, inputs: Arrays, outputs: Arrays) -> Arrays:
+    """Ask transformers' model as it is, on float pixels and a pixel mask.
+
+    Its decoder starts from the best-scored places of the image. Where rounding decides between near-ties,
+    a swap changes both rows of the answer, so the graph's choice is followed, if its scores are as good.
+    """
+    pixels, mask = normalised(inputs["image"], inputs["valid_size"])
+    top_k = torch.topk
+    best: list[Tensor] = []
+
+    def follow(scores: Tensor, count: int, dim: int) -> tuple[Tensor, Tensor]:
+        values, indices = top_k(scores, count, dim=dim)
+        best.append(values)
+        if "proposals" not in outputs:
+            return values, indices
+        theirs = torch.from_numpy(outputs["proposals"])
+        spread = 2e-2 * values.abs().max()
+        distinct = all(len(row.unique()) == count for row in theirs)
+        if distinct and torch.allclose(scores.gather(1, theirs), values, rtol=0, atol=float(spread)):
+            return values, theirs
+        return values, indices
+
+    with mock.patch.object(torch, "topk", follow):
+        result = model(
+            pixel_values=pixels,
+            pixel_mask=mask,
+            input_ids=torch.from_numpy(inputs["input_ids"]),
+            attention_mask=torch.from_numpy(inputs["attention_mask"]),
+        )
+    return {
+        "logits": result.logits[..., : inputs["input_ids"].shape[1]].numpy(),
+        "boxes": result.pred_boxes.numpy(),
+        "proposal_scores": best[0].numpy(),
+    }

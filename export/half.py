@@ -1,0 +1,70 @@
+"""ONNX models in half precision, with inputs and outputs as they were."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def everything(path: Path) -> Any:
+    """Compute in half wherever ONNX Runtime's converter takes it for safe: fastest, and least exact."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    with warnings.catch_warnings():
+        # It warns of every weight below the smallest half.
+        warnings.simplefilter("ignore")
+        # A path and not a model: shape inference of one over 2 GiB works on files only.
+        model = convert_float_to_float16(str(path), keep_io_types=True)
+    # It appends the casts that it needs instead of putting them where they belong.
+    OnnxModel(model).topological_sort()
+    return model
+
+
+def products(path: Path, kept_out: Sequence[str]) -> Any:
+    """Compute matrix products and convolutions in half, all between them in float32, as autocast does.
+
+    `kept_out` are parts of the names of nodes, which are PyTorch's module paths, that stay in float32.
+    The converter's block list is no way to this: it rounds to half between two blocked operators.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(str(path))
+    weights = {w.name: w for w in model.graph.initializer if w.data_type == TensorProto.FLOAT}
+    halves: dict[str, str] = {}
+    nodes: list[Any] = []
+
+    def half(name: str) -> str:
+        if name not in halves:
+            halves[name] = f"{name}_half"
+            if name in weights:
+                values = numpy_helper.to_array(weights[name]).clip(-65504, 65504).astype(np.float16)
+                model.graph.initializer.append(numpy_helper.from_array(values, halves[name]))
+            else:
+                nodes.append(helper.make_node("Cast", [name], [halves[name]], to=TensorProto.FLOAT16))
+        return halves[name]
+
+    for node in model.graph.node:
+        if node.op_type not in {"MatMul", "Gemm", "Conv", "ConvTranspose"} or any(
+            part in node.name for part in kept_out
+        ):
+            nodes.append(node)
+            continue
+        for i, name in enumerate(node.input):
+            if name:
+                node.input[i] = half(name)
+        result = node.output[0]
+        node.output[0] = f"{result}_in_half"
+        nodes.append(node)
+        nodes.append(helper.make_node("Cast", [node.output[0]], [result], to=TensorProto.FLOAT))
+
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    used = {name for node in nodes for name in node.input}
+    kept = [weight for weight in model.graph.initializer if weight.name in used]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model

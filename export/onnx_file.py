@@ -1,0 +1,330 @@
+"""From a PyTorch module to `<repository>/<model>/1/model.onnx`, with the proof that both compute the same.
+
+A family of models (see `EXPORTERS` in `export.__main__`) describes its files as `Graph`s; `place` does
+the rest: export aside, check, compare with the reference, move into the repository all at once.
+"""
+
+import os
+import resource
+import shutil
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from export import half, triton_config
+from export.errors import ExportError, first_line
+
+if TYPE_CHECKING:
+    import torch
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+Step = Callable[[str], AbstractContextManager[None]]
+
+# What Triton 24.10's ONNX Runtime (1.19) reads.
+MAX_OPSET = 20
+MAX_IR_VERSION = 10
+# Protobuf's limit is 2 GiB for the whole file; what is not weights needs some room too.
+MAX_EMBEDDED_BYTES = 1_900_000_000
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file to be: a module, its signature, and the reference it must agree with."""
+
+    model: str
+    """The model's name in the repository."""
+    module: "torch.nn.Module"
+    """Takes `inputs` by order and returns a tuple in the order of `outputs`, then of `probes`."""
+    inputs: Mapping[str, "torch.Tensor"]
+    """An example. Axes that are to be dynamic should not have size 1 here: exporters bake that in."""
+    outputs: Mapping[str, Sequence[int | str]]
+    """Their shapes: sizes, and the names of dynamic axes."""
+    dynamic: Mapping[str, Mapping[int, str]]
+    """The names of the dynamic axes of the inputs."""
+    cases: Sequence[Arrays]
+    """Inputs to compare on: other batches and other sizes of every dynamic axis than the example's."""
+    reference: Callable[[Arrays, Arrays], Arrays]
+    """Given a case's inputs and the graph's own outputs, what the outputs should have been.
+
+    Most references ignore the second argument. It is for choices that rounding decides (top-k of
+    near-ties): a reference may follow the graph's choice once it has seen that it is as good as its own.
+    """
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the gateway must know of the model: `parameters` of config.pbtxt."""
+    probes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
+    """Further outputs that only the comparison needs; the placed file does not have them."""
+    tolerance: float = 1e-4
+    """The largest difference allowed, as a part of the output's largest value in all cases."""
+    half_tolerance: float = 5e-2
+    dynamo: bool = True
+    """torch.export based exporter, or the older one that traces with TorchScript."""
+    opset: int = 18
+    """The dynamo exporter silently writes 18 when it is asked for less."""
+    half_products_only: bool = False
+    """At half precision, compute in half only matrix products and convolutions."""
+    half_kept_out: Sequence[str] = ()
+    """Of these, parts of the names of those nodes that stay in float32."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """All that one family puts into the repository in one go."""
+
+    graphs: Sequence[Graph]
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Small text files by their path in the repository, such as `grounding_dino/tokenizer.json`."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What was placed, and how it did."""
+
+    model: str
+    path: Path
+    megabytes: float
+    seconds: float
+    error: float
+    config_changed: bool
+
+
+def place(
+    export: Export,
+    repository: Path,
+    *,
+    to_half: bool = False,
+    external_data: bool | None = None,
+    step: Step = lambda _name: nullcontext(),
+) -> list[Placed]:
+    """Export, check and compare every graph, then move all of them into the repository.
+
+    Nothing in the repository changes before the last comparison has passed. `external_data` puts the
+    weights into `model.onnx.data`; by default only where they do not fit into one protobuf message.
+    """
+    is_new = not repository.exists()
+    repository.mkdir(parents=True, exist_ok=True)
+    try:
+        # Aside, but on the same filesystem, so that moving is renaming.
+        with tempfile.TemporaryDirectory(dir=repository, prefix=".export-") as name:
+            staging = Path(name)
+            made = [
+                _make(graph, staging, repository, to_half=to_half, external_data=external_data, step=step)
+                for graph in export.graphs
+            ]
+            for path, text in export.files.items():
+                (staging / path).parent.mkdir(exist_ok=True)
+                (staging / path).write_text(text, encoding="utf-8")
+            for model in sorted(path for path in staging.iterdir() if path.is_dir()):
+                _move(model, repository / model.name, Path(name) / "old")
+        return made
+    except BaseException:
+        if is_new and not any(repository.iterdir()):
+            repository.rmdir()
+        raise
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _make(
+    graph: Graph, staging: Path, repository: Path, *, to_half: bool, external_data: bool | None, step: Step
+) -> Placed:
+    start = time.perf_counter()
+    path = staging / graph.model / "1" / "model.onnx"
+    path.parent.mkdir(parents=True)
+    if external_data is None:
+        weights = sum(p.numel() * p.element_size() for p in graph.module.parameters())
+        external_data = weights / (2 if to_half else 1) > MAX_EMBEDDED_BYTES
+    with step(f"{graph.model}: export to ONNX"):
+        _export(graph, path, external_data)
+        if to_half:
+            products_only = graph.half_products_only
+            model = half.products(path, graph.half_kept_out) if products_only else half.everything(path)
+            _save(model, path, external_data)
+        _sign(graph, path)
+    with step(f"{graph.model}: check the file against config.pbtxt"):
+        session = _load(path)
+        config, changed = triton_config.for_graph(graph, session, repository)
+        (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
+    with step(f"{graph.model}: compare with PyTorch on {len(graph.cases)} inputs"):
+        error = _compare(graph, session, graph.half_tolerance if to_half else graph.tolerance)
+    if graph.probes:
+        with step(f"{graph.model}: drop the outputs that only the comparison needed"):
+            del session
+            _drop_probes(graph, path)
+            _run(_load(path), graph.cases[0])
+    megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
+    final = repository / graph.model / "1" / "model.onnx"
+    return Placed(graph.model, final, megabytes, time.perf_counter() - start, error, changed)
+
+
+def _export(graph: Graph, path: Path, external_data: bool) -> None:
+    import torch
+
+    names = list(graph.inputs)
+    outputs = {**graph.outputs, **graph.probes}
+    options: dict[str, Any] = (
+        {
+            "dynamic_shapes": tuple(
+                dict.fromkeys(graph.dynamic[name], torch.export.Dim.DYNAMIC) for name in names
+            ),
+            "external_data": external_data,
+        }
+        if graph.dynamo
+        # The older exporter writes external data by itself where it must; `_sign` puts it in order.
+        else {"dynamic_axes": {name: dict(axes) for name, axes in graph.dynamic.items()}}
+    )
+    # Both exporters warn of their own deprecations and of every Python number they see.
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        try:
+            torch.onnx.export(
+                graph.module.eval(),
+                tuple(graph.inputs.values()),
+                str(path),
+                input_names=names,
+                output_names=list(outputs),
+                opset_version=graph.opset,
+                dynamo=graph.dynamo,
+                verbose=False,
+                **options,
+            )
+        except Exception as error:
+            raise ExportError(f"{graph.model} does not export: {first_line(error)}") from error
+    if external_data and not graph.dynamo:
+        _save(_read(path, weights=True), path, external_data=True)
+
+
+def _sign(graph: Graph, path: Path) -> None:
+    """State every dimension of the file's inputs and outputs: a number, or the name of a dynamic axis.
+
+    Exporters leave made-up names where they could not follow a size that is in truth fixed.
+    """
+    model = _read(path)
+    opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
+    if opset > MAX_OPSET or model.ir_version > MAX_IR_VERSION:
+        raise ExportError(
+            f"{graph.model}: the exporter wrote opset {opset}, IR version {model.ir_version}; "
+            f"Triton 24.10 reads at most {MAX_OPSET} and {MAX_IR_VERSION}."
+        )
+    shapes: dict[str, Sequence[int | str]] = {**graph.outputs, **graph.probes}
+    for name, tensor in graph.inputs.items():
+        shapes[name] = [graph.dynamic[name].get(axis, size) for axis, size in enumerate(tensor.shape)]
+    # ONNX Runtime shares buffers between values of equal shape: it must not believe the example's sizes.
+    del model.graph.value_info[:]
+    for value in [*model.graph.input, *model.graph.output]:
+        dimensions = value.type.tensor_type.shape
+        dimensions.ClearField("dim")
+        for size in shapes[value.name]:
+            dimensions.dim.add(**{"dim_value" if isinstance(size, int) else "dim_param": size})
+    _save(model, path)
+
+
+def _drop_probes(graph: Graph, path: Path) -> None:
+    model = _read(path)
+    kept = [output for output in model.graph.output if output.name not in graph.probes]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+    _save(model, path)
+
+
+def _read(path: Path, weights: bool = False) -> Any:
+    import onnx
+
+    # Without its external weights a model is small and keeps pointing at them when it is saved.
+    return onnx.load(str(path), load_external_data=weights)
+
+
+def _save(model: Any, path: Path, external_data: bool = False) -> None:
+    import onnx
+
+    if external_data:
+        for stale in path.parent.glob("*"):
+            stale.unlink()
+    onnx.save_model(
+        model,
+        str(path),
+        save_as_external_data=external_data,
+        all_tensors_to_one_file=True,
+        location=path.name + ".data",
+    )
+
+
+def _load(path: Path) -> Any:
+    """Check the file and open it in ONNX Runtime: exporters have written files that no runtime loads."""
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # An arena would keep what the largest case took while PyTorch runs the reference.
+    options.enable_cpu_mem_arena = False
+    try:
+        onnx.checker.check_model(str(path))
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ExportError(f"{path.parts[-3]}: the exported file is not valid: {first_line(error)}") from error
+
+
+def _run(session: Any, inputs: Arrays) -> Arrays:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, inputs), strict=True))
+
+
+def _compare(graph: Graph, session: Any, tolerance: float) -> float:
+    """Return the largest difference from the reference, as a part of the output's largest value."""
+    scales = dict.fromkeys([*graph.outputs, *graph.probes], 0.0)
+    varied = set()
+    differences: list[tuple[float, str, str]] = []
+    for case in graph.cases:
+        shapes = str({name: value.shape for name, value in case.items()})
+        try:
+            actual = _run(session, case)
+        except Exception as error:
+            raise ExportError(f"{graph.model} does not run on {shapes}: {first_line(error)}") from error
+        for name, value in graph.reference(case, actual).items():
+            differences.append((difference(actual[name], value), name, shapes))
+            finite = value[np.isfinite(value)]
+            # Over all cases: the only score of a small case may happen to be next to nothing.
+            scales[name] = max(scales[name], float(np.abs(finite).max(initial=1e-12)))
+            if np.ptp(finite) > 0:
+                varied.add(name)
+    if constant := graph.outputs.keys() - varied:
+        # Agreement on a constant proves nothing.
+        raise ExportError(f"{graph.model}: {', '.join(sorted(constant))} is the same whatever the input.")
+    worst, name, shapes = max((value / scales[name], name, shapes) for value, name, shapes in differences)
+    if worst > tolerance:
+        raise ExportError(
+            f"{graph.model} differs from PyTorch: {name} by {worst:.1e} of its largest value on {shapes}, "
+            f"and {tolerance:.0e} is allowed."
+        )
+    return worst
+
+
+def difference(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """Return the largest difference; infinite where shapes, infinities or NaN differ."""
+    if actual.shape != expected.shape:
+        return float("inf")
+    finite = np.isfinite(expected)
+    if not np.array_equal(actual[~finite], expected[~finite]) or not np.isfinite(actual[finite]).all():
+        return float("inf")
+    return float(np.abs(actual[finite].astype(np.float64) - expected[finite]).max(initial=0))
+
+
+def _move(source: Path, target: Path, old: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for item in sorted(source.iterdir()):
+        # The version folder is swapped as a whole: a former export's `model.onnx.data` must not stay.
+        if item.is_dir() and (target / item.name).exists():
+            (old / target.name).mkdir(parents=True)
+            os.replace(target / item.name, old / target.name / item.name)
+        os.replace(item, target / item.name)
+    shutil.rmtree(old, ignore_errors=True)

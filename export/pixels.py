@@ -1,0 +1,59 @@
+"""What every graph that takes UINT8 pixels does with them first, and the same done to a reference's input."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.onnx_file import Arrays
+
+# ImageNet's, which both transformers' SAM and Grounding DINO processors use.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+class Normalise(nn.Module):
+    """RGB bytes, NHWC, to normalised floats, NCHW, that are zero outside the valid top-left area.
+
+    Zero comes after normalising, as in the reference processors: a zero byte is not a normalised zero.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = MEAN, std: Sequence[float] = STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
+
+    def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pixels [B,3,H,W] and the mask of the valid area [B,H,W]."""
+        _, height, width, _ = image.shape
+        rows = torch.arange(height, device=image.device)[None] < valid_size[:, :1]
+        columns = torch.arange(width, device=image.device)[None] < valid_size[:, 1:]
+        valid = rows[:, :, None] & columns[:, None, :]
+        pixels = (image.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+        return torch.where(valid[:, None], pixels, 0.0), valid
+
+
+def normalised(image: np.ndarray[Any, Any], valid_size: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
+    """Pixels and pixel mask as the reference processors make them: image by image, then padded."""
+    pixels = np.zeros((len(image), 3, *image.shape[1:3]), np.float32)
+    mask = np.zeros((len(image), *image.shape[1:3]), np.int64)
+    for i, (height, width) in enumerate(valid_size):
+        part = (image[i, :height, :width] / 255.0 - MEAN) / STD
+        pixels[i, :, :height, :width] = part.transpose(2, 0, 1)
+        mask[i, :height, :width] = 1
+    return torch.from_numpy(pixels), torch.from_numpy(mask)
+
+
+def noise_images(seed: int, height: int, width: int, valid: Sequence[tuple[int, int]]) -> Arrays:
+    """A canvas for every valid size: smooth colours with some noise, and garbage outside the valid area."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (len(valid), -(-height // 16), -(-width // 16), 3))
+    smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
+    noisy = smooth + random.integers(-20, 21, smooth.shape)
+    image = noisy.clip(0, 255).astype(np.uint8)
+    return {"image": image, "valid_size": np.array(valid, np.int32)}

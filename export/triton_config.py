@@ -1,0 +1,81 @@
+"""The `config.pbtxt` of a model: checked against the ONNX file, copied with its sizes for a variant."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from export.errors import ExportError
+
+if TYPE_CHECKING:
+    from export.onnx_file import Graph
+
+COMMITTED = Path(__file__).parents[1] / "model_repository"
+"""The checkout's model repository: the configs of the default variants, and the default for `--out`."""
+
+TYPES = {
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(uint8)": "TYPE_UINT8",
+}
+
+
+def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
+    """Return the config of a graph's ONNX file in this repository, and whether that changes what is there.
+
+    The repository's own config goes before the committed one: whoever tuned it keeps their settings.
+    Names, types and ranks must agree with it. Sizes and parameters follow the file: where they differ
+    (another variant), the answer is a copy with the file's, otherwise the text as it is.
+    """
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    model = graph.model
+    path = next(
+        (path for root in (repository, COMMITTED) if (path := root / model / "config.pbtxt").is_file()), None
+    )
+    if path is None:
+        raise ExportError(f"There is no {COMMITTED / model / 'config.pbtxt'} to check {model} against.")
+    text = path.read_text(encoding="utf-8")
+    try:
+        config = text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ExportError(f"{path} does not parse: {error}.") from error
+    if config.max_batch_size < 1:
+        raise ExportError(f"{path} has no max_batch_size: {model} takes batches.")
+
+    before = model_config_pb2.ModelConfig()
+    before.CopyFrom(config)
+    _follow(f"{path}: input", config.input, {tensor.name: tensor for tensor in session.get_inputs()})
+    file_outputs = {tensor.name: tensor for tensor in session.get_outputs() if tensor.name in graph.outputs}
+    _follow(f"{path}: output", config.output, file_outputs)
+    config.parameters.clear()
+    for name, value in graph.parameters.items():
+        config.parameters[name].string_value = value
+
+    if config == before:
+        return text, path.parent.parent != repository
+    header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
+    return header + text_format.MessageToString(config), True
+
+
+def _follow(what: str, configured: Any, tensors: Mapping[str, Any]) -> None:
+    """Check names, types and ranks of the configured tensors, and set their dims to the file's."""
+    from tritonclient.grpc import model_config_pb2
+
+    names = {entry.name for entry in configured}
+    if names != tensors.keys():
+        raise ExportError(f"{what}s are {sorted(names)}, but the ONNX file has {sorted(tensors)}.")
+    for entry in configured:
+        tensor = tensors[entry.name]
+        data_type = model_config_pb2.DataType.Name(entry.data_type)
+        if TYPES.get(tensor.type) != data_type:
+            raise ExportError(f"{what} {entry.name} is {data_type}, but {tensor.type} in the ONNX file.")
+        # The batch is the config's max_batch_size, not among its dims.
+        dims = [size if isinstance(size, int) else -1 for size in tensor.shape[1:]]
+        if len(dims) != len(entry.dims):
+            raise ExportError(
+                f"{what} {entry.name} has dims {list(entry.dims)}, but {dims} in the ONNX file."
+            )
+        entry.dims[:] = dims

@@ -1,0 +1,125 @@
+"""Where the weights of a transformers model come from: the hub, a folder of the same layout, or a seed."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from export.errors import ExportError, first_line
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks of an exporter."""
+
+    weights: str = "hub"
+    """`hub`, `random`, or the path of a local folder of the hub's layout."""
+    variant: str | None = None
+    revision: str | None = None
+    seed: int = 0
+    size: Literal["full", "tiny"] = "full"
+    vocabulary: Path | None = None
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of an architecture."""
+
+    hub: str | None
+    """Its official repository; None for our toy size, which has no trained weights."""
+    config: Callable[[], Any]
+    parameters: Mapping[str, str]
+    """`parameters` of its config.pbtxt, without family and variant."""
+
+
+def load(
+    architecture: Any, variants: Mapping[str, Variant], is_same: Callable[[Any, Any], bool], options: Options
+) -> tuple[Any, str]:
+    """Return the model in evaluation mode and the name of its variant.
+
+    `architecture` is a transformers class; `is_same` tells whether two of its configurations describe
+    the same variant, which names the variant of a local folder.
+    """
+    name = "tiny" if options.size == "tiny" else options.variant or next(iter(variants))
+    if name not in variants:
+        known = ", ".join(variant for variant in variants if variant != "tiny")
+        raise ExportError(f"There is no variant {name!r}; there are {known}.")
+    source = options.weights
+    if source == "hub" and variants[name].hub is None:
+        raise ExportError(f"The hub has no {name} weights: use --weights random or a folder.")
+    if options.revision is not None and source != "hub":
+        raise ExportError("--revision is of the hub: leave it out with other weights.")
+
+    if source == "random":
+        return _random(architecture, variants[name].config(), options.seed), name
+    if source == "hub":
+        return _pretrained(architecture, str(variants[name].hub), revision=options.revision), name
+    folder = Path(source)
+    _check_folder(folder)
+    model = _pretrained(architecture, str(folder), local_files_only=True)
+    found = next((known for known, v in variants.items() if is_same(v.config(), model.config)), None)
+    if found is None:
+        raise ExportError(f"{folder} holds none of the variants {', '.join(variants)}.")
+    if found != name and (options.variant is not None or options.size == "tiny"):
+        raise ExportError(f"{folder} holds {found}, not {name}.")
+    return model, found
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is not a folder; --weights takes hub, random or a folder.")
+    if not (folder / "config.json").is_file():
+        raise ExportError(f"{folder} has no config.json, so it is not a folder of the hub's layout.")
+    if not any(folder.glob("*.safetensors")):
+        reason = "only pickled weights, which can run any code" if any(folder.glob("*.bin")) else "no weights"
+        raise ExportError(f"{folder} has {reason}; model.safetensors is needed.")
+
+
+def _pretrained(architecture: Any, name: str, **arguments: Any) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, **arguments)
+        if config.model_type != architecture.config_class.model_type:
+            raise ExportError(
+                f"{name} holds a {config.model_type} model, not {architecture.config_class.model_type}."
+            )
+        model, info = architecture.from_pretrained(
+            name, config=config, use_safetensors=True, output_loading_info=True, **arguments
+        )
+    except ExportError:
+        raise
+    except Exception as error:
+        raise ExportError(f"Cannot load {name}: {first_line(error)}") from error
+    # transformers fills what a file lacks with random numbers and only logs it.
+    for problem in ("missing_keys", "mismatched_keys"):
+        if info[problem]:
+            first = sorted(map(str, info[problem]))[0]
+            raise ExportError(f"{name} lacks weights ({len(info[problem])}, the first is {first}).")
+    return model.float().eval()
+
+
+def _random(architecture: Any, config: Any, seed: int) -> Any:
+    """Build the architecture with seeded weights that keep signals alive through all of its layers.
+
+    Stock initialisers are made for training: SAM's vision weights spread by 1e-10, Grounding DINO's box
+    heads and many biases are zero. Outputs then hardly depend on the input, and parity proves nothing.
+    """
+    import torch
+
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        model = architecture(config)
+        with torch.no_grad():
+            for module in model.modules():
+                for name, parameter in module.named_parameters(recurse=False):
+                    if isinstance(module, torch.nn.Embedding) or name == "positional_embedding":
+                        parameter.normal_()
+                    elif parameter.dim() > 1:
+                        parameter.normal_(std=parameter[0].numel() ** -0.5)
+                    else:
+                        # Scales of norms are called weight; all others are biases or layer scales.
+                        parameter.normal_(mean=1.0 if name == "weight" else 0.0, std=0.1)
+    return model.eval()

@@ -1,0 +1,64 @@
+"""A cache bounded by bytes, whose misses are computed once however many calls ask at a time."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from cachetools import LRUCache
+
+Value = TypeVar("Value")
+
+
+@dataclass(slots=True)
+class _Flight(Generic[Value]):
+    task: asyncio.Task[Value]
+    waiters: int = 0
+
+
+class ComputingCache(Generic[Value]):
+    """Least recently used values go first once `max_bytes` are held, as `size_of` counts them.
+
+    Must be used from one event loop.
+    """
+
+    def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
+        self._values: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
+        self._size_of = size_of
+        self._flights: dict[str, _Flight[Value]] = {}
+
+    def get(self, key: str) -> Value | None:
+        return self._values.get(key)
+
+    async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
+        """The value of `key`; calls that miss it together share one computation.
+
+        The computation belongs to all who wait for it: it outlives a cancelled caller as long as
+        another one waits, and is cancelled with the last.
+        """
+        value = self._values.get(key)
+        if value is not None:
+            return value
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = _Flight(asyncio.create_task(self._compute(key, compute)))
+            self._flights[key] = flight
+            # A failure that nobody is left to hear of is no news for the event loop's log.
+            flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        flight.waiters += 1
+        try:
+            # Without the shield, the first cancelled waiter would cancel the task under the others.
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiters -= 1
+            if flight.waiters == 0:
+                flight.task.cancel()
+                # Not when a later call has already started a new one.
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+
+    async def _compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
+        value = await compute()
+        if self._size_of(value) <= self._values.maxsize:
+            self._values[key] = value
+        return value

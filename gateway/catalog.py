@@ -1,0 +1,214 @@
+"""Which model variants Triton's repository offers, checked once at start.
+
+A Triton model is named after its role, such as `sam_encoder`: that is the family's default variant.
+Other variants of the family lie beside it, their name after a hyphen: `sam_encoder-vit_h`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from gateway.errors import InvalidArgumentError, NoModelError
+from gateway.models.grounding_dino import GroundingDino
+from gateway.models.sam import Sam
+from gateway.triton import ModelConfig, ModelState, Triton
+
+Tensors = Mapping[str, tuple[str, int]]
+
+
+class CatalogError(Exception):
+    """The repository cannot be served; the message is one sentence for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """A Triton model that a family needs: its tensors' types and ranks, batch dimension included."""
+
+    name: str
+    inputs: Tensors
+    outputs: Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of model: the task it answers, the Triton models it consists of, and how to read its constants.
+
+    `read_spec` takes the parameters of all roles and the folder of the first, and raises ValueError.
+    """
+
+    name: str
+    task: str
+    roles: tuple[Role, ...]
+    read_spec: Callable[[Mapping[str, str], Path], object]
+
+
+GROUNDING_DINO = Family(
+    "grounding_dino",
+    "detection",
+    (
+        Role(
+            "grounding_dino",
+            inputs={
+                "image": ("UINT8", 4),
+                "valid_size": ("INT32", 2),
+                "input_ids": ("INT64", 2),
+                "attention_mask": ("INT64", 2),
+                "position_ids": ("INT64", 2),
+                "text_self_attention_mask": ("BOOL", 3),
+            },
+            outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
+        ),
+    ),
+    lambda parameters, folder: GroundingDino.from_parameters(parameters, folder / "tokenizer.json"),
+)
+SAM = Family(
+    "sam",
+    "segmentation",
+    (
+        Role(
+            "sam_encoder",
+            inputs={"image": ("UINT8", 4), "valid_size": ("INT32", 2)},
+            outputs={"image_embedding": ("FP32", 4)},
+        ),
+        Role(
+            "sam_decoder",
+            inputs={
+                "image_embedding": ("FP32", 4),
+                "points": ("FP32", 4),
+                "labels": ("INT32", 3),
+                "mask_input": ("FP32", 4),
+                "has_mask_input": ("BOOL", 2),
+            },
+            outputs={
+                "mask": ("FP32", 4),
+                "mask_iou": ("FP32", 2),
+                "multimasks": ("FP32", 5),
+                "multimask_iou": ("FP32", 3),
+            },
+        ),
+    ),
+    lambda parameters, folder: Sam.from_parameters(parameters),
+)
+FAMILIES = (GROUNDING_DINO, SAM)
+
+Spec = TypeVar("Spec")
+
+
+@dataclass(frozen=True, slots=True)
+class Variant(Generic[Spec]):
+    """A model variant that can be asked for. `triton_models` maps its roles to Triton's names."""
+
+    family: Family
+    name: str
+    is_default: bool
+    triton_models: Mapping[str, str]
+    spec: Spec
+
+
+class Catalog:
+    """The variants of every family that Triton offers."""
+
+    def __init__(self, variants: list[Variant[object]]) -> None:
+        self.variants = sorted(
+            variants, key=lambda variant: (variant.family.task, not variant.is_default, variant.name)
+        )
+
+    @classmethod
+    async def load(cls, triton: Triton, repository: Path) -> "Catalog":
+        """Reads and checks what Triton has loaded.
+
+        Raises CatalogError where a needed model is missing or failed to load, a tensor's name, type or
+        rank is not what the gateway sends, or a constant or file beside the model is missing.
+        """
+        models = {state.name: state for state in await triton.models()}
+        variants = [
+            await _load_variant(triton, repository, family, suffix, models)
+            for family in FAMILIES
+            for suffix in _suffixes(family, models)
+        ]
+        if not variants:
+            known = ", ".join(role.name for family in FAMILIES for role in family.roles)
+            raise CatalogError(
+                f"Triton's repository holds none of the models that visiongate serves: {known}"
+            )
+        return cls(variants)
+
+    def has(self, family: Family) -> bool:
+        return any(variant.family is family for variant in self.variants)
+
+    def choose(self, family: Family, name: str, spec_type: type[Spec], field: str = "model") -> Variant[Spec]:
+        """The variant called `name`, or the default one for an empty name."""
+        variants = [variant for variant in self.variants if variant.family is family]
+        if not variants:
+            raise NoModelError(family.task)
+        for variant in variants:
+            # The default sorts first, and answers where a repository has no variant marked so.
+            if name in ("", variant.name):
+                assert isinstance(variant.spec, spec_type)
+                return variant  # type: ignore[return-value]
+        names = ", ".join(variant.name for variant in variants)
+        raise InvalidArgumentError(field, f"no variant {name[:64]!r} of {family.name}: there is {names}")
+
+
+def _suffixes(family: Family, models: Mapping[str, ModelState]) -> list[str]:
+    """The variants' name suffixes: those that any role of the family has."""
+    roles = {role.name for role in family.roles}
+    found = set()
+    for model in models:
+        role, hyphen, variant = model.partition("-")
+        if role in roles:
+            found.add(hyphen + variant)
+    return sorted(found)
+
+
+async def _load_variant(
+    triton: Triton, repository: Path, family: Family, suffix: str, models: Mapping[str, ModelState]
+) -> Variant[object]:
+    parameters: dict[str, str] = {}
+    for role in family.roles:
+        name = role.name + suffix
+        state = models.get(name)
+        if state is None:
+            others = " and ".join(other.name + suffix for other in family.roles if other is not role)
+            raise CatalogError(f"model {name} is not in Triton's repository, but {others} needs it")
+        if not state.ready:
+            raise CatalogError(f"Triton could not load model {name}: {state.reason or 'no reason given'}")
+        config = await triton.config(name)
+        _check_tensors(name, role, config)
+        parameters |= config.parameters
+    folder = repository / (family.roles[0].name + suffix)
+    try:
+        spec = family.read_spec(parameters, folder)
+    except (ValueError, OSError) as error:
+        raise CatalogError(f"model {family.roles[0].name + suffix}: {error}") from error
+    return Variant(
+        family=family,
+        name=suffix.removeprefix("-") or parameters.get("variant", family.name),
+        is_default=not suffix,
+        triton_models={role.name: role.name + suffix for role in family.roles},
+        spec=spec,
+    )
+
+
+def _check_tensors(model: str, role: Role, config: ModelConfig) -> None:
+    for direction, needed, present in (
+        ("input", role.inputs, config.inputs),
+        ("output", role.outputs, config.outputs),
+    ):
+        for tensor, (data_type, rank) in needed.items():
+            if tensor not in present:
+                raise CatalogError(
+                    f"model {model} has no {direction} {tensor!r}: was it exported by visiongate?"
+                )
+            if present[tensor] != (data_type, rank):
+                found_type, found_rank = present[tensor]
+                raise CatalogError(
+                    f"model {model}: {direction} {tensor!r} is {found_type} of rank {found_rank}, "
+                    f"not {data_type} of rank {rank}"
+                )
+    unknown = sorted(set(config.inputs) - set(role.inputs))
+    if unknown:
+        raise CatalogError(
+            f"model {model} needs an input that visiongate does not know: {', '.join(unknown)}"
+        )

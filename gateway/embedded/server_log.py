@@ -1,0 +1,79 @@
+"""What tritonserver writes: passed on line by line, and its last words kept to explain a failure."""
+
+import json
+import re
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import IO
+
+_KEPT_LINES = 1000
+_EXPLAINING_LINES = 20
+# E1124 01:50:23.149956 6767 model_lifecycle.cc:642] "failed to load 'toy' version 1: …\n…"
+_ERROR = re.compile(r'E\d{4} \S+ \d+ \S+\] "?(?P<message>.*)')
+# What it writes to the terminal before it has a log, and as it gives up.
+_PLAIN_ERROR = re.compile(r"error: .*|Bad option.*|Invalid option.*|.*: unrecognized option .*")
+# Written on every host without a GPU.
+_HARMLESS = "CudaDriverHelper has not been initialized."
+
+
+class ServerLog:
+    """Reads a server's output in a thread of its own until the last process that writes to it has ended."""
+
+    def __init__(self, stream: IO[str], forward: Callable[[str], None] | None) -> None:
+        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._forward = forward
+        self._stream = stream
+        self._thread = threading.Thread(target=self._read, name="triton-log", daemon=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float) -> None:
+        """Wait for the end of the output, which comes when the server has ended."""
+        self._thread.join(timeout_s)
+
+    def lines(self) -> list[str]:
+        """Return the last lines."""
+        return list(self._lines)
+
+    def has(self, text: str) -> bool:
+        """Tell whether one of the last lines contains the text."""
+        return any(text in line for line in list(self._lines))
+
+    def _read(self) -> None:
+        with self._stream as stream:
+            for raw in stream:
+                line = raw.rstrip("\n")
+                self._lines.append(line)
+                if self._forward is not None:
+                    try:
+                        self._forward(line)
+                    except Exception:
+                        # Whatever ails the receiver: a pipe that nobody reads would stop the server.
+                        self._forward = None
+
+
+def explanation(lines: Iterable[str]) -> str:
+    """Return the lines that say why the server failed: its errors, or else the last that it wrote."""
+    lines = [line for line in lines if line.strip()]
+    messages: dict[str, None] = {}  # in order, each once
+    for line in lines:
+        if _PLAIN_ERROR.fullmatch(line):
+            messages[line] = None
+        elif match := _ERROR.fullmatch(line):
+            messages[_readable(match["message"])] = None
+    found = [
+        message
+        for message in messages
+        # "failed to load" says the same again, and the model's name with it.
+        if message != _HARMLESS and not message.startswith("ERROR: Failed to create instance")
+    ]
+    return "\n".join((found or lines)[-_EXPLAINING_LINES:])
+
+
+def _readable(message: str) -> str:
+    """Undo the log's quoting, and drop the Python traceback after the error's own words."""
+    try:
+        text = str(json.loads(f'"{message}'))
+    except ValueError:
+        text = message.removesuffix('"')
+    return text.split("\n\nAt:\n")[0].strip()

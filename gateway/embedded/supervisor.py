@@ -1,0 +1,120 @@
+"""Run a command so that it cannot outlive the process that asked for it.
+
+A program of its own, on the standard library alone:
+`python -I -S supervisor.py PARENT GRACE PREFIX COMMAND…`.
+It ends the command, and every process that the command started, when it is told to (by SIGTERM, with GRACE
+seconds to finish; by a second one at once), when the process PARENT has died in whatever way, or when one of
+the command's own children has died and the command does not care: Triton calls a model ready whose process
+was killed, and at its start waits for it for ever. Then it removes the shared memory named PREFIX* that they
+left. It writes the command's process id to standard output, sends the command's output to standard error, and
+exits with the command's status, 128 + N for signal N.
+
+The kernel's own means, PR_SET_PDEATHSIG, would not do in the parent: it fires when the *thread* that started
+the child ends. This process has one thread, so from here on it does.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+_SIGNALS = {*_STOP, signal.SIGCHLD}
+_PARENT_CHECK_S = 0.25
+_CHILDREN_CHECK_S = 1.5
+
+_prctl = ctypes.CDLL(None).prctl
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command until it ends, is to be stopped, or has lost its parent."""
+    parent, grace_s, prefix, *command = arguments
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # Descendants whose parent died become children of this process, which so can wait for them.
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    supervisor = os.getpid()
+
+    def prepare_child() -> None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != supervisor:
+            os._exit(1)
+
+    # close_fds: the lock that marks the run as alive is to be held by every process of it.
+    child = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        close_fds=False,
+        process_group=0,
+        preexec_fn=prepare_child,  # noqa: PLW1509 - one thread
+    )
+    print(child.pid, flush=True)
+    os.close(sys.stdout.fileno())
+
+    deadline: float | None = None
+    unreaped: set[int] = set()
+    next_check = time.monotonic()
+    while not _has_ended(child.pid):
+        received = signal.sigtimedwait(_SIGNALS, _PARENT_CHECK_S)
+        now = time.monotonic()
+        if os.getppid() != int(parent) or (deadline is not None and now > deadline):
+            break
+        if received is not None and received.si_signo in _STOP:
+            if deadline is not None:
+                break
+            deadline = now + float(grace_s)
+            child.terminate()
+        elif now > next_check and deadline is None:
+            # Twice in a row: one that is about to be reaped is nothing amiss.
+            before, unreaped = unreaped, _unreaped_children(child.pid)
+            if dead := unreaped & before:
+                with contextlib.suppress(BrokenPipeError):
+                    print(
+                        f"error: process {min(dead)}, which ran a model, died: "
+                        "perhaps for lack of memory, which the system's log would tell",
+                        file=sys.stderr,
+                    )
+                break
+            next_check = now + _CHILDREN_CHECK_S
+
+    # Before the leader is reaped, so that its process group's number cannot have been given away.
+    os.killpg(child.pid, signal.SIGKILL)
+    status = child.wait()
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            os.waitpid(-child.pid, 0)  # the rest of its group, handed down to this process
+    for path in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108
+        path.unlink(missing_ok=True)
+    return status if status >= 0 else 128 - status
+
+
+def _has_ended(leader: int) -> bool:
+    """Reap ended descendants, but leave the leader to be reaped last."""
+    while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if ended.si_pid == leader:
+            return True
+        os.waitpid(ended.si_pid, 0)
+    return False
+
+
+def _unreaped_children(parent: int) -> set[int]:
+    found = set()
+    for children in Path(f"/proc/{parent}/task").glob("*/children"):
+        # Threads and processes may end while they are looked at.
+        with contextlib.suppress(OSError):
+            for pid in children.read_text().split():
+                state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+                if state == "Z":
+                    found.add(int(pid))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Pre- and post-processing of each model: pure functions on arrays, equal to the references."""

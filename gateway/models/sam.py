@@ -1,0 +1,199 @@
+"""Segment Anything: images and prompts to its frame, low-resolution logits to masks.
+
+Agrees with transformers' SamImageProcessorPil and SamProcessor.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.models import image as images
+
+FOREGROUND, BACKGROUND, PADDING, BOX_MIN, BOX_MAX = 1, 0, -1, 2, 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prompt:
+    """What to segment: points, a box, a previous mask, or any of them together.
+
+    points: float32 [n,2] of (x, y), in pixels of the image.
+    labels: int [n], 1 where the point is on the object and 0 where it is not.
+    box: float32 [4] xyxy in pixels of the image, or None.
+    mask_logits: float32 [m,m], the low-resolution logits of an earlier answer, or None.
+    """
+
+    points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
+    labels: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
+    box: NDArray[np.float32] | None = None
+    mask_logits: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptGroup:
+    """Prompts that go through the decoder together, as its inputs without the batch axis.
+
+    indices: place of each of the P prompts in the list they came from.
+    points: float32 [P,N,2], (x, y) in the encoder's frame. labels: int32 [P,N].
+    mask_input: float32 [M,m,m]; has_mask_input: bool [M]. M is P, or 1 (zeros) where no prompt has a mask.
+    """
+
+    indices: tuple[int, ...]
+    points: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    mask_input: NDArray[np.float32]
+    has_mask_input: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Sam:
+    """Sizes of one variant: the encoder's square input and the decoder's square logits, in pixels."""
+
+    image_size: int
+    mask_size: int
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
+        """Read `image_size` and `mask_size`; ValueError names the one that is missing or wrong."""
+        sam = cls(_positive(parameters, "image_size"), _positive(parameters, "mask_size"))
+        if sam.image_size % sam.mask_size:
+            raise ValueError(f"image_size {sam.image_size} is not a multiple of mask_size {sam.mask_size}.")
+        return sam
+
+    @property
+    def input_size(self) -> int:
+        """Longest side that images are resized to, in pixels."""
+        return self.image_size
+
+    def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+        """Scale RGB uint8 [H,W,3] so that its longer side is S and put it at the top-left of a canvas.
+
+        Returns the canvas uint8 [S,S,3], zero elsewhere, and the (height, width) that the image covers.
+        """
+        valid_size = self.valid_size((image.shape[0], image.shape[1]))
+        return images.place(images.resize(image, valid_size), (self.image_size, self.image_size)), valid_size
+
+    def valid_size(self, original_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in the encoder's frame of an image of `original_size` (height, width)."""
+        factor = self.image_size / max(original_size)
+        # The reference rounds a side thinner than half a pixel to 0 and fails; here it stays one pixel.
+        height, width = (max(1, int(side * factor + 0.5)) for side in original_size)
+        return height, width
+
+    def group_prompts(
+        self, prompts: Sequence[Prompt], original_size: tuple[int, int], *, max_prompts: int
+    ) -> list[PromptGroup]:
+        """Group prompts on an image of `original_size` (height, width) by what can share one decoder call.
+
+        That is the same number of points (padding and box corners counted) and all or none with a mask:
+        points cannot be padded to a common number without changing the answer. Groups come in the order
+        of their first prompt and hold at most `max_prompts`. A prompt without a box gets one padding
+        point at its end, and a prompt of a mask alone has nothing but that point.
+        Raises ValueError naming the prompt's index.
+        """
+        height, width = original_size
+        valid_height, valid_width = self.valid_size(original_size)
+        factor = np.array([valid_width / width, valid_height / height])
+        alike: dict[tuple[int, bool], list[int]] = {}
+        sequences = []
+        for index, prompt in enumerate(prompts):
+            _check(prompt, index, self.mask_size)
+            points, labels = _sequence(prompt, factor)
+            sequences.append((points, labels))
+            alike.setdefault((len(labels), prompt.mask_logits is not None), []).append(index)
+        return [
+            PromptGroup(
+                chunk,
+                np.stack([sequences[index][0] for index in chunk]),
+                np.stack([sequences[index][1] for index in chunk]),
+                *self._mask_inputs([prompts[index].mask_logits for index in chunk]),
+            )
+            for indices in alike.values()
+            for chunk in _chunks(indices, max_prompts)
+        ]
+
+    def postprocess_mask(
+        self,
+        low_res_logits: NDArray[np.float32],
+        valid_size: tuple[int, int],
+        original_size: tuple[int, int],
+        *,
+        threshold: float = 0.0,
+    ) -> NDArray[np.bool_]:
+        """Bring logits float32 [m,m] to the image's size and cut at `threshold`: bool [H,W].
+
+        Sizes are (height, width): `valid_size` as from `preprocess`, `original_size` of the image. Agrees
+        with SamProcessor.post_process_masks (bilinear to S, crop, bilinear to the image) but for pixels
+        whose logit is within float32 rounding of the threshold.
+        """
+        if low_res_logits.max() <= threshold:  # interpolation stays between its inputs
+            return np.zeros(original_size, dtype=np.bool_)
+        ratio = self.image_size // self.mask_size
+        # Only the cells that the valid area touches, and one more for their interpolation at its edge.
+        rows, columns = (-(-side // ratio) + 1 for side in valid_size)
+        cells = np.ascontiguousarray(low_res_logits[:rows, :columns], dtype=np.float32)
+        frame = _resize_bilinear(cells, (cells.shape[0] * ratio, cells.shape[1] * ratio))
+        valid = frame[: valid_size[0], : valid_size[1]]
+        return _resize_bilinear(valid, original_size) > np.float32(threshold)
+
+    def _mask_inputs(
+        self, logits: Sequence[NDArray[np.float32] | None]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        masks = [mask for mask in logits if mask is not None]
+        if not masks:  # one for all: P of them would be most of the request's bytes
+            return np.zeros((1, self.mask_size, self.mask_size), dtype=np.float32), np.zeros(
+                1, dtype=np.bool_
+            )
+        return np.stack(masks).astype(np.float32), np.ones(len(masks), dtype=np.bool_)
+
+
+def _sequence(prompt: Prompt, factor: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    if prompt.box is None:
+        corners, corner_labels = np.zeros((1, 2)), [PADDING]
+    else:
+        corners, corner_labels = prompt.box.reshape(2, 2) * factor, [BOX_MIN, BOX_MAX]
+    # float64 until the end, as the reference scales; the padding point is (0, 0) in the encoder's frame.
+    points = np.concatenate([prompt.points * factor, corners]).astype(np.float32)
+    return points, np.concatenate([prompt.labels, corner_labels]).astype(np.int32)
+
+
+def _check(prompt: Prompt, index: int, mask_size: int) -> None:
+    points, labels, box, mask = prompt.points, prompt.labels, prompt.box, prompt.mask_logits
+    if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
+        raise ValueError(f"Prompt {index}: points must be finite (x, y) pairs.")
+    if labels.shape != (len(points),):
+        raise ValueError(f"Prompt {index}: {len(points)} points need as many labels, not {labels.size}.")
+    if not np.isin(labels, (FOREGROUND, BACKGROUND)).all():
+        raise ValueError(f"Prompt {index}: a label must be 1 (on the object) or 0 (not on it).")
+    if box is not None and (box.shape != (4,) or not np.isfinite(box).all() or (box[:2] > box[2:]).any()):
+        raise ValueError(f"Prompt {index}: a box is finite (x_min, y_min, x_max, y_max), min not over max.")
+    if mask is not None and (mask.shape != (mask_size, mask_size) or not np.isfinite(mask).all()):
+        raise ValueError(f"Prompt {index}: mask logits must be {mask_size}x{mask_size} finite numbers.")
+    if not len(points) and box is None and mask is None:
+        raise ValueError(f"Prompt {index}: it has no point, box or mask.")
+
+
+def _chunks(indices: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    for start in range(0, len(indices), size):
+        yield tuple(indices[start : start + size])
+
+
+def _resize_bilinear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    # OpenCV's float bilinear is torch's `align_corners=False` without antialiasing, about 15 times faster.
+    height, width = size
+    return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+
+
+def _positive(parameters: Mapping[str, str], name: str) -> int:
+    try:
+        value = int(parameters[name])
+    except KeyError:
+        raise ValueError(f"The model has no parameter {name}.") from None
+    except ValueError:
+        raise ValueError(f"Parameter {name} is not an integer: {parameters[name]!r}.") from None
+    if value < 1:
+        raise ValueError(f"Parameter {name} must be positive, not {value}.")
+    return value

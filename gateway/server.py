@@ -1,0 +1,173 @@
+"""The composition root: services, interceptor, health, reflection, and how they start and stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import grpc
+import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
+from grpc_reflection.v1alpha import reflection
+
+from gateway.catalog import GROUNDING_DINO, SAM, Catalog, CatalogError, Family
+from gateway.errors import ErrorInterceptor
+from gateway.pipelines import Pipelines
+from gateway.services.detection import DetectionService
+from gateway.services.models import ModelService
+from gateway.services.segmentation import SegmentationService
+from gateway.settings import Settings
+from gateway.triton import GrpcTriton
+from visiongate.v1 import (
+    detection_service_pb2,
+    detection_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    segmentation_service_pb2,
+    segmentation_service_pb2_grpc,
+)
+
+logger = logging.getLogger(__name__)
+
+DETECTION = detection_service_pb2.DESCRIPTOR.services_by_name["DetectionService"].full_name
+SEGMENTATION = segmentation_service_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
+MODELS = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+# The families without which a service answers nothing.
+NEEDS: Mapping[str, tuple[Family, ...]] = {
+    DETECTION: (GROUNDING_DINO,),
+    SEGMENTATION: (SAM,),
+    MODELS: (),
+}
+# The health of the server as a whole, by the health protocol's convention.
+WHOLE_SERVER = ""
+
+
+class Gateway:
+    """A running gateway: an async context manager that listens once entered.
+
+    Raises CatalogError where Triton does not answer in time or lacks what the gateway needs.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.port = settings.port
+
+    async def __aenter__(self) -> Self:
+        settings = self._settings
+        self._triton = GrpcTriton(settings.triton)
+        try:
+            await self._wait_for_triton()
+            catalog = await Catalog.load(self._triton, settings.repository)
+        except BaseException:
+            await self._triton.close()
+            raise
+        self._pipelines = Pipelines(self._triton, catalog, settings)
+        self._server = grpc.aio.server(
+            interceptors=[ErrorInterceptor()],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                # Two servers on one port would each get half of the calls: a mistake must be an error.
+                ("grpc.so_reuseport", 0),
+            ],
+        )
+        detection_service_pb2_grpc.add_DetectionServiceServicer_to_server(
+            DetectionService(self._pipelines, settings), self._server
+        )
+        segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
+            SegmentationService(self._pipelines, settings), self._server
+        )
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._pipelines), self._server)
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection(
+            (*NEEDS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
+            self._server,
+        )
+        try:
+            self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError as error:
+            await self._triton.close()
+            raise CatalogError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
+        await self._set_health()
+        await self._server.start()
+        self._health_task = asyncio.create_task(self._watch_health())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._health_task.cancel()
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.grace_s)
+        self._pipelines.close()
+        await self._triton.close()
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._pipelines.catalog
+
+    async def _wait_for_triton(self) -> None:
+        deadline = asyncio.get_running_loop().time() + self._settings.triton_wait_s
+        told = False
+        while not await self._triton.is_live():
+            if asyncio.get_running_loop().time() >= deadline:
+                raise CatalogError(
+                    f"no Triton answers at {self._settings.triton}: start it, or give its address by --triton"
+                )
+            if not told:
+                logger.info("waiting for Triton at %s", self._settings.triton)
+                told = True
+            await asyncio.sleep(0.25)
+
+    async def _watch_health(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.health_interval_s)
+            await self._set_health()
+
+    async def _set_health(self) -> None:
+        """Each service serves while Triton is ready to run the default models that it needs."""
+        healthy = []
+        for service, families in NEEDS.items():
+            ready = all([await self._is_family_ready(family) for family in families])
+            if ready or self._is_offered(families):
+                healthy.append(ready)
+            await self._health.set(service, _serving(ready))
+        await self._health.set(WHOLE_SERVER, _serving(all(healthy)))
+
+    def _is_offered(self, families: tuple[Family, ...]) -> bool:
+        return all(self.catalog.has(family) for family in families)
+
+    async def _is_family_ready(self, family: Family) -> bool:
+        names = {
+            name
+            for variant in self.catalog.variants
+            if variant.family is family and variant.is_default
+            for name in variant.triton_models.values()
+        }
+        return bool(names) and all([await self._triton.is_model_ready(name) for name in names])
+
+
+def _serving(ready: bool) -> int:
+    return health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def stop_signal() -> None:
+    """Waits for SIGINT or SIGTERM."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+
+
+async def serve(settings: Settings, started: Callable[[Gateway], None]) -> None:
+    """Runs a gateway until SIGINT or SIGTERM; calls in flight may then finish."""
+    stop = asyncio.create_task(stop_signal())
+    async with Gateway(settings) as gateway:
+        started(gateway)
+        await stop
+        logger.info("stopping: calls in flight have %g seconds", settings.grace_s)

@@ -1,0 +1,139 @@
+"""SegmentationService: protobuf in, `Pipelines.segment` and the chain from words, protobuf out."""
+
+from typing import Any
+
+import grpc.aio
+import numpy as np
+
+from gateway import messages
+from gateway.errors import InvalidArgumentError
+from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
+from gateway.pipelines import Call, LoadedImage, Pipelines
+from gateway.settings import Settings
+from visiongate.v1 import segmentation_service_pb2, segmentation_service_pb2_grpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+MOST_POINTS = 64
+POINT_LABELS = {
+    segmentation_service_pb2.POINT_LABEL_UNSPECIFIED: FOREGROUND,
+    segmentation_service_pb2.POINT_LABEL_FOREGROUND: FOREGROUND,
+    segmentation_service_pb2.POINT_LABEL_BACKGROUND: BACKGROUND,
+}
+
+
+class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServicer):
+    """Masks of what prompts and words point at."""
+
+    def __init__(self, pipelines: Pipelines, settings: Settings) -> None:
+        self._pipelines = pipelines
+        self._settings = settings
+
+    async def SegmentRegions(  # noqa: N802
+        self, request: segmentation_service_pb2.SegmentRegionsRequest, context: Context
+    ) -> segmentation_service_pb2.SegmentRegionsResponse:
+        call = Call()
+        write = messages.mask_writer(request.mask_format)
+        if not request.prompts:
+            raise InvalidArgumentError("prompts", "is empty: give points or boxes")
+        if len(request.prompts) > self._settings.max_prompts:
+            raise InvalidArgumentError(
+                "prompts", f"has {len(request.prompts)} prompts; the limit is {self._settings.max_prompts}"
+            )
+        source = messages.image_source(request.image, self._settings)
+        image = await self._pipelines.load_image(source, call)
+        prompts = [
+            _prompt(prompt, image, f"prompts[{index}]") for index, prompt in enumerate(request.prompts)
+        ]
+        regions = await self._pipelines.segment(
+            image,
+            prompts,
+            request.model,
+            call,
+            write=write,
+            multimask=request.multimask,
+            with_logits=request.include_logits,
+        )
+        return segmentation_service_pb2.SegmentRegionsResponse(
+            regions=[
+                segmentation_service_pb2.Region(masks=map(messages.mask_message, masks)) for masks in regions
+            ],
+            image=messages.image_message(image),
+            timings=messages.timings_message(call, request.include_timings),
+        )
+
+    async def SegmentPhrases(  # noqa: N802
+        self, request: segmentation_service_pb2.SegmentPhrasesRequest, context: Context
+    ) -> segmentation_service_pb2.SegmentPhrasesResponse:
+        call = Call()
+        write = messages.mask_writer(request.mask_format)
+        query = messages.object_query(request.query)
+        source = messages.image_source(request.image, self._settings)
+        image = await self._pipelines.load_image(source, call)
+        objects = await self._pipelines.segment_phrases(
+            image, query, request.detection_model, request.segmentation_model, call, write=write
+        )
+        return segmentation_service_pb2.SegmentPhrasesResponse(
+            objects=[
+                segmentation_service_pb2.SegmentedObject(
+                    detection=messages.detection_message(detection), mask=messages.mask_message(mask)
+                )
+                for detection, mask in objects
+            ],
+            image=messages.image_message(image),
+            timings=messages.timings_message(call, request.include_timings),
+        )
+
+    async def EncodeImage(  # noqa: N802
+        self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
+    ) -> segmentation_service_pb2.EncodeImageResponse:
+        call = Call()
+        source = messages.image_source(request.image, self._settings)
+        image = await self._pipelines.load_image(source, call)
+        await self._pipelines.encode(image, request.model, call)
+        return segmentation_service_pb2.EncodeImageResponse(
+            image=messages.image_message(image),
+            timings=messages.timings_message(call, request.include_timings),
+        )
+
+
+def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: str) -> Prompt:
+    if not prompt.points and not prompt.HasField("box"):
+        raise InvalidArgumentError(field, "has neither points nor a box")
+    if len(prompt.points) > MOST_POINTS:
+        raise InvalidArgumentError(
+            f"{field}.points", f"has {len(prompt.points)} points; the limit is {MOST_POINTS}"
+        )
+    points = np.zeros((len(prompt.points), 2), np.float32)
+    labels = np.zeros(len(prompt.points), np.int32)
+    for index, item in enumerate(prompt.points):
+        here = f"{field}.points[{index}]"
+        messages.check_inside(item.point.x, image.width, f"{here}.point.x")
+        messages.check_inside(item.point.y, image.height, f"{here}.point.y")
+        if item.label not in POINT_LABELS:
+            raise InvalidArgumentError(f"{here}.label", f"{item.label} is not a known label")
+        points[index] = item.point.x, item.point.y
+        labels[index] = POINT_LABELS[item.label]
+    box = messages.box_array(prompt.box, image, f"{field}.box") if prompt.HasField("box") else None
+    if box is None and FOREGROUND not in labels:
+        raise InvalidArgumentError(
+            f"{field}.points", "are all background: say with a point or a box what the object is"
+        )
+    return Prompt(points, labels, box, _mask_logits(prompt, f"{field}.mask_logits"))
+
+
+def _mask_logits(
+    prompt: segmentation_service_pb2.Prompt, field: str
+) -> np.ndarray[tuple[int, int], np.dtype[np.float32]] | None:
+    if not prompt.HasField("mask_logits"):
+        return None
+    logits = prompt.mask_logits
+    if len(logits.data) != logits.height * logits.width * 4:
+        raise InvalidArgumentError(
+            f"{field}.data",
+            f"has {len(logits.data)} bytes, not height {logits.height} x width {logits.width} x 4",
+        )
+    values = np.frombuffer(logits.data, "<f4").reshape(logits.height, logits.width)
+    if not np.isfinite(values).all():
+        raise InvalidArgumentError(f"{field}.data", "has a value that is not finite")
+    return values

@@ -1,0 +1,126 @@
+"""The clients: one for plain code, one for asyncio.
+
+    with visiongate.Client("127.0.0.1:50051") as client:
+        for found in client.segment_phrases("truck.jpg", ["truck", "wheel"]):
+            print(found.detection.phrase, found.mask.area)
+
+Every method raises `VisiongateError` where the server says no, or nothing.
+"""
+
+import functools
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from visiongate import operations
+from visiongate.operations import Operation
+from visiongate.results import VisiongateError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Answers with many masks pass gRPC's default of 4 MiB.
+OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+
+
+def _sync(operation: Callable[P, Operation[R]]) -> "Callable[Concatenate[Client, P], R]":
+    @functools.wraps(operation)
+    def method(self: "Client", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        return self.call(operation(*arguments, **keywords))
+
+    return method
+
+
+def _async(
+    operation: Callable[P, Operation[R]],
+) -> "Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, R]]":
+    @functools.wraps(operation)
+    async def method(self: "AsyncClient", /, *arguments: P.args, **keywords: P.kwargs) -> R:
+        return await self.call(operation(*arguments, **keywords))
+
+    return method
+
+
+class Client:
+    """A connection to a visiongate server; safe to share between threads.
+
+    `timeout` is the deadline of every call, in seconds; the server drops the work of a call that is past it.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:50051", *, timeout: float = 60) -> None:
+        self._timeout = timeout
+        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def call(self, operation: Operation[R]) -> R:
+        """Send an operation of `visiongate.operations` and read its answer."""
+        method = self._channel.unary_unary(
+            operation.method,
+            request_serializer=type(operation.request).SerializeToString,
+            response_deserializer=operation.response_type.FromString,
+        )
+        try:
+            response = method(operation.request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise VisiongateError.from_rpc(error) from None
+        return operation.parse(response)
+
+    detect = _sync(operations.detect)
+    segment = _sync(operations.segment)
+    segment_phrases = _sync(operations.segment_phrases)
+    encode_image = _sync(operations.encode_image)
+    list_models = _sync(operations.list_models)
+
+
+class AsyncClient:
+    """A connection to a visiongate server for asyncio; cancelling an awaited call cancels its work.
+
+    `timeout` is the deadline of every call, in seconds.
+    """
+
+    def __init__(self, address: str = "127.0.0.1:50051", *, timeout: float = 60) -> None:
+        self._timeout = timeout
+        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def call(self, operation: Operation[R]) -> R:
+        """Send an operation of `visiongate.operations` and read its answer."""
+        method = self._channel.unary_unary(
+            operation.method,
+            request_serializer=type(operation.request).SerializeToString,
+            response_deserializer=operation.response_type.FromString,
+        )
+        try:
+            response = await method(operation.request, timeout=self._timeout)
+        except grpc.aio.AioRpcError as error:
+            raise VisiongateError.from_rpc(error) from None
+        return operation.parse(response)
+
+    detect = _async(operations.detect)
+    segment = _async(operations.segment)
+    segment_phrases = _async(operations.segment_phrases)
+    encode_image = _async(operations.encode_image)
+    list_models = _async(operations.list_models)

@@ -1,0 +1,81 @@
+"""What tests share: real photos, and one real Triton with toy models and a gateway in front of it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from export.__main__ import EXPORTERS
+from gateway.embedded import EmbeddedTriton
+from gateway.server import Gateway
+from gateway.settings import Settings
+from visiongate import AsyncClient
+
+# Third-party photos, vocabularies and networks: beside the project, never in it.
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+# No test may reach for a model hub.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+@pytest.fixture(scope="session")
+def data() -> Callable[[str], Path]:
+    """The path of a file of the third-party test data; skips where it is missing."""
+
+    def find(name: str) -> Path:
+        path = DATA / name
+        if not path.is_file():
+            pytest.skip(f"test data ../shared/data/{name} is missing")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def photo(data: Callable[[str], Path]) -> Callable[[str], NDArray[np.uint8]]:
+    """Opens a photo by file name as RGB uint8 [H,W,3]; skips where the test data is missing."""
+
+    def load(name: str) -> NDArray[np.uint8]:
+        with Image.open(data(f"images/{name}")) as image:
+            return np.asarray(image.convert("RGB"))
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with toy models of every family, seeded weights, exported as users do."""
+    folder = tmp_path_factory.mktemp("repository")
+    command = [sys.executable, "-m", "export", *EXPORTERS, "--size", "tiny", "--out", str(folder)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def triton(tiny_repository: Path) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(tiny_repository) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def settings(triton: EmbeddedTriton, tiny_repository: Path) -> Settings:
+    return Settings(triton=triton.grpc_address, repository=tiny_repository, port=0, grace_s=0)
+
+
+@pytest.fixture(scope="session")
+async def gateway(settings: Settings) -> AsyncIterator[Gateway]:
+    async with Gateway(settings) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def client(gateway: Gateway) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(f"127.0.0.1:{gateway.port}") as connected:
+        yield connected

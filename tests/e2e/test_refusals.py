@@ -1,0 +1,110 @@
+"""Bad requests through a real gateway: the right status, the field, the limit, and nothing broken."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from skimage import data as skimage_data
+
+from gateway.messages import MASK_WRITERS
+from gateway.server import Gateway
+from visiongate import AsyncClient, EncodedImage, ImageId, VisiongateError, operations
+from visiongate.v1 import segmentation_service_pb2
+
+PHOTO = skimage_data.coffee()  # 600 x 400
+NAN = np.full((32, 32), np.nan)
+INFINITE: Any = [[[5, 5], [float("inf"), 1]]]
+BOX: Any = [[10.0, 10.0, 50.0, 50.0]]
+Change = Callable[[Any], Any]
+
+
+@pytest.mark.parametrize(
+    ("operation", "field", "says"),
+    [
+        (operations.detect(b"not an image", ["dog"]), "image.encoded", "image"),
+        (operations.detect(b"", ["dog"]), "image.encoded", "empty"),
+        (operations.detect(b"\xff" * (33 << 20), ["dog"]), "image.encoded", "limit"),
+        (operations.detect(PHOTO, [""]), "query.phrases[0]", "empty"),
+        (operations.detect(PHOTO, ["dog", "  "]), "query.phrases[1]", "empty"),
+        (operations.detect(PHOTO, [f"object {index}" for index in range(300)]), "query.phrases", "256"),
+        (operations.detect(PHOTO, ["a long phrase of words"] * 100), "query.phrases", "256"),
+        (operations.detect(PHOTO, ["x" * 20_000]), "query.phrases", "10000"),
+        (operations.detect(PHOTO), "query", "neither"),
+        (operations.detect(PHOTO, ["dog"], caption="a dog."), "query", "both"),
+        (operations.detect(PHOTO, ["dog"], box_threshold=1.5), "query.box_threshold", "0 to 1"),
+        (operations.detect(PHOTO, ["dog"], box_threshold=float("nan")), "query.box_threshold", "0 to 1"),
+        (operations.detect(PHOTO, ["dog"], text_threshold=-1), "query.text_threshold", "0 to 1"),
+        (operations.detect(PHOTO, ["dog"], nms_iou_threshold=2), "query.nms_iou_threshold", "0 to 1"),
+        (operations.detect(PHOTO, ["dog"], max_detections=0), "query.max_detections", "1000"),
+        (operations.detect(PHOTO, ["dog"], model="giant"), "model", "tiny"),
+        (operations.segment_phrases(PHOTO, ["dog"], detection_model="x"), "detection_model", "tiny"),
+        (operations.segment_phrases(PHOTO, ["dog"], segmentation_model="x"), "segmentation_model", "tiny"),
+        (operations.segment(PHOTO, boxes=[]), "prompts", "empty"),
+        (operations.segment(PHOTO, boxes=BOX * 1001), "prompts", "1000"),
+        (operations.segment(PHOTO, boxes=[[10, 10, 601, 50]]), "prompts[0].box.x_max", "600"),
+        (operations.segment(PHOTO, boxes=[*BOX, [-1, 10, 60, 50]]), "prompts[1].box.x_min", "600"),
+        (operations.segment(PHOTO, boxes=[[10, 10, 20, 10]]), "prompts[0].box", "less than"),
+        (operations.segment(PHOTO, boxes=[[10, float("nan"), 20, 30]]), "prompts[0].box.y_min", "nan"),
+        (operations.segment(PHOTO, points=[[[10, 401]]]), "prompts[0].points[0].point.y", "400"),
+        (operations.segment(PHOTO, points=INFINITE), "prompts[0].points[1].point.x", "inf"),
+        (operations.segment(PHOTO, points=[[[5, 5]]], labels=[[0]]), "prompts[0].points", "background"),
+        (operations.segment(PHOTO, points=[[[5, 5]] * 65]), "prompts[0].points", "64"),
+        (operations.segment(PHOTO, points=[[]]), "prompts[0]", "neither"),
+        (operations.segment(PHOTO, boxes=BOX, mask_logits=[np.zeros((3, 3))]), "prompts", "32x32"),
+        (operations.segment(PHOTO, boxes=BOX, mask_logits=[NAN]), "prompts[0].mask_logits.data", "finite"),
+        (operations.segment(PHOTO, boxes=BOX, model="giant"), "model", "tiny"),
+    ],
+)  # fmt: skip
+async def test_bad_requests_name_the_field(
+    client: AsyncClient, operation: operations.Operation[Any], field: str, says: str
+) -> None:
+    with pytest.raises(VisiongateError) as caught:
+        await client.call(operation)
+    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.field == field
+    assert says in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda request: request.ClearField("image"), "image"),
+        (lambda request: setattr(request, "mask_format", 99), "mask_format"),
+        (lambda request: setattr(request.prompts[0].points[0], "label", 9), "prompts[0].points[0].label"),
+        (lambda request: setattr(request.image.raw, "width", 601), "image.raw"),
+        (lambda request: setattr(request.image.raw, "height", 0), "image.raw"),
+        (lambda request: setattr(request.image.raw, "rgb", b""), "image.raw"),
+    ],
+)
+async def test_requests_that_the_client_cannot_write(client: AsyncClient, change: Change, field: str) -> None:
+    operation = operations.segment(PHOTO, points=[[[5, 5]]])
+    change(operation.request)
+    with pytest.raises(VisiongateError) as caught:
+        await client.call(operation)
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+async def test_message_over_the_limit(client: AsyncClient) -> None:
+    with pytest.raises(VisiongateError) as caught:
+        await client.detect(b"x" * (65 << 20), ["dog"])
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_forgotten_image_says_so(client: AsyncClient) -> None:
+    with pytest.raises(VisiongateError) as caught:
+        await client.detect(EncodedImage(ImageId("0" * 64), 1, 1), ["dog"])
+    assert caught.value.code is grpc.StatusCode.NOT_FOUND
+    assert caught.value.reason == "IMAGE_NOT_CACHED"
+
+
+async def test_garbage_for_a_message(gateway: Gateway) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        call: Any = channel.unary_unary("/visiongate.v1.SegmentationService/SegmentRegions")
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call(b"\xff\xff\xff\xff")
+
+
+def test_every_mask_format_is_written() -> None:
+    assert set(MASK_WRITERS) == set(segmentation_service_pb2.MaskFormat.values())

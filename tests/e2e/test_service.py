@@ -1,0 +1,216 @@
+"""What callers rely on besides the answers: cost, caching, formats, discovery, deadlines, Triton's faults."""
+
+import asyncio
+import io
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from PIL import Image
+from skimage import data as skimage_data
+from tritonclient.grpc.aio import InferenceServerClient
+
+from gateway.catalog import CatalogError
+from gateway.embedded import EmbeddedTriton
+from gateway.server import DETECTION, SEGMENTATION, Gateway
+from gateway.settings import Settings
+from visiongate import AsyncClient, VisiongateError, operations
+from visiongate.v1 import segmentation_service_pb2
+
+PHOTO = skimage_data.coffee()
+Counts = Callable[[str], Awaitable[tuple[int, int]]]
+
+
+@pytest.fixture(scope="session")
+def counts(triton: EmbeddedTriton) -> Counts:
+    """Inferences and executions of a Triton model so far, by Triton's own statistics."""
+
+    async def count(model: str) -> tuple[int, int]:
+        async with InferenceServerClient(triton.grpc_address) as server:
+            (stats,) = (await server.get_inference_statistics(model)).model_stats
+        return stats.inference_count, stats.execution_count
+
+    return count
+
+
+def some_boxes(count: int) -> np.ndarray[Any, Any]:
+    rng = np.random.default_rng(7)
+    corners = rng.uniform(0, (500, 300), (count, 2))
+    return np.hstack([corners, corners + rng.uniform(5, 90, (count, 2))])
+
+
+async def test_a_hundred_boxes_are_one_encoding_and_a_few_decoder_calls(
+    client: AsyncClient, counts: Counts
+) -> None:
+    photo = PHOTO[:-1]
+    before = [await counts(model) for model in ("sam_encoder", "sam_decoder")]
+    regions = await client.segment(photo, boxes=some_boxes(100))
+    after = [await counts(model) for model in ("sam_encoder", "sam_decoder")]
+    assert len(regions) == 100
+    encodings, decodings = (new[0] - old[0] for new, old in zip(after, before, strict=True))
+    assert encodings == 1
+    assert decodings == 4
+
+
+async def test_an_encoded_image_is_not_encoded_again(client: AsyncClient, counts: Counts) -> None:
+    photo = PHOTO[:-2]
+    encoded = await client.encode_image(photo)
+    assert (encoded.width, encoded.height) == (600, 398)
+    before = await counts("sam_encoder")
+    by_id = await client.segment(encoded, boxes=some_boxes(1))
+    by_pixels = await client.segment(photo, boxes=some_boxes(1))
+    assert await counts("sam_encoder") == before
+    assert by_id[0][0].rle == by_pixels[0][0].rle
+
+
+async def test_calls_at_once_on_one_image_encode_it_once(client: AsyncClient, counts: Counts) -> None:
+    photo = PHOTO[:-3]
+    before, _ = await counts("sam_encoder")
+    await asyncio.gather(*(client.segment(photo, boxes=some_boxes(1)) for _ in range(8)))
+    after, _ = await counts("sam_encoder")
+    assert after - before == 1
+
+
+async def test_formats_say_the_same(client: AsyncClient) -> None:
+    ((expected,),) = await client.segment(PHOTO, boxes=[[20, 30, 300, 350]])
+    pixels = expected.pixels
+    assert pixels.any()
+    formats = segmentation_service_pb2.MaskFormat
+
+    async def mask(mask_format: Any) -> Any:
+        operation = operations.segment(PHOTO, boxes=[[20, 30, 300, 350]])
+        assert isinstance(operation.request, segmentation_service_pb2.SegmentRegionsRequest)
+        operation.request.mask_format = mask_format
+        response = await client.call(
+            operations.Operation(
+                operation.method, operation.request, operation.response_type, lambda response: response
+            )
+        )
+        return response.regions[0].masks[0]
+
+    png = await mask(formats.MASK_FORMAT_PNG)
+    assert (np.asarray(Image.open(io.BytesIO(png.png))) == pixels * np.uint8(255)).all()
+    bitmap = (await mask(formats.MASK_FORMAT_BITMAP)).bitmap
+    bits = np.unpackbits(np.frombuffer(bitmap.data, np.uint8), count=bitmap.width * bitmap.height)
+    assert (bits.reshape(bitmap.height, bitmap.width) == pixels).all()
+    polygons = (await mask(formats.MASK_FORMAT_POLYGONS)).polygons.polygons
+    rings = [ring for polygon in polygons for ring in (polygon.exterior, *polygon.holes)]
+    drawn = np.zeros(pixels.shape, np.uint8)
+    cv2.fillPoly(drawn, [np.array(ring.coordinates, np.int32).reshape(-1, 2) for ring in rings], 1)
+    assert (drawn == pixels).all()
+
+
+async def test_timings_on_request(client: AsyncClient) -> None:
+    operation: Any = operations.detect(PHOTO[:-4], ["dog"])
+    operation.request.include_timings = True
+    response: Any = await client.call(
+        operations.Operation(
+            operation.method, operation.request, operation.response_type, lambda answer: answer
+        )
+    )
+    timings = response.timings
+    assert min(timings.decode_ms, timings.preprocess_ms, timings.inference_ms, timings.postprocess_ms) > 0
+
+
+async def test_models_are_listed(client: AsyncClient) -> None:
+    models = await client.list_models()
+    assert [(model.task, model.family, model.variant) for model in models] == [
+        ("detection", "grounding_dino", "tiny"),
+        ("segmentation", "sam", "tiny"),
+    ]
+    assert all(model.ready and model.is_default for model in models)
+    assert [model.input_size for model in models] == [224, 128]
+
+
+async def test_health_and_reflection(gateway: Gateway) -> None:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        for service in ("", DETECTION, SEGMENTATION):
+            answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        (answer,) = [answer async for answer in stub.ServerReflectionInfo(iter([request]))]
+        assert {DETECTION, SEGMENTATION} <= {s.name for s in answer.list_services_response.service}
+
+
+async def test_a_deadline_is_honoured(gateway: Gateway) -> None:
+    async with AsyncClient(f"127.0.0.1:{gateway.port}", timeout=0.05) as hasty:
+        start = time.monotonic()
+        with pytest.raises(VisiongateError) as caught:
+            await hasty.segment(skimage_data.rocket(), boxes=some_boxes(900))
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert time.monotonic() - start < 5
+
+
+async def test_a_cancelled_call_stops_its_work(client: AsyncClient, counts: Counts) -> None:
+    encoded = await client.encode_image(PHOTO)
+    before, _ = await counts("sam_decoder")
+    call = asyncio.create_task(client.segment(encoded, boxes=np.tile(some_boxes(1), (1000, 1))))
+    while (await counts("sam_decoder"))[0] == before:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    # What was in flight may end; no other of the 32 groups may start.
+    await asyncio.sleep(0.3)
+    settled, _ = await counts("sam_decoder")
+    await asyncio.sleep(0.5)
+    assert (await counts("sam_decoder"))[0] == settled
+    assert settled - before < 25
+
+
+async def test_triton_down_is_unavailable_and_up_again_is_well(
+    tiny_repository: Path, settings: Settings
+) -> None:
+    async def health(channel: grpc.aio.Channel) -> int:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int((await stub.Check(health_pb2.HealthCheckRequest())).status)
+
+    async def until(channel: grpc.aio.Channel, status: int) -> None:
+        async with asyncio.timeout(30):
+            while await health(channel) != status:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    first = EmbeddedTriton(tiny_repository)
+    await asyncio.to_thread(first.start)
+    port = int(first.grpc_address.rpartition(":")[2])
+    own = settings.model_copy(update={"triton": first.grpc_address, "health_interval_s": 0.1})
+    async with (
+        Gateway(own) as gateway,
+        AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+    ):
+        assert await client.detect(PHOTO, ["dog"], box_threshold=0) != []
+        await asyncio.to_thread(first.stop)
+        with pytest.raises(VisiongateError) as caught:
+            await client.detect(PHOTO, ["dog"])
+        assert caught.value.code is grpc.StatusCode.UNAVAILABLE
+        await until(channel, health_pb2.HealthCheckResponse.NOT_SERVING)
+        second = EmbeddedTriton(tiny_repository, grpc_port=port)
+        await asyncio.to_thread(second.start)
+        try:
+            await until(channel, health_pb2.HealthCheckResponse.SERVING)
+            assert await client.detect(PHOTO, ["dog"], box_threshold=0) != []
+        finally:
+            await asyncio.to_thread(second.stop)
+
+
+async def test_no_triton_is_one_clear_sentence(settings: Settings) -> None:
+    alone = settings.model_copy(update={"triton": "127.0.0.1:9", "triton_wait_s": 0})
+    with pytest.raises(CatalogError, match=r"no Triton answers at 127.0.0.1:9"):
+        async with Gateway(alone):
+            pass
+
+
+async def test_a_taken_port_is_one_clear_sentence(settings: Settings, gateway: Gateway) -> None:
+    with pytest.raises(CatalogError, match="cannot listen"):
+        async with Gateway(settings.model_copy(update={"port": gateway.port})):
+            pass

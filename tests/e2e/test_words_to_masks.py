@@ -1,0 +1,182 @@
+"""The chain through gRPC, gateway and Triton against the reference pipeline in PyTorch, same weights."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from reference import Reference
+from skimage import data as skimage_data
+
+from export.weights import Options
+from gateway.server import Gateway
+from visiongate import AsyncClient, Detection, Mask
+
+PHRASES = ["Dog", "hot dog", "a red wheel", "truck"]
+# Seeded weights score everything near 0.5: a threshold in the middle lets some of the queries through.
+THRESHOLD = 0.5
+
+
+@pytest.fixture(scope="session")
+def reference(gateway: Gateway, tiny_repository: Path) -> Reference:
+    spec: Any = next(v.spec for v in gateway.catalog.variants if v.family.name == "grounding_dino")
+    return Reference(
+        Options(weights="random", size="tiny"), tiny_repository / "grounding_dino" / "tokenizer.json", spec
+    )
+
+
+def pictures() -> list[Any]:
+    rng = np.random.default_rng(0)
+    return [
+        pytest.param(Image.fromarray(skimage_data.astronaut()), id="astronaut"),
+        pytest.param(Image.fromarray(skimage_data.coffee()), id="coffee"),
+        pytest.param(Image.fromarray(skimage_data.chelsea()).resize((97, 251)), id="portrait"),
+        pytest.param(Image.fromarray(rng.integers(0, 256, (3, 64, 3), np.uint8)), id="sliver"),
+        pytest.param(Image.fromarray(skimage_data.page()).convert("RGB"), id="page"),
+    ]
+
+
+def assert_same_detections(found: list[Detection], expected: Any) -> None:
+    assert len(found) == len(expected.scores)
+    np.testing.assert_allclose([item.score for item in found], expected.scores, atol=1e-4)
+    for item, box, phrase in zip(found, expected.boxes, expected.phrases, strict=True):
+        np.testing.assert_allclose(item.box, box, atol=0.05)
+        assert item.phrase_index == phrase
+        assert item.phrase == PHRASES[phrase]
+
+
+def assert_same_mask(mask: Mask, pixels: NDArray[np.bool_], predicted_iou: float) -> None:
+    assert mask.pixels.shape == pixels.shape
+    # Pixels whose logit is within rounding of zero may fall on either side.
+    assert np.mean(mask.pixels != pixels) < 1e-3
+    assert mask.predicted_iou == pytest.approx(predicted_iou, abs=1e-4)
+    assert mask.area == mask.pixels.sum()
+    if mask.area:
+        rows, columns = np.nonzero(mask.pixels)
+        tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        assert mask.box.tolist() == tight
+
+
+@pytest.mark.parametrize("image", pictures())
+async def test_detections_equal_the_reference(
+    client: AsyncClient, reference: Reference, image: Image.Image
+) -> None:
+    found = await client.detect(image, PHRASES, box_threshold=THRESHOLD, max_detections=1000)
+    expected = reference.detect(image, PHRASES, THRESHOLD)
+    assert len(expected.scores) > 3
+    assert_same_detections(found, expected)
+
+
+async def test_caption_equals_the_reference(client: AsyncClient, reference: Reference) -> None:
+    image = Image.fromarray(skimage_data.astronaut())
+    caption = "a red wheel. hot dog."
+    found = await client.detect(image, caption=caption, box_threshold=THRESHOLD, max_detections=1000)
+    expected = reference.detect_caption(image, caption, THRESHOLD)
+    order = np.argsort(-expected["scores"].numpy(), kind="stable")
+    np.testing.assert_allclose([item.score for item in found], expected["scores"].numpy()[order], atol=1e-4)
+    np.testing.assert_allclose(
+        [item.box for item in found],
+        np.clip(expected["boxes"].numpy()[order], 0, [image.width, image.height] * 2),
+        atol=0.05,
+    )
+    # transformers leaves the end-of-text token in the phrases of random weights, which score it too.
+    phrases = [expected["text_labels"][index].removesuffix(" [SEP]") for index in order]
+    assert [item.phrase for item in found] == phrases
+    assert all(item.phrase_index is None for item in found)
+
+
+@pytest.mark.parametrize("image", pictures())
+async def test_chain_equals_the_reference(
+    client: AsyncClient, reference: Reference, image: Image.Image
+) -> None:
+    found = await client.segment_phrases(image, PHRASES, box_threshold=THRESHOLD, max_detections=20)
+    expected = reference.detect(image, PHRASES, THRESHOLD)
+    masks, ious, _ = reference.segment(image, boxes=expected.boxes[:20])
+    assert len(found) == min(20, len(expected.scores))
+    for index, item in enumerate(found):
+        assert item.detection.phrase_index == expected.phrases[index]
+        assert_same_mask(item.mask, masks[index, 0], ious[index, 0])
+
+
+async def test_prompts_equal_the_reference(client: AsyncClient, reference: Reference) -> None:
+    image = Image.fromarray(skimage_data.coffee())
+    boxes = np.array([[20, 30, 300, 350], [100, 5, 580, 390]], np.float32)
+    points = [[[150.0, 120.5], [310.0, 33.0]], [[400.0, 200.0], [10.0, 390.0]]]
+    labels = [[1, 0], [1, 1]]
+    prompts: list[dict[str, Any]] = [
+        {"boxes": boxes},
+        {"points": points, "labels": labels},
+        {"boxes": boxes, "points": points, "labels": labels},
+    ]
+    for prompt in prompts:
+        for multimask in (False, True):
+            found = await client.segment(image, **prompt, multimask=multimask, include_logits=True)
+            masks, ious, logits = reference.segment(image, **prompt, multimask=multimask)
+            for index, answers in enumerate(found):
+                best_first = np.argsort(-ious[index], kind="stable")
+                assert len(answers) == len(best_first)
+                for mask, k in zip(answers, best_first, strict=True):
+                    assert_same_mask(mask, masks[index, k], ious[index, k])
+                    assert mask.logits is not None
+                    np.testing.assert_allclose(mask.logits, logits[index, k], atol=1e-3)
+
+
+async def test_refining_an_earlier_mask_equals_the_reference(
+    client: AsyncClient, reference: Reference
+) -> None:
+    image = Image.fromarray(skimage_data.coffee())
+    ((first,),) = await client.segment(image, points=[[[150, 120]]], include_logits=True)
+    assert first.logits is not None
+    ((refined,),) = await client.segment(image, points=[[[150, 120]]], mask_logits=[first.logits])
+    masks, ious, _ = reference.segment(image, points=[[[150, 120]]], labels=[[1]], mask_logits=first.logits)
+    assert_same_mask(refined, masks[0, 0], ious[0, 0])
+    assert (refined.pixels != first.pixels).any()
+
+
+async def test_mixed_prompts_equal_the_same_prompts_alone(client: AsyncClient) -> None:
+    image = await client.encode_image(skimage_data.coffee())
+    prompts: list[list[list[float]]] = [
+        [[30, 40]],
+        [[50, 60], [70, 80]],
+        [[300, 200]],
+        [[1, 2], [3, 4], [5, 6]],
+    ]
+    together = await client.segment(image, points=prompts)
+    for index, prompt in enumerate(prompts):
+        ((alone,),) = await client.segment(image, points=[prompt])
+        assert together[index][0].rle == alone.rle
+
+
+async def test_concurrent_calls_equal_the_same_calls_alone(client: AsyncClient) -> None:
+    photos = [skimage_data.astronaut(), skimage_data.coffee(), skimage_data.chelsea(), skimage_data.rocket()]
+    calls = [(photo[: 200 + 40 * index], PHRASES[: index % 3 + 1]) for index in range(4) for photo in photos]
+
+    async def ask(photo: NDArray[np.uint8], phrases: list[str]) -> list[tuple[Any, ...]]:
+        found = await client.segment_phrases(photo, phrases, box_threshold=THRESHOLD, max_detections=5)
+        return [(item.detection.phrase_index, item.detection.box, item.mask.pixels) for item in found]
+
+    together = await asyncio.gather(*(ask(*call) for call in calls))
+    for call, answers in zip(calls, together, strict=True):
+        alone = await ask(*call)
+        assert [answer[0] for answer in answers] == [answer[0] for answer in alone]
+        for answer, other in zip(answers, alone, strict=True):
+            np.testing.assert_allclose(answer[1], other[1], atol=0.05)
+            assert np.mean(answer[2] != other[2]) < 1e-3
+
+
+async def test_nothing_found_is_an_empty_answer(client: AsyncClient) -> None:
+    assert await client.detect(skimage_data.coffee(), ["truck"], box_threshold=1) == []
+    assert await client.segment_phrases(skimage_data.coffee(), ["truck"], box_threshold=1) == []
+
+
+async def test_real_photo_of_every_kind_of_file(
+    client: AsyncClient, photo: Callable[[str], NDArray[np.uint8]], data: Callable[[str], Path]
+) -> None:
+    path = data("images/truck.jpg")
+    by_path = await client.detect(path, PHRASES, box_threshold=THRESHOLD)
+    by_pixels = await client.detect(photo("truck.jpg"), PHRASES, box_threshold=THRESHOLD)
+    assert [item.as_dict() for item in by_path] == [item.as_dict() for item in by_pixels]

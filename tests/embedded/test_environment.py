@@ -1,0 +1,109 @@
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.embedded import EmbeddedTritonError, environment
+
+ENSURE = (
+    "from gateway.embedded.environment import ensure_environment, ensure_backends\n"
+    "path = ensure_environment(print)\nprint(path)\nprint(ensure_backends(path))\n"
+)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("VISIONGATE_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_is_made_once_by_two_at_once_and_reused(empty_cache: Path) -> None:
+    half_made = environment.environment_path().with_suffix(".partial")
+    (half_made / "bin").mkdir(parents=True)
+    (half_made / "bin" / "python3").touch()
+
+    both = [
+        subprocess.Popen([sys.executable, "-c", ENSURE], stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    outputs = [process.communicate()[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert outputs[0][-2:] == outputs[1][-2:]
+    made, backends = map(Path, outputs[0][-2:])
+    messages = [line for output in outputs for line in output[:-2]]
+    assert sum("Preparing" in message for message in messages) == 1
+    assert not half_made.exists()
+    assert sorted(path.name for path in empty_cache.iterdir()) == sorted(
+        [backends.name, made.name, f"{made.name}.lock"]
+    )
+
+    before = made.stat().st_mtime_ns
+    messages.clear()
+    assert environment.ensure_environment(messages.append) == made
+    assert environment.ensure_backends(made) == backends
+    assert messages == []
+    assert made.stat().st_mtime_ns == before
+
+
+def test_backends_hold_the_current_model_file(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tmp_path / "cache" / "made"
+    triton = environment.triton_directory(made)
+    stub = triton / "python_backend_stubs" / f"{sys.version_info[0]}.{sys.version_info[1]}"
+    for folder in (stub, triton / "backends" / "python"):
+        folder.mkdir(parents=True)
+    (stub / "triton_python_backend_stub").touch()
+
+    first = environment.ensure_backends(made)
+    assert (first / "python" / "triton_python_backend_stub").exists()
+    changed = tmp_path / "model.py"
+    changed.write_text("# changed")
+    monkeypatch.setattr(environment, "_BACKEND_FILE", changed)
+    second = environment.ensure_backends(made)
+    assert second != first
+    assert (second / "onnxruntime" / "model.py").read_text() == "# changed"
+
+
+def test_a_failed_installation_leaves_nothing_and_shows_the_installers_words(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environment, "_installer", lambda _: ["sh", "-c", "echo no such package; exit 1"])
+    with pytest.raises(EmbeddedTritonError, match=r"(?s)installing.*no such package"):
+        environment.ensure_environment(lambda _: None)
+    assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
+
+
+def test_pip_is_used_without_uv_and_neither_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    present = {"pip"}
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name in present or None)
+    assert environment._installer(Path("python3"))[1:3] == ["-m", "pip"]
+    present.clear()
+    with pytest.raises(EmbeddedTritonError, match="uv or pip"):
+        environment._installer(Path("python3"))
+
+
+def test_other_systems_are_sent_to_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment.check_platform()
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "machine", lambda: "aarch64")
+        with pytest.raises(EmbeddedTritonError, match=r"aarch64 Linux.*visiongate serve --triton HOST:PORT"):
+            environment.check_platform()
+    for version, words in (("glibc 2.31", "has glibc 2.31"), (None, "has no glibc")):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "confstr", lambda _, version=version: version)
+            with pytest.raises(EmbeddedTritonError, match=words):
+                environment.check_platform()
+    with monkeypatch.context() as patch:
+        patch.setattr(environment, "_PYTHON", "3.14")
+        with pytest.raises(EmbeddedTritonError, match=r"not on CPython 3\.14"):
+            environment.check_platform()
+
+
+def test_a_cache_that_triton_cannot_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONGATE_CACHE_DIR", str(tmp_path / "with space"))
+    with pytest.raises(EmbeddedTritonError, match="set VISIONGATE_CACHE_DIR"):
+        environment.ensure_environment(lambda _: None)

@@ -1,0 +1,176 @@
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, runtime
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+def processes(group: int) -> set[int]:
+    """Return the processes of a process group, but for those dead and not yet reaped."""
+    found = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            pid, rest = stat.read_text().split(" ", 1)
+        except OSError:
+            continue
+        state, _, process_group = rest.rsplit(")", 1)[1].split()[:3]
+        if int(process_group) == group and state != "Z":
+            found.add(int(pid))
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def shared_memory(owner: int) -> list[Path]:
+    return list(SHARED_MEMORY.glob(f"visiongate_{owner}_*"))
+
+
+def eventually(condition: Callable[[], object], timeout_s: float = 15) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@pytest.fixture
+def repository(tmp_path: Path, add_model: Any, graphs: dict[str, onnx.ModelProto]) -> Path:
+    add_model(tmp_path / "repository", "fixed", graphs["fixed_sum"], "instance_group [{ count: 1 }]")
+    return tmp_path / "repository"
+
+
+@pytest.fixture
+def killed_later(repository: Path) -> Any:
+    """A process that has started a Triton and waits: (its process, the server's process group)."""
+    script = (
+        "import sys, time\nfrom pathlib import Path\nfrom gateway.embedded import EmbeddedTriton\n"
+        "triton = EmbeddedTriton(Path(sys.argv[1]))\ntriton.start()\n"
+        "print(triton.pid, flush=True)\ntime.sleep(300)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(repository)], stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdout is not None
+        yield owner, int(owner.stdout.readline())
+        owner.kill()
+
+
+def test_everything_is_served_on_loopback_and_logged(server: Any) -> None:
+    assert server.client.is_server_ready()
+    for address, path in ((server.triton.http_address, "v2"), (server.triton.metrics_address, "metrics")):
+        assert address.startswith("127.0.0.1:")
+        with urllib.request.urlopen(f"http://{address}/{path}") as response:
+            assert response.status == 200
+    assert server.triton.poll() is None
+    assert any("successfully loaded 'scale'" in line for line in server.log)
+
+
+def test_stop_leaves_nothing_and_start_works_again(repository: Path) -> None:
+    triton = EmbeddedTriton(repository)
+    with triton:
+        group = triton.pid
+        assert len(processes(group)) == 2
+        assert shared_memory(os.getpid())
+        with pytest.raises(EmbeddedTritonError, match="already started"):
+            triton.start()
+    assert not processes(group)
+    assert not [path for path in shared_memory(os.getpid()) if triton._server_id in path.name]
+    triton.stop()
+    with pytest.raises(EmbeddedTritonError, match="not started"):
+        triton.poll()
+
+    # In a thread that ends: the server is to live on after it.
+    starter = threading.Thread(target=triton.start)
+    starter.start()
+    starter.join()
+    time.sleep(1)
+    assert triton.poll() is None
+
+    # And once more, with the server dying by itself.
+    group = triton.pid
+    os.kill(group, signal.SIGKILL)
+    assert triton.wait(10) == 128 + signal.SIGKILL
+    assert not processes(group)
+    triton.stop()
+
+
+def test_a_dead_model_process_ends_the_server_and_is_named(repository: Path) -> None:
+    """Triton itself would go on to call the model ready, and fail every request."""
+    with EmbeddedTriton(repository) as triton:
+        (model_process,) = processes(triton.pid) - {triton.pid}
+        os.kill(model_process, signal.SIGKILL)
+        assert triton.wait(10) == 128 + signal.SIGKILL
+        assert f"process {model_process}, which ran a model, died" in triton.explanation()
+
+
+def test_nothing_outlives_a_killed_parent(killed_later: tuple[subprocess.Popen[str], int]) -> None:
+    owner, group = killed_later
+    assert len(processes(group)) == 2
+    assert shared_memory(owner.pid)
+    owner.kill()
+    assert eventually(lambda: not processes(group))
+    assert eventually(lambda: not shared_memory(owner.pid))
+
+
+def test_nothing_outlives_a_killed_parent_and_supervisor(
+    killed_later: tuple[subprocess.Popen[str], int],
+) -> None:
+    owner, group = killed_later
+    runtime.sweep_shared_memory()
+    assert shared_memory(owner.pid), "a living run's memory was swept"
+    os.kill(parent(group), signal.SIGKILL)
+    owner.kill()
+    assert eventually(lambda: not processes(group))
+    assert shared_memory(owner.pid)
+    runtime.sweep_shared_memory()  # what every start does first
+    assert not shared_memory(owner.pid)
+
+
+def test_a_repository_that_is_not_there_or_empty(tmp_path: Path) -> None:
+    with pytest.raises(EmbeddedTritonError, match="is not a directory"):
+        EmbeddedTriton(tmp_path / "nowhere").start()
+    with pytest.raises(EmbeddedTritonError, match="holds no model"):
+        EmbeddedTriton(tmp_path).start()
+
+
+def test_a_port_in_use_is_named(repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(EmbeddedTritonError, match=f"Port {port} on 127.0.0.1 cannot be used"):
+            EmbeddedTriton(repository, http_port=port).start()
+
+
+def test_a_port_taken_in_between_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_ports = runtime._fill_ports
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answers = [(taken.getsockname()[1], 0, 0), (0, 0, 0)]
+        monkeypatch.setattr(runtime, "_fill_ports", lambda _: fill_ports(answers.pop(0)))
+        with EmbeddedTriton(tmp_path, model_control="explicit") as triton:
+            assert not triton.grpc_address.endswith(f":{taken.getsockname()[1]}")
+    assert not answers
+
+
+def test_explicit_model_control_starts_without_models(tmp_path: Path) -> None:
+    with EmbeddedTriton(tmp_path, model_control="explicit") as triton:
+        assert triton.poll() is None
+
+
+def test_arguments_that_triton_refuses(repository: Path) -> None:
+    with pytest.raises(EmbeddedTritonError, match="no-such-argument"):
+        EmbeddedTriton(repository, extra_arguments=["--no-such-argument=1"]).start()

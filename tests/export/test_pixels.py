@@ -1,0 +1,28 @@
+import numpy as np
+import torch
+from transformers import GroundingDinoImageProcessorPil
+
+from export.pixels import Normalise, noise_images, normalised
+
+
+def test_normalises_as_the_reference_processor() -> None:
+    inputs = noise_images(0, 64, 96, [(64, 96), (40, 96), (64, 51)])
+    processor = GroundingDinoImageProcessorPil(do_resize=False)
+    images = [
+        image[:height, :width]
+        for image, (height, width) in zip(inputs["image"], inputs["valid_size"], strict=True)
+    ]
+    expected = processor(images, return_tensors="pt")
+    for pixels, mask in (
+        Normalise()(*[torch.from_numpy(value) for value in inputs.values()]),
+        normalised(**inputs),
+    ):
+        torch.testing.assert_close(pixels, expected["pixel_values"].float(), rtol=0, atol=1e-6)
+        assert torch.equal(mask.long(), expected["pixel_mask"])
+
+
+def test_noise_is_seeded_and_varied() -> None:
+    one, same, other = (noise_images(seed, 64, 64, [(64, 64)])["image"] for seed in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert one.std() > 30

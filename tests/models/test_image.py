@@ -1,0 +1,281 @@
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from gateway.models import image as images
+
+Noise = Callable[[int, int], NDArray[np.uint8]]
+LIMIT = 10_000_000
+
+
+def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def grey_png(width: int, height: int, rows: bytes) -> bytes:
+    """A PNG with any header over any data, to declare what it does not hold."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def reference(data: bytes) -> NDArray[np.uint8]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+CASES = [
+    ("RGB", "JPEG"),
+    ("RGB", "PNG"),
+    ("RGB", "WEBP"),
+    ("RGB", "BMP"),
+    ("RGB", "TIFF"),
+    ("RGB", "GIF"),
+    ("L", "JPEG"),
+    ("L", "PNG"),
+    ("L", "TIFF"),
+    ("LA", "PNG"),
+    ("RGBA", "PNG"),
+    ("RGBA", "WEBP"),
+    ("RGBA", "TIFF"),
+    ("P", "PNG"),
+    ("P", "GIF"),
+    ("P", "BMP"),
+    ("1", "PNG"),
+    ("1", "TIFF"),
+    ("CMYK", "JPEG"),
+    ("CMYK", "TIFF"),
+    ("YCbCr", "TIFF"),
+]
+
+
+@pytest.mark.parametrize(("mode", "format"), CASES)
+@pytest.mark.parametrize("size", [(37, 53), (1, 1), (1, 70), (70, 1)])
+def test_equals_pillow(noise: Noise, mode: str, format: str, size: tuple[int, int]) -> None:
+    picture = Image.fromarray(noise(*size))
+    if mode in ("LA", "RGBA"):
+        picture.putalpha(Image.fromarray(noise(*size)[..., 0]))
+    data = encoded(picture.convert(mode), format)
+    decoded = images.decode(data, max_pixels=LIMIT)
+    assert decoded.shape == (*size, 3)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    assert not decoded.flags.writeable
+    np.testing.assert_array_equal(decoded, reference(data))
+
+
+def test_adobe_cmyk_is_not_a_negative() -> None:
+    red = encoded(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG")
+    assert np.abs(images.decode(red, max_pixels=LIMIT)[4, 4].astype(int) - [255, 0, 0]).max() < 4
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_alpha_is_dropped_not_blended(format: str) -> None:
+    data = encoded(Image.new("RGBA", (2, 2), (10, 20, 30, 0)), format)
+    np.testing.assert_array_equal(images.decode(data, max_pixels=LIMIT)[0, 0], [10, 20, 30])
+
+
+@pytest.mark.parametrize("transparency", [0, bytes([0, 128, 255])])
+def test_palette_transparency_neither_warns_nor_changes_colours(noise: Noise, transparency: int) -> None:
+    picture = Image.fromarray(noise(20, 30)).quantize(3)
+    data = encoded(picture, "PNG", transparency=transparency)
+    np.testing.assert_array_equal(images.decode(data, max_pixels=LIMIT), np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_16_bit_grey_keeps_its_high_byte(order: str) -> None:
+    grey = np.array([[0, 255, 256, 0x6400, 0x64FF, 0xFFFF]], dtype=order)
+    data = encoded(Image.fromarray(grey), "TIFF")
+    decoded = images.decode(data, max_pixels=LIMIT)
+    np.testing.assert_array_equal(decoded, np.repeat([[[0], [0], [1], [100], [100], [255]]], 3, axis=2))
+
+
+def test_16_bit_grey_and_colour_png_agree() -> None:
+    ramp = np.arange(0, 65536, 97, dtype=np.uint16)[None]
+    grey = cv2.imencode(".png", ramp)[1].tobytes()
+    colour = cv2.imencode(".png", np.repeat(ramp[..., None], 3, axis=2))[1].tobytes()
+    decoded = images.decode(grey, max_pixels=LIMIT)
+    np.testing.assert_array_equal(decoded, images.decode(colour, max_pixels=LIMIT))
+    assert decoded.max() == 255
+    assert len(np.unique(decoded)) == 256
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([[0, 7, 255]], np.int32), [0, 7, 255]),
+        (np.array([[-5, 512, 65535]], np.int32), [0, 2, 255]),
+        (np.array([[0, 1 << 30, (1 << 31) - 1]], np.int32), [0, 64, 127]),
+        (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
+        (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        (np.array([[-3.0, 300.0, np.nan]], np.float32), [0, 255, 0]),
+    ],
+)
+def test_wide_tiff(values: NDArray[np.generic], expected: list[int]) -> None:
+    decoded = images.decode(encoded(Image.fromarray(values), "TIFF"), max_pixels=LIMIT)
+    np.testing.assert_array_equal(decoded[0, :, 1], expected)
+
+
+UNDO = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: np.rot90(a, 1),
+    7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda a: np.rot90(a, -1),
+}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_undone(noise: Noise, format: str, orientation: int) -> None:
+    upright = noise(40, 24)
+    stored = Image.fromarray(np.ascontiguousarray(UNDO[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    lossless: dict[str, dict[str, Any]] = {
+        "JPEG": {"quality": 100, "subsampling": 0},
+        "WEBP": {"lossless": True},
+    }
+    decoded = images.decode(encoded(stored, format, exif=exif, **lossless.get(format, {})), max_pixels=LIMIT)
+    assert decoded.shape == upright.shape
+    assert np.abs(decoded.astype(int) - upright).max() <= (8 if format == "JPEG" else 0)
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01", b"Exif\0\0"]
+)
+def test_damaged_metadata_does_not_cost_the_image(noise: Noise, exif: bytes) -> None:
+    picture = Image.fromarray(noise(16, 16))
+    data = encoded(picture, "JPEG", exif=exif)
+    np.testing.assert_array_equal(
+        images.decode(data, max_pixels=LIMIT), np.asarray(Image.open(io.BytesIO(encoded(picture, "JPEG"))))
+    )
+
+
+def test_threads_leave_the_warning_filters_as_they_were(noise: Noise) -> None:
+    data = encoded(Image.fromarray(noise(64, 64)), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01")
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(8) as pool:
+        decoded = list(pool.map(lambda _: images.decode(data, max_pixels=LIMIT), range(64)))
+    assert all(np.array_equal(decoded[0], other) for other in decoded)
+    assert list(warnings.filters) == before
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "TIFF", "PNG"])
+def test_first_frame_of_many(format: str) -> None:
+    frames = [Image.new("RGB", (12, 9), colour) for colour in ("red", "blue", "lime")]
+    data = encoded(
+        frames[0],
+        format,
+        save_all=True,
+        append_images=frames[1:],
+        **({"lossless": True} if format == "WEBP" else {}),
+    )
+    decoded = images.decode(data, max_pixels=LIMIT)
+    np.testing.assert_array_equal(decoded, np.full((9, 12, 3), [255, 0, 0], dtype=np.uint8))
+
+
+def test_pixel_limit_is_inclusive(noise: Noise) -> None:
+    data = encoded(Image.fromarray(noise(20, 30)), "PNG")
+    assert images.decode(data, max_pixels=600).shape == (20, 30, 3)
+    with pytest.raises(images.ImageError, match=r"30x20 = 600 pixels; the limit is 599 pixels"):
+        images.decode(data, max_pixels=599)
+
+
+@pytest.mark.parametrize("side", [5_000, 10_000, 60_000])
+def test_bomb_is_refused_from_its_header(side: int) -> None:
+    # 10,000 squared makes Pillow warn, 60,000 squared makes it raise. Decoded, this data is "truncated".
+    with pytest.raises(images.ImageError, match=r"limit is 10000000"):
+        images.decode(grey_png(side, side, b"\0"), max_pixels=LIMIT)
+
+
+def test_limit_over_that_of_pillow_names_that_of_pillow() -> None:
+    with pytest.raises(images.ImageError, match=r"limit is 178956970"):
+        images.decode(grey_png(60_000, 60_000, b"\0"), max_pixels=10**12)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
+def test_truncated(noise: Noise, format: str, part: float) -> None:
+    data = encoded(Image.fromarray(noise(64, 64)), format)
+    with pytest.raises(images.ImageError) as caught:
+        images.decode(data[: int(len(data) * part)], max_pixels=LIMIT)
+    message = str(caught.value)
+    assert message.endswith(".")
+    assert "\n" not in message
+    assert "BytesIO" not in message
+
+
+def test_empty_and_not_an_image() -> None:
+    with pytest.raises(images.ImageError, match="empty"):
+        images.decode(b"", max_pixels=LIMIT)
+    for data in (b"hello", b"%PDF-1.7", b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(1000)):
+        with pytest.raises(images.ImageError, match="not an image in a supported format"):
+            images.decode(data, max_pixels=LIMIT)
+
+
+def test_formats_off_the_list_are_refused(noise: Noise) -> None:
+    picture = Image.fromarray(noise(16, 16))
+    for format in ("ICO", "PPM", "TGA", "JPEG2000", "EPS"):
+        with pytest.raises(images.ImageError, match="not an image in a supported format"):
+            images.decode(encoded(picture, format), max_pixels=LIMIT)
+
+
+def test_no_side_may_be_zero() -> None:
+    with pytest.raises(images.ImageError):
+        images.decode(grey_png(0, 5, b""), max_pixels=LIMIT)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    format=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]),
+    where=st.floats(0, 0.999),
+    garbage=st.binary(min_size=1, max_size=12),
+)
+def test_damage_gives_an_image_or_an_image_error(
+    noise: Noise, format: str, where: float, garbage: bytes
+) -> None:
+    data = bytearray(encoded(Image.fromarray(noise(24, 24)), format))
+    place = int(where * len(data))
+    data[place : place + len(garbage)] = garbage
+    try:
+        decoded = images.decode(bytes(data), max_pixels=LIMIT)
+    except images.ImageError:
+        return
+    assert decoded.shape[2] == 3
+
+
+def test_raw() -> None:
+    data = bytes(range(18))
+    image = images.from_raw(data, 3, 2, max_pixels=6)
+    assert image.shape == (2, 3, 3)
+    assert image[1, 0].tolist() == [9, 10, 11]
+    with pytest.raises(images.ImageError, match="3x2 pixels has 18 bytes, but 17 were sent"):
+        images.from_raw(data[:-1], 3, 2, max_pixels=6)
+    with pytest.raises(images.ImageError, match="limit is 5"):
+        images.from_raw(data, 3, 2, max_pixels=5)
+    for width, height in ((0, 2), (3, 0), (-3, -2)):
+        with pytest.raises(images.ImageError, match="at least 1"):
+            images.from_raw(data, width, height, max_pixels=6)

@@ -1,0 +1,134 @@
+"""What Triton offers is checked at start; every way it can be wrong is one clear sentence."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.catalog import GROUNDING_DINO, SAM, Catalog, CatalogError
+from gateway.errors import InvalidArgumentError, NoModelError
+from gateway.models.grounding_dino import GroundingDino
+from gateway.models.sam import Sam
+from gateway.triton import ModelConfig, ModelState
+
+SIZES = {"image_size": "1024", "mask_size": "256"}
+
+
+class Offer:
+    """A Triton that only tells what it has."""
+
+    def __init__(self, configs: Mapping[str, ModelConfig], broken: Mapping[str, str] | None = None) -> None:
+        self._configs = configs
+        self._broken = broken or {}
+
+    async def models(self) -> list[ModelState]:
+        ready = [ModelState(name, True, "") for name in self._configs]
+        return ready + [ModelState(name, False, reason) for name, reason in self._broken.items()]
+
+    async def config(self, model: str) -> ModelConfig:
+        return self._configs[model]
+
+    async def is_live(self) -> bool:
+        return True
+
+    async def is_model_ready(self, name: str) -> bool:
+        return name in self._configs
+
+    async def infer(self, model: str, inputs: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+def sam(variant: str = "vit_b", suffix: str = "") -> dict[str, ModelConfig]:
+    return {
+        role.name + suffix: ModelConfig(role.inputs, role.outputs, SIZES | {"variant": variant})
+        for role in SAM.roles
+    }
+
+
+async def load(offer: Offer) -> Catalog:
+    return await Catalog.load(offer, Path("nowhere"))
+
+
+async def test_variants_lie_side_by_side_and_the_plain_name_is_the_default() -> None:
+    catalog = await load(
+        Offer(sam("vit_b") | sam("vit_h", "-vit_h") | {"something_else": replace(sam()["sam_decoder"])})
+    )
+    assert [(variant.name, variant.is_default) for variant in catalog.variants] == [
+        ("vit_b", True),
+        ("vit_h", False),
+    ]
+    assert catalog.choose(SAM, "", Sam).name == "vit_b"
+    assert catalog.choose(SAM, "vit_h", Sam).triton_models["sam_decoder"] == "sam_decoder-vit_h"
+
+
+async def test_unknown_variant_names_those_there_are() -> None:
+    catalog = await load(Offer(sam()))
+    with pytest.raises(
+        InvalidArgumentError, match=r"segmentation_model: no variant 'vit_x' of sam: there is vit_b"
+    ):
+        catalog.choose(SAM, "vit_x", Sam, "segmentation_model")
+
+
+async def test_a_task_without_any_model_is_unimplemented() -> None:
+    catalog = await load(Offer(sam()))
+    with pytest.raises(NoModelError) as caught:
+        catalog.choose(GROUNDING_DINO, "", GroundingDino)
+    assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def without(models: dict[str, ModelConfig], name: str) -> dict[str, ModelConfig]:
+    return {key: value for key, value in models.items() if key != name}
+
+
+def changed(tensor: str, value: tuple[str, int] | None) -> dict[str, ModelConfig]:
+    """SAM with an encoder input of another type or rank, or without it."""
+    models = sam()
+    inputs = dict(models["sam_encoder"].inputs)
+    if value is None:
+        del inputs[tensor]
+    else:
+        inputs[tensor] = value
+    return models | {"sam_encoder": replace(models["sam_encoder"], inputs=inputs)}
+
+
+@pytest.mark.parametrize(
+    ("offer", "says"),
+    [
+        (Offer({}), "none of the models"),
+        (Offer(without(sam(), "sam_decoder")), "model sam_decoder is not in .* but sam_encoder needs it"),
+        (
+            Offer(without(sam(), "sam_decoder"), {"sam_decoder": "no memory"}),
+            "could not load model sam_decoder: no memory",
+        ),
+        (Offer(changed("valid_size", None)), "sam_encoder has no input 'valid_size'"),
+        (
+            Offer(changed("image", ("FP32", 4))),
+            "sam_encoder: input 'image' is FP32 of rank 4, not UINT8 of rank 4",
+        ),
+        (Offer(changed("mood", ("FP32", 1))), "input that visiongate does not know: mood"),
+        (
+            Offer({name: replace(config, parameters={}) for name, config in sam().items()}),
+            "sam_encoder: .*image_size",
+        ),
+    ],
+)
+async def test_what_cannot_be_served_is_one_clear_sentence(offer: Offer, says: str) -> None:
+    with pytest.raises(CatalogError, match=says):
+        await load(offer)
+
+
+def test_a_missing_tokenizer_names_the_file(tmp_path: Path) -> None:
+    (role,) = GROUNDING_DINO.roles
+    sizes = {
+        "shortest_edge": "800",
+        "longest_edge": "1333",
+        "canvases": "800x1344,1344x800",
+        "text_lengths": "16,256",
+    }
+    offer = Offer({role.name: ModelConfig(role.inputs, role.outputs, sizes)})
+    with pytest.raises(CatalogError, match=r"tokenizer\.json"):
+        asyncio.run(Catalog.load(offer, tmp_path))

@@ -1,0 +1,79 @@
+"""Arguments that cannot be meant are refused before anything is sent."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from visiongate import EncodedImage, ImageId, operations
+from visiongate.v1 import segmentation_service_pb2
+
+PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+
+
+def sent(image: Any) -> Any:
+    return operations.encode_image(image).request.image  # type: ignore[attr-defined]
+
+
+def test_every_kind_of_image_is_sent(tmp_path: Path) -> None:
+    assert sent(b"file").encoded == b"file"
+    path = tmp_path / "image.jpg"
+    path.write_bytes(b"file")
+    assert sent(path).encoded == sent(str(path)).encoded == b"file"
+    raw = sent(PIXELS).raw
+    assert (raw.rgb, raw.width, raw.height) == (PIXELS.tobytes(), 4, 2)
+    assert sent(PIXELS[:, :, 0]).raw.rgb == np.repeat(PIXELS[:, :, :1], 3, 2).tobytes()
+    assert sent(EncodedImage(ImageId("abc"), 1, 1)).image_id == "abc"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_pillow_image_keeps_its_pixels_and_is_turned_upright(mode: str) -> None:
+    picture = Image.fromarray(PIXELS).convert(mode)
+    picture.getexif()[0x0112] = 6  # to be seen turned by 90 degrees clockwise
+    with Image.open(io.BytesIO(sent(picture).encoded)) as received:
+        turned = picture.convert("RGB").transpose(Image.Transpose.ROTATE_270)
+        assert (np.asarray(received.convert("RGB")) == np.asarray(turned)).all()
+        assert 0x0112 not in received.getexif()
+
+
+@pytest.mark.parametrize("image", [PIXELS.astype(np.float32), PIXELS[0, 0], PIXELS[..., :2]])
+def test_other_arrays_are_refused(image: Any) -> None:
+    with pytest.raises(ValueError, match="pixels are uint8"):
+        operations.encode_image(image)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({}, "give boxes or points"),
+        ({"boxes": [[1, 2, 3, 4]], "points": [[[1, 2]], [[3, 4]]]}, "as many of each"),
+        ({"points": [[[1, 2], [3, 4]]], "labels": [[1]]}, "2 points but 1 labels"),
+    ],
+)
+def test_prompts_that_do_not_fit_together(keywords: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        operations.segment(PIXELS, **keywords)
+
+
+def test_prompts_are_sent_as_given() -> None:
+    operation = operations.segment(
+        PIXELS, boxes=[[1, 2, 3, 4]], points=[[[5, 6], [7, 8]]], labels=[[1, 0]], mask_logits=[np.eye(2)]
+    )
+    (prompt,) = operation.request.prompts  # type: ignore[attr-defined]
+    assert (prompt.box.x_min, prompt.box.y_min, prompt.box.x_max, prompt.box.y_max) == (1, 2, 3, 4)
+    assert [(item.point.x, item.point.y, item.label) for item in prompt.points] == [
+        (5, 6, segmentation_service_pb2.POINT_LABEL_FOREGROUND),
+        (7, 8, segmentation_service_pb2.POINT_LABEL_BACKGROUND),
+    ]
+    logits = np.frombuffer(prompt.mask_logits.data, "<f4").reshape(
+        prompt.mask_logits.height, prompt.mask_logits.width
+    )
+    assert (logits == np.eye(2)).all()
+
+
+def test_a_lone_string_is_not_a_list_of_phrases() -> None:
+    with pytest.raises(TypeError, match="caption"):
+        operations.detect(PIXELS, "dog")
