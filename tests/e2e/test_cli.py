@@ -1,0 +1,120 @@
+"""The command as its users run it: real processes, from `visiongate up` to a picture."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco
+from skimage import data as skimage_data
+
+COMMAND = str(Path(sys.executable).parent / "visiongate")
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "coffee.png"
+    Image.fromarray(skimage_data.coffee()).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tiny_repository: Path) -> Iterator[str]:
+    """The address of `visiongate up`; it must end with 0 on SIGTERM."""
+    process = subprocess.Popen(
+        [COMMAND, "up", "--repository", str(tiny_repository), "--port", "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        found = re.search(r"answers at (\S+)", line)
+        assert found, line
+        yield found[1]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def run(arguments: Sequence[str], server: str = "", code: int = 0) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"VISIONGATE_SERVER": server, "COLUMNS": "200", "NO_COLOR": "1"}
+    result = subprocess.run(
+        [COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def test_models(server: str) -> None:
+    assert "grounding_dino" in run(["models"], server).stdout
+    families = [model["family"] for model in json.loads(run(["models", "--json"], server).stdout)]
+    assert families == ["grounding_dino", "sam"]
+
+
+def test_detect(server: str, photo: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "new" / "out.png"
+    arguments = ["detect", str(photo), "cup", "red spoon", "--box-threshold", "0.5"]
+    answer = json.loads(run([*arguments, "--json", "--save", str(picture)], server).stdout)
+    assert answer
+    assert {item["phrase"] for item in answer} <= {"cup", "red spoon"}
+    drawn = np.asarray(Image.open(picture))
+    assert drawn.shape == (400, 600, 3)
+    assert (drawn != skimage_data.coffee()).any()
+    table = run(arguments, server).stdout
+    assert f"{answer[0]['score']:.3f}" in table
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        ["--box", "20,30,300,350"],
+        ["--point", "150,120 160,130"],
+        ["--phrase", "cup", "--box-threshold", "0.5"],
+    ],
+)
+def test_segment(server: str, photo: Path, tmp_path: Path, prompt: list[str]) -> None:
+    picture = tmp_path / "out.png"
+    answer = json.loads(
+        run(["segment", str(photo), *prompt, "--json", "--save", str(picture)], server).stdout
+    )
+    mask = answer[0]["mask"] if "mask" in answer[0] else answer[0]["masks"][0]
+    assert coco.area(mask["rle"] | {"counts": mask["rle"]["counts"].encode()}) == mask["area"]
+    assert picture.is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["detect", "PHOTO", " "], r"error: INVALID_ARGUMENT: query.phrases\[0\]: is empty"),
+        (["segment", "PHOTO"], "give one of --phrase, --box and --point"),
+        (["segment", "PHOTO", "--box", "1,2,3"], "'1,2,3' is not 4 numbers"),
+        (["segment", "PHOTO", "--box", "1,2,3,4000"], r"prompts\[0\].box.y_max: is 4000, outside the image"),
+        (["detect", "PHOTO", "cup", "--server", "127.0.0.1:9", "--timeout", "5"], "error: UNAVAILABLE"),
+        (["serve", "--triton", "127.0.0.1:9"], "no Triton answers at 127.0.0.1:9"),
+        (["up", "--repository", "/nowhere"], "/nowhere"),
+    ],
+)
+def test_failures_are_one_sentence(
+    server: str, photo: Path, arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISIONGATE_TRITON_WAIT_S", "0")
+    result = run([str(photo) if word == "PHOTO" else word for word in arguments], server, code=1)
+    assert re.search(says, result.stderr)
+    assert "Traceback" not in result.stderr
+
+
+def test_nothing_found_says_so(server: str, photo: Path) -> None:
+    assert "Nothing found" in run(["detect", str(photo), "cup", "--box-threshold", "1"], server).stdout
+
+
+def test_help_teaches() -> None:
+    assert "segment" in run(["--help"]).stdout
+    assert "--weights" in run(["export", "--help"]).stdout
+    assert "VISIONGATE_MAX_IMAGE_PIXELS" in run(["settings"]).stdout
