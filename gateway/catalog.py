@@ -4,14 +4,12 @@ A Triton model is named after its role, such as `sam_encoder`: that is the famil
 Other variants of the family lie beside it, their name after a hyphen: `sam_encoder-vit_h`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from gateway.errors import InvalidArgumentError, NoModelError
-from gateway.models.grounding_dino import GroundingDino
-from gateway.models.sam import Sam
 from gateway.triton import ModelConfig, ModelState, Triton
 
 Tensors = Mapping[str, tuple[str, int]]
@@ -30,7 +28,7 @@ class Role:
     outputs: Tensors
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """A kind of model: the task it answers, the Triton models it consists of, and how to read its constants.
 
@@ -42,55 +40,6 @@ class Family:
     roles: tuple[Role, ...]
     read_spec: Callable[[Mapping[str, str], Path], object]
 
-
-GROUNDING_DINO = Family(
-    "grounding_dino",
-    "detection",
-    (
-        Role(
-            "grounding_dino",
-            inputs={
-                "image": ("UINT8", 4),
-                "valid_size": ("INT32", 2),
-                "input_ids": ("INT64", 2),
-                "attention_mask": ("INT64", 2),
-                "position_ids": ("INT64", 2),
-                "text_self_attention_mask": ("BOOL", 3),
-            },
-            outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
-        ),
-    ),
-    lambda parameters, folder: GroundingDino.from_parameters(parameters, folder / "tokenizer.json"),
-)
-SAM = Family(
-    "sam",
-    "segmentation",
-    (
-        Role(
-            "sam_encoder",
-            inputs={"image": ("UINT8", 4), "valid_size": ("INT32", 2)},
-            outputs={"image_embedding": ("FP32", 4)},
-        ),
-        Role(
-            "sam_decoder",
-            inputs={
-                "image_embedding": ("FP32", 4),
-                "points": ("FP32", 4),
-                "labels": ("INT32", 3),
-                "mask_input": ("FP32", 4),
-                "has_mask_input": ("BOOL", 2),
-            },
-            outputs={
-                "mask": ("FP32", 4),
-                "mask_iou": ("FP32", 2),
-                "multimasks": ("FP32", 5),
-                "multimask_iou": ("FP32", 3),
-            },
-        ),
-    ),
-    lambda parameters, folder: Sam.from_parameters(parameters),
-)
-FAMILIES = (GROUNDING_DINO, SAM)
 
 Spec = TypeVar("Spec")
 
@@ -115,8 +64,8 @@ class Catalog:
         )
 
     @classmethod
-    async def load(cls, triton: Triton, repository: Path) -> "Catalog":
-        """Reads and checks what Triton has loaded.
+    async def load(cls, triton: Triton, repository: Path, families: Sequence[Family]) -> "Catalog":
+        """Reads and checks what Triton has loaded of these families.
 
         Raises CatalogError where a needed model is missing or failed to load, a tensor's name, type or
         rank is not what the gateway sends, or a constant or file beside the model is missing.
@@ -124,11 +73,11 @@ class Catalog:
         models = {state.name: state for state in await triton.models()}
         variants = [
             await _load_variant(triton, repository, family, suffix, models)
-            for family in FAMILIES
+            for family in families
             for suffix in _suffixes(family, models)
         ]
         if not variants:
-            known = ", ".join(role.name for family in FAMILIES for role in family.roles)
+            known = ", ".join(role.name for family in families for role in family.roles)
             raise CatalogError(
                 f"Triton's repository holds none of the models that visiongate serves: {known}"
             )

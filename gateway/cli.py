@@ -12,9 +12,10 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from gateway import ask, demo
-from gateway.ask import Photo, console, errors
+from gateway import demo
 from gateway.catalog import CatalogError
+from gateway.commands import detection, models, segmentation
+from gateway.commands.common import Photo, console, errors
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
 from gateway.server import Gateway, serve, stop_signal
 from gateway.settings import Settings
@@ -26,7 +27,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Serve vision foundation models over gRPC with NVIDIA Triton, and ask them from the shell.",
 )
-app.add_typer(ask.app)
+for task in (models, detection, segmentation):
+    app.add_typer(task.app)
 
 Repository = Annotated[Path, typer.Option(help="Triton's model repository.")]
 Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
@@ -130,7 +132,7 @@ def demo_command(
 ) -> None:
     """Start everything, find and cut out on one photo what words name, draw it, stop everything."""
     objects = demo.run(photo, phrases, repository, _progress)
-    ask.report_objects(photo, objects, as_json=False, save=save)
+    segmentation.report_objects(photo, objects, as_json=False, save=save)
 
 
 @app.command("settings")

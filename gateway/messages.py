@@ -8,16 +8,16 @@ import numpy as np
 from gateway.errors import InvalidArgumentError
 from gateway.models import masks
 from gateway.models.grounding_dino import Detection
-from gateway.pipelines import (
+from gateway.pipelines.core import (
     CachedImage,
     Call,
     EncodedImage,
     ImageSource,
     LoadedImage,
-    MaskResult,
-    ObjectQuery,
     RawImage,
 )
+from gateway.pipelines.detection import ObjectQuery
+from gateway.pipelines.segmentation import MaskResult
 from gateway.settings import Settings
 from visiongate.v1 import detection_service_pb2, image_pb2, segmentation_service_pb2
 

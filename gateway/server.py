@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -13,34 +13,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from gateway.catalog import GROUNDING_DINO, SAM, Catalog, CatalogError, Family
+from gateway.catalog import Catalog, CatalogError, Family
 from gateway.errors import ErrorInterceptor
-from gateway.pipelines import Pipelines
-from gateway.services.detection import DetectionService
-from gateway.services.models import ModelService
-from gateway.services.segmentation import SegmentationService
+from gateway.pipelines.core import Core
+from gateway.services import detection, models, segmentation
 from gateway.settings import Settings
 from gateway.triton import GrpcTriton
-from visiongate.v1 import (
-    detection_service_pb2,
-    detection_service_pb2_grpc,
-    model_service_pb2,
-    model_service_pb2_grpc,
-    segmentation_service_pb2,
-    segmentation_service_pb2_grpc,
-)
 
 logger = logging.getLogger(__name__)
 
-DETECTION = detection_service_pb2.DESCRIPTOR.services_by_name["DetectionService"].full_name
-SEGMENTATION = segmentation_service_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name
-MODELS = model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
-# The families without which a service answers nothing.
-NEEDS: Mapping[str, tuple[Family, ...]] = {
-    DETECTION: (GROUNDING_DINO,),
-    SEGMENTATION: (SAM,),
-    MODELS: (),
-}
+SERVICES = (detection.SERVICE, segmentation.SERVICE, models.SERVICE)
+FAMILIES = tuple(dict.fromkeys(family for service in SERVICES for family in service.families))
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # The health of the server as a whole, by the health protocol's convention.
 WHOLE_SERVER = ""
 
@@ -60,11 +44,11 @@ class Gateway:
         self._triton = GrpcTriton(settings.triton)
         try:
             await self._wait_for_triton()
-            catalog = await Catalog.load(self._triton, settings.repository)
+            catalog = await Catalog.load(self._triton, settings.repository, FAMILIES)
         except BaseException:
             await self._triton.close()
             raise
-        self._pipelines = Pipelines(self._triton, catalog, settings)
+        self._core = Core(self._triton, catalog, settings)
         self._server = grpc.aio.server(
             interceptors=[ErrorInterceptor()],
             options=[
@@ -74,18 +58,12 @@ class Gateway:
                 ("grpc.so_reuseport", 0),
             ],
         )
-        detection_service_pb2_grpc.add_DetectionServiceServicer_to_server(
-            DetectionService(self._pipelines, settings), self._server
-        )
-        segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
-            SegmentationService(self._pipelines, settings), self._server
-        )
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(self._pipelines), self._server)
+        for service in SERVICES:
+            service.add(self._core, self._server)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
-            (*NEEDS, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME),
-            self._server,
+            [service.name for service in SERVICES] + [HEALTH, reflection.SERVICE_NAME], self._server
         )
         try:
             self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
@@ -103,12 +81,12 @@ class Gateway:
         self._health_task.cancel()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.grace_s)
-        self._pipelines.close()
+        self._core.close()
         await self._triton.close()
 
     @property
     def catalog(self) -> Catalog:
-        return self._pipelines.catalog
+        return self._core.catalog
 
     async def _wait_for_triton(self) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.triton_wait_s
@@ -131,15 +109,13 @@ class Gateway:
     async def _set_health(self) -> None:
         """Each service serves while Triton is ready to run the default models that it needs."""
         healthy = []
-        for service, families in NEEDS.items():
-            ready = all([await self._is_family_ready(family) for family in families])
-            if ready or self._is_offered(families):
+        for service in SERVICES:
+            ready = all([await self._is_family_ready(family) for family in service.families])
+            # A service whose models the repository does not have is no fault of the server's.
+            if all(self.catalog.has(family) for family in service.families):
                 healthy.append(ready)
-            await self._health.set(service, _serving(ready))
+            await self._health.set(service.name, _serving(ready))
         await self._health.set(WHOLE_SERVER, _serving(all(healthy)))
-
-    def _is_offered(self, families: tuple[Family, ...]) -> bool:
-        return all(self.catalog.has(family) for family in families)
 
     async def _is_family_ready(self, family: Family) -> bool:
         names = {

@@ -9,10 +9,13 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.catalog import GROUNDING_DINO, SAM, Catalog, CatalogError
+from gateway.catalog import Catalog, CatalogError
 from gateway.errors import InvalidArgumentError, NoModelError
 from gateway.models.grounding_dino import GroundingDino
 from gateway.models.sam import Sam
+from gateway.pipelines.detection import GROUNDING_DINO
+from gateway.pipelines.segmentation import SAM
+from gateway.server import FAMILIES
 from gateway.triton import ModelConfig, ModelState
 
 SIZES = {"image_size": "1024", "mask_size": "256"}
@@ -50,7 +53,7 @@ def sam(variant: str = "vit_b", suffix: str = "") -> dict[str, ModelConfig]:
 
 
 async def load(offer: Offer) -> Catalog:
-    return await Catalog.load(offer, Path("nowhere"))
+    return await Catalog.load(offer, Path("nowhere"), FAMILIES)
 
 
 async def test_variants_lie_side_by_side_and_the_plain_name_is_the_default() -> None:
@@ -131,4 +134,4 @@ def test_a_missing_tokenizer_names_the_file(tmp_path: Path) -> None:
     }
     offer = Offer({role.name: ModelConfig(role.inputs, role.outputs, sizes)})
     with pytest.raises(CatalogError, match=r"tokenizer\.json"):
-        asyncio.run(Catalog.load(offer, tmp_path))
+        asyncio.run(Catalog.load(offer, tmp_path, FAMILIES))

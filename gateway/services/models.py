@@ -3,37 +3,29 @@
 import asyncio
 from typing import Any
 
-import grpc.aio
-
 from gateway.catalog import Variant
-from gateway.pipelines import Pipelines
+from gateway.pipelines.core import Core
+from gateway.services.service import Context, Service
 from visiongate.v1 import model_service_pb2, model_service_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
-
-TASKS = {
-    "detection": model_service_pb2.TASK_DETECTION,
-    "segmentation": model_service_pb2.TASK_SEGMENTATION,
-}
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """The model variants that requests can name."""
 
-    def __init__(self, pipelines: Pipelines) -> None:
-        self._pipelines = pipelines
+    def __init__(self, core: Core) -> None:
+        self._core = core
 
     async def ListModels(  # noqa: N802
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
-        models = await asyncio.gather(*map(self._model, self._pipelines.catalog.variants))
+        models = await asyncio.gather(*map(self._model, self._core.catalog.variants))
         return model_service_pb2.ListModelsResponse(models=models)
 
     async def _model(self, variant: Variant[Any]) -> model_service_pb2.Model:
         names = sorted(variant.triton_models.values())
-        ready = await asyncio.gather(*map(self._pipelines.triton.is_model_ready, names))
+        ready = await asyncio.gather(*map(self._core.triton.is_model_ready, names))
         return model_service_pb2.Model(
-            task=TASKS[variant.family.task],
+            task=model_service_pb2.Task.Value(f"TASK_{variant.family.task.upper()}"),
             family=variant.family.name,
             variant=variant.name,
             is_default=variant.is_default,
@@ -41,3 +33,12 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             input_size=variant.spec.input_size,
             triton_models=names,
         )
+
+
+SERVICE = Service(
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    (),
+    lambda core, server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+        ModelService(core), server
+    ),
+)

@@ -1,18 +1,14 @@
-"""SegmentationService: protobuf in, `Pipelines.segment` and the chain from words, protobuf out."""
+"""SegmentationService: protobuf in, `Segmenter`, protobuf out."""
 
-from typing import Any
-
-import grpc.aio
 import numpy as np
 
 from gateway import messages
 from gateway.errors import InvalidArgumentError
 from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
-from gateway.pipelines import Call, LoadedImage, Pipelines
-from gateway.settings import Settings
+from gateway.pipelines.core import Call, Core, LoadedImage
+from gateway.pipelines.segmentation import SAM, Segmenter
+from gateway.services.service import Context, Service
 from visiongate.v1 import segmentation_service_pb2, segmentation_service_pb2_grpc
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 MOST_POINTS = 64
 POINT_LABELS = {
@@ -25,9 +21,9 @@ POINT_LABELS = {
 class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServicer):
     """Masks of what prompts and words point at."""
 
-    def __init__(self, pipelines: Pipelines, settings: Settings) -> None:
-        self._pipelines = pipelines
-        self._settings = settings
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._segmenter = Segmenter(core)
 
     async def SegmentRegions(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentRegionsRequest, context: Context
@@ -36,16 +32,17 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         write = messages.mask_writer(request.mask_format)
         if not request.prompts:
             raise InvalidArgumentError("prompts", "is empty: give points or boxes")
-        if len(request.prompts) > self._settings.max_prompts:
+        if len(request.prompts) > self._core.settings.max_prompts:
             raise InvalidArgumentError(
-                "prompts", f"has {len(request.prompts)} prompts; the limit is {self._settings.max_prompts}"
+                "prompts",
+                f"has {len(request.prompts)} prompts; the limit is {self._core.settings.max_prompts}",
             )
-        source = messages.image_source(request.image, self._settings)
-        image = await self._pipelines.load_image(source, call)
+        source = messages.image_source(request.image, self._core.settings)
+        image = await self._core.load_image(source, call)
         prompts = [
             _prompt(prompt, image, f"prompts[{index}]") for index, prompt in enumerate(request.prompts)
         ]
-        regions = await self._pipelines.segment(
+        regions = await self._segmenter.segment(
             image,
             prompts,
             request.model,
@@ -68,9 +65,9 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         call = Call()
         write = messages.mask_writer(request.mask_format)
         query = messages.object_query(request.query)
-        source = messages.image_source(request.image, self._settings)
-        image = await self._pipelines.load_image(source, call)
-        objects = await self._pipelines.segment_phrases(
+        source = messages.image_source(request.image, self._core.settings)
+        image = await self._core.load_image(source, call)
+        objects = await self._segmenter.segment_phrases(
             image, query, request.detection_model, request.segmentation_model, call, write=write
         )
         return segmentation_service_pb2.SegmentPhrasesResponse(
@@ -88,13 +85,22 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
     ) -> segmentation_service_pb2.EncodeImageResponse:
         call = Call()
-        source = messages.image_source(request.image, self._settings)
-        image = await self._pipelines.load_image(source, call)
-        await self._pipelines.encode(image, request.model, call)
+        source = messages.image_source(request.image, self._core.settings)
+        image = await self._core.load_image(source, call)
+        await self._segmenter.encode(image, request.model, call)
         return segmentation_service_pb2.EncodeImageResponse(
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
         )
+
+
+SERVICE = Service(
+    segmentation_service_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name,
+    (SAM,),
+    lambda core, server: segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
+        SegmentationService(core), server
+    ),
+)
 
 
 def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: str) -> Prompt:

@@ -1,15 +1,11 @@
 """Client of visiongate: what is in an image, in numpy arrays."""
 
 from visiongate.client import AsyncClient, Client
-from visiongate.results import (
-    Detection,
-    EncodedImage,
-    ImageId,
-    Mask,
-    Model,
-    SegmentedObject,
-    VisiongateError,
-)
+from visiongate.errors import VisiongateError
+from visiongate.operations.detection import Detection
+from visiongate.operations.image import EncodedImage, ImageId
+from visiongate.operations.models import Model
+from visiongate.operations.segmentation import Mask, SegmentedObject
 
 __all__ = [
     "AsyncClient",

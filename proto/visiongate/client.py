@@ -16,8 +16,8 @@ import grpc
 import grpc.aio
 
 from visiongate import operations
+from visiongate.errors import VisiongateError
 from visiongate.operations import Operation
-from visiongate.results import VisiongateError
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -19,7 +19,8 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway.catalog import CatalogError
 from gateway.embedded import EmbeddedTriton
-from gateway.server import DETECTION, SEGMENTATION, Gateway
+from gateway.server import Gateway
+from gateway.services import detection, segmentation
 from gateway.settings import Settings
 from visiongate import AsyncClient, VisiongateError, operations
 from visiongate.v1 import segmentation_service_pb2
@@ -132,13 +133,15 @@ async def test_models_are_listed(client: AsyncClient) -> None:
 async def test_health_and_reflection(gateway: Gateway) -> None:
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         health: Any = health_pb2_grpc.HealthStub(channel)
-        for service in ("", DETECTION, SEGMENTATION):
+        for service in ("", detection.SERVICE.name, segmentation.SERVICE.name):
             answer = await health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         (answer,) = [answer async for answer in stub.ServerReflectionInfo(iter([request]))]
-        assert {DETECTION, SEGMENTATION} <= {s.name for s in answer.list_services_response.service}
+        assert {detection.SERVICE.name, segmentation.SERVICE.name} <= {
+            s.name for s in answer.list_services_response.service
+        }
 
 
 async def test_a_deadline_is_honoured(gateway: Gateway) -> None:

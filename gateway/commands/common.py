@@ -1,0 +1,60 @@
+"""What the commands share: options, tables, JSON, and pictures of the answers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.table import Table
+
+from visiongate import draw
+
+console = Console()
+errors = Console(stderr=True)
+
+BOX_COLUMN = "box (x_min, y_min, x_max, y_max)"
+
+Server = Annotated[str, typer.Option("--server", help="The gateway's address.", envvar="VISIONGATE_SERVER")]
+Timeout = Annotated[float, typer.Option(help="Seconds to wait for the answer.")]
+Photo = Annotated[Path, typer.Argument(help="The image file.", exists=True, dir_okay=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Save = Annotated[Path | None, typer.Option(help="Draw the answer on the image and write it here.")]
+
+
+def report(
+    entries: list[dict[str, Any]], columns: Sequence[str], rows: Sequence[tuple[str, ...]], as_json: bool
+) -> None:
+    """Prints the answer, as JSON for programs or as a table for people."""
+    if as_json:
+        print(json.dumps(entries, ensure_ascii=False))
+    elif rows:
+        table = Table(*columns)
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+    else:
+        console.print("Nothing found. A lower --box-threshold finds more.")
+
+
+def save_picture(photo: Path, path: Path | None, items: list[draw.Item]) -> None:
+    """Draws the answer on the photo, where a path is given."""
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(photo) as image:
+        draw.draw(ImageOps.exif_transpose(image), items).save(path)
+    errors.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+
+def groups(phrases: Sequence[str]) -> list[int]:
+    """A number for each distinct phrase, so that its objects share a colour."""
+    order = list(dict.fromkeys(phrases))
+    return [order.index(phrase) for phrase in phrases]
+
+
+def numbers(values: np.ndarray[Any, Any]) -> str:
+    return ", ".join(f"{value:.0f}" for value in values)

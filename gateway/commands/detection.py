@@ -1,0 +1,74 @@
+"""`visiongate detect`."""
+
+from typing import Annotated
+
+import typer
+
+from gateway.commands.common import (
+    BOX_COLUMN,
+    AsJson,
+    Photo,
+    Save,
+    Server,
+    Timeout,
+    groups,
+    numbers,
+    report,
+    save_picture,
+)
+from visiongate import Client, draw
+
+app = typer.Typer()
+
+BoxThreshold = Annotated[
+    float | None, typer.Option(help="Least score of a detection, 0 to 1.", show_default="0.35")
+]
+NmsIou = Annotated[
+    float | None,
+    typer.Option(help="Drop the weaker of two boxes of a phrase that overlap more.", show_default="off"),
+]
+MaxDetections = Annotated[int | None, typer.Option(help="Most detections.", show_default="100")]
+
+
+@app.command()
+def detect(
+    photo: Photo,
+    phrases: Annotated[
+        list[str] | None, typer.Argument(help="What to look for: truck wheel 'red sign'")
+    ] = None,
+    caption: Annotated[str, typer.Option(help="Free text instead of phrases.")] = "",
+    box_threshold: BoxThreshold = None,
+    nms_iou: NmsIou = None,
+    max_detections: MaxDetections = None,
+    model: Annotated[str, typer.Option(help="Model variant.", show_default="the repository's")] = "",
+    server: Server = "127.0.0.1:50051",
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+    save: Save = None,
+) -> None:
+    """Find the objects that words name."""
+    with Client(server, timeout=timeout) as client:
+        detections = client.detect(
+            photo,
+            phrases or (),
+            caption=caption,
+            box_threshold=box_threshold,
+            nms_iou_threshold=nms_iou,
+            max_detections=max_detections,
+            model=model,
+        )
+    report(
+        [detection.as_dict() for detection in detections],
+        ("object", "score", BOX_COLUMN),
+        [(item.phrase, f"{item.score:.3f}", numbers(item.box)) for item in detections],
+        as_json,
+    )
+    colors = groups([detection.phrase for detection in detections])
+    save_picture(
+        photo,
+        save,
+        [
+            draw.Item(group, f"{item.phrase} {item.score:.2f}", box=item.box)
+            for group, item in zip(colors, detections, strict=True)
+        ],
+    )

@@ -1,0 +1,70 @@
+"""Images as callers have them, to what is sent."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NewType
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from visiongate.v1 import image_pb2
+
+ImageId = NewType("ImageId", str)
+"""The name under which the server keeps an image, from `Client.encode_image`."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image that the server keeps: give `image_id` to later calls instead of the image."""
+
+    image_id: ImageId
+    width: int
+    height: int
+
+
+ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image.Image | EncodedImage
+"""A path, the bytes of an image file, RGB or grey uint8 pixels [H, W(, 3)], a Pillow image, or an image
+that the server keeps."""
+
+PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+
+
+def image_message(image: ImageLike) -> image_pb2.Image:
+    match image:
+        case EncodedImage():
+            return image_pb2.Image(image_id=image.image_id)
+        case bytes():
+            return image_pb2.Image(encoded=image)
+        case str() | os.PathLike():
+            return image_pb2.Image(encoded=Path(image).read_bytes())
+        case np.ndarray():
+            return _raw(image)
+        case Image.Image():
+            # Lossless, smaller than pixels, and the server's own rules for grey, 16-bit and alpha hold.
+            upright = ImageOps.exif_transpose(image)
+            file = io.BytesIO()
+            (upright if upright.mode in PNG_MODES else upright.convert("RGB")).save(
+                file, "PNG", compress_level=1
+            )
+            return image_pb2.Image(encoded=file.getvalue())
+        case _:
+            raise TypeError(
+                f"an image is a path, bytes, pixels or a Pillow image, not {type(image).__name__}"
+            )
+
+
+def _raw(pixels: NDArray[np.uint8]) -> image_pb2.Image:
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"pixels are uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+    height, width = pixels.shape[:2]
+    return image_pb2.Image(raw=image_pb2.RawImage(rgb=pixels.tobytes(), width=width, height=height))
+
+
+def box_message(box: NDArray[np.float32]) -> image_pb2.Box:
+    x_min, y_min, x_max, y_max = map(float, box)
+    return image_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)

@@ -1,0 +1,43 @@
+"""What a server offers."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from visiongate.operations.operation import Operation
+from visiongate.v1 import model_service_pb2
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model variant that the server offers; `variant` is what a `model` argument takes."""
+
+    task: str
+    family: str
+    variant: str
+    is_default: bool
+    ready: bool
+    input_size: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def list_models() -> Operation[list[Model]]:
+    """What the server offers, sorted by task, the default of each task first."""
+    return Operation(
+        "/visiongate.v1.ModelService/ListModels",
+        model_service_pb2.ListModelsRequest(),
+        model_service_pb2.ListModelsResponse,
+        lambda response: [
+            Model(
+                task=model_service_pb2.Task.Name(model.task).removeprefix("TASK_").lower(),
+                family=model.family,
+                variant=model.variant,
+                is_default=model.is_default,
+                ready=model.ready,
+                input_size=model.input_size,
+            )
+            for model in response.models
+        ],
+    )
