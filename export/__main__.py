@@ -66,6 +66,14 @@ def export(
     precision: Annotated[
         Precision, typer.Option(help="fp16 halves the file; inputs and outputs stay as they are.")
     ] = Precision.fp32,
+    beside: Annotated[
+        bool,
+        typer.Option(
+            "--beside",
+            help="Put the variant beside the default, under its name (sam_encoder-vit_h), for requests that "
+            "ask for it. Otherwise it becomes the default.",
+        ),
+    ] = False,
     out: Annotated[
         Path, typer.Option(file_okay=False, help="The model repository to write to.", show_default=False)
     ] = REPOSITORY,
@@ -104,7 +112,7 @@ def export(
             vocabulary=vocabulary,
         )
         for name in dict.fromkeys(models):
-            _export(name, options, precision is Precision.fp16, out, Console())
+            _export(name, options, precision is Precision.fp16, beside, out, Console())
     except Exception as error:
         if traceback:
             raise
@@ -123,7 +131,7 @@ def _check(models: Sequence[str], variant: str | None, revision: str | None, wei
         )
 
 
-def _export(name: str, options: object, to_half: bool, out: Path, console: Console) -> None:
+def _export(name: str, options: object, to_half: bool, beside: bool, out: Path, console: Console) -> None:
     with _step(console, f"{name}: load PyTorch and the weights"):
         from transformers.utils import logging
 
@@ -134,6 +142,8 @@ def _export(name: str, options: object, to_half: bool, out: Path, console: Conso
         for function in silence:
             function()
         prepared = import_module(EXPORTERS[name]).prepare(options)
+        if beside:
+            prepared = onnx_file.beside(prepared)
     for placed in onnx_file.place(prepared, out, to_half=to_half, step=lambda text: _step(console, text)):
         console.print(
             f"[bold]{placed.model}[/]: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, "

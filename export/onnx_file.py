@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,15 @@ class Export:
     graphs: Sequence[Graph]
     files: Mapping[str, str] = field(default_factory=dict)
     """Small text files by their path in the repository, such as `grounding_dino/tokenizer.json`."""
+
+
+def beside(export: Export) -> Export:
+    """The same under the variant's own name (`sam_encoder-vit_h`), beside what has the plain name."""
+    suffix = f"-{export.graphs[0].parameters['variant']}"
+    return Export(
+        [replace(graph, model=graph.model + suffix) for graph in export.graphs],
+        {path.replace("/", f"{suffix}/", 1): text for path, text in export.files.items()},
+    )
 
 
 @dataclass(frozen=True)

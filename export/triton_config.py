@@ -32,11 +32,11 @@ def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool
     from tritonclient.grpc import model_config_pb2
 
     model = graph.model
-    path = next(
-        (path for root in (repository, COMMITTED) if (path := root / model / "config.pbtxt").is_file()), None
-    )
+    # A variant beside the default (`sam_encoder-vit_h`) starts from the default's.
+    committed = COMMITTED / model.partition("-")[0] / "config.pbtxt"
+    path = next((path for path in (repository / model / "config.pbtxt", committed) if path.is_file()), None)
     if path is None:
-        raise ExportError(f"There is no {COMMITTED / model / 'config.pbtxt'} to check {model} against.")
+        raise ExportError(f"There is no {committed} to check {model} against.")
     text = path.read_text(encoding="utf-8")
     try:
         config = text_format.Parse(text, model_config_pb2.ModelConfig())

@@ -29,6 +29,9 @@ class Settings(BaseSettings):
     max_image_bytes: PositiveInt = Field(32 * MEBIBYTE, description="Largest image file.")
     max_image_pixels: PositiveInt = Field(64_000_000, description="Most pixels of an image, width x height.")
     max_prompts: PositiveInt = Field(1000, description="Most prompts of a SegmentRegions request.")
+    max_grid_points: PositiveInt = Field(
+        25_000, description="Most points of a SegmentEverything request, those of all its crops together."
+    )
 
     image_cache_bytes: int = Field(256 * MEBIBYTE, ge=0, description="Decoded images kept.")
     embedding_cache_bytes: int = Field(512 * MEBIBYTE, ge=0, description="Image embeddings kept.")

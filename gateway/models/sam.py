@@ -20,13 +20,13 @@ FOREGROUND, BACKGROUND, PADDING, BOX_MIN, BOX_MAX = 1, 0, -1, 2, 3
 class Prompt:
     """What to segment: points, a box, a previous mask, or any of them together.
 
-    points: float32 [n,2] of (x, y), in pixels of the image.
+    points: float [n,2] of (x, y), in pixels of the image.
     labels: int [n], 1 where the point is on the object and 0 where it is not.
     box: float32 [4] xyxy in pixels of the image, or None.
     mask_logits: float32 [m,m], the low-resolution logits of an earlier answer, or None.
     """
 
-    points: NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
+    points: NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
     labels: NDArray[np.integer] = field(default_factory=lambda: np.zeros(0, dtype=np.int32))
     box: NDArray[np.float32] | None = None
     mask_logits: NDArray[np.float32] | None = None
@@ -131,13 +131,18 @@ class Sam:
         """
         if low_res_logits.max() <= threshold:  # interpolation stays between its inputs
             return np.zeros(original_size, dtype=np.bool_)
+        return self.resize_logits(low_res_logits, valid_size, original_size) > np.float32(threshold)
+
+    def resize_logits(
+        self, low_res_logits: NDArray[np.float32], valid_size: tuple[int, int], original_size: tuple[int, int]
+    ) -> NDArray[np.float32]:
+        """Bring logits float32 [m,m] to the image's size, float32 [H,W], as `postprocess_mask` does."""
         ratio = self.image_size // self.mask_size
         # Only the cells that the valid area touches, and one more for their interpolation at its edge.
         rows, columns = (-(-side // ratio) + 1 for side in valid_size)
         cells = np.ascontiguousarray(low_res_logits[:rows, :columns], dtype=np.float32)
         frame = _resize_bilinear(cells, (cells.shape[0] * ratio, cells.shape[1] * ratio))
-        valid = frame[: valid_size[0], : valid_size[1]]
-        return _resize_bilinear(valid, original_size) > np.float32(threshold)
+        return _resize_bilinear(frame[: valid_size[0], : valid_size[1]], original_size)
 
     def _mask_inputs(
         self, logits: Sequence[NDArray[np.float32] | None]

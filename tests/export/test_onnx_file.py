@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export, Graph, difference, place
+from export.onnx_file import Arrays, Export, Graph, beside, difference, place
 
 CONFIG = """# Tuned by hand.
 backend: "onnxruntime"
@@ -171,3 +171,17 @@ def test_too_new_an_opset_is_refused(graph: Graph, repository: Path) -> None:
 )
 def test_difference(actual: list[float], expected: list[float], result: Any) -> None:
     assert difference(np.array(actual), np.array(expected)) == result
+
+
+def test_a_variant_beside_the_default_has_its_name_and_leaves_the_default(
+    graph: Graph, repository: Path
+) -> None:
+    default = files(repository)
+    named = replace(graph, parameters={"family": "toy", "variant": "vit_h"})
+    (repository / "toy-vit_h").mkdir()
+    (repository / "toy-vit_h" / "config.pbtxt").write_text(CONFIG)
+    place(beside(Export([named], {"toy/tokenizer.json": "{}"})), repository)
+    written = files(repository)
+    assert {"toy-vit_h/1/model.onnx", "toy-vit_h/tokenizer.json"} <= written.keys()
+    assert b"vit_h" in written["toy-vit_h/config.pbtxt"]
+    assert {name: data for name, data in written.items() if name.startswith("toy/")} == default
