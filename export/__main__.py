@@ -16,9 +16,16 @@ from export.errors import ExportError, first_line
 
 # Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.
 EXPORTERS = {
+    "clip": "export.clip",
+    "doctr": "export.doctr",
+    "face_detection": "export.face_detection",
+    "gaze": "export.gaze",
     "grounding_dino": "export.grounding_dino",
     "sam": "export.sam",
+    "sam2": "export.sam2",
 }
+# Of families that answer the same task as another: not part of the default set, `all`.
+ALTERNATIVES = {"sam2"}
 REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -41,18 +48,28 @@ class Precision(StrEnum):
 @app.command()
 def export(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help=f"One or more of: {', '.join(EXPORTERS)}.")
+        list[str],
+        typer.Argument(metavar="MODEL...", help=f"One or more of: {', '.join(EXPORTERS)}; or all."),
     ],
     variant: Annotated[
         str | None,
-        typer.Option(help="grounding_dino: swin_t (default), swin_b; sam: vit_b (default), vit_l, vit_h."),
+        typer.Option(
+            help="grounding_dino: swin_t (default), swin_b; sam: vit_b (default), vit_l, vit_h; sam2: "
+            "hiera_tiny (default), hiera_small, hiera_base_plus, hiera_large; clip: "
+            "vit_b_32 (default), vit_b_16, vit_l_14, vit_l_14_336, rn50, rn101, rn50x4, rn50x16, rn50x64, or "
+            "any of open_clip's as NAME:TAG, such as ViT-B-32:laion2b_s34b_b79k."
+        ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="hub|random|PATH",
             help="hub: the official repository (default). PATH: a local folder of the same layout: "
-            "config.json, *.safetensors, tokenizer.json or vocab.txt. random: seeded, for parity and speed.",
+            "config.json, *.safetensors, tokenizer.json or vocab.txt. random: seeded, for parity and speed. "
+            "face_detection and gaze have no hub. face_detection: YuNet's file, "
+            "face_detection_yunet_2023mar.onnx of opencv/opencv_zoo. gaze: the checkpoint "
+            "L2CSNet_gaze360.pkl by the link in the README of Ahmednull/L2CS-Net, or an ONNX file of its "
+            "kind, as of yakhyo/gaze-estimation.",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +107,9 @@ def export(
     """Turn PyTorch models into ONNX files in a Triton model repository.
 
     Every file is compared with its PyTorch reference on several inputs; the repository changes only when all
-    of a model's files agree with it. For example:
+    of a model's files agree with it. Of several models, one that fails does not stop the others. For example:
+
+        visiongate export all
 
         visiongate export grounding_dino sam
 
@@ -98,28 +117,41 @@ def export(
 
         visiongate export grounding_dino sam --size tiny --out demo
     """
-    errors = Console(stderr=True)
     try:
+        if models == ["all"]:
+            models = [name for name in EXPORTERS if name not in ALTERNATIVES]
         _check(models, variant, revision, weights)
-        from export.weights import Options
-
-        options = Options(
-            weights=weights or ("random" if size is Size.tiny else "hub"),
-            variant=variant,
-            revision=revision,
-            seed=seed,
-            size=size.value,
-            vocabulary=vocabulary,
-        )
-        for name in dict.fromkeys(models):
-            _export(name, options, precision is Precision.fp16, beside, out, Console())
-    except Exception as error:
-        if traceback:
-            raise
-        unexpected = "" if isinstance(error, ExportError) else f"{type(error).__name__}: "
-        errors.print(f"[red]Error:[/] {escape(unexpected + first_line(error))}", soft_wrap=True)
+    except ExportError as error:
+        _tell(error)
         raise typer.Exit(1) from error
-    _summary(out, Console())
+    from export.weights import Options
+
+    options = Options(
+        weights=weights or ("random" if size is Size.tiny else "hub"),
+        variant=variant,
+        revision=revision,
+        seed=seed,
+        size=size.value,
+        vocabulary=vocabulary,
+    )
+    failed = []
+    for name in dict.fromkeys(models):
+        try:
+            _export(name, options, precision is Precision.fp16, beside, out, Console())
+        except Exception as error:
+            if traceback:
+                raise
+            _tell(error)
+            failed.append(name)
+    if out.is_dir():
+        _summary(out, Console())
+    if failed:
+        raise typer.Exit(1)
+
+
+def _tell(error: Exception) -> None:
+    unexpected = "" if isinstance(error, ExportError) else f"{type(error).__name__}: "
+    Console(stderr=True).print(f"[red]Error:[/] {escape(unexpected + first_line(error))}", soft_wrap=True)
 
 
 def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
@@ -147,7 +179,7 @@ def _export(name: str, options: object, to_half: bool, beside: bool, out: Path, 
     for placed in onnx_file.place(prepared, out, to_half=to_half, step=lambda text: _step(console, text)):
         console.print(
             f"[bold]{placed.model}[/]: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, "
-            f"differs from PyTorch by at most {placed.error:.1e}, "
+            f"differs from {placed.origin} by at most {placed.error:.1e}, "
             f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB",
             soft_wrap=True,
             highlight=False,

@@ -22,6 +22,7 @@ from export import half, triton_config
 from export.errors import ExportError, first_line
 
 if TYPE_CHECKING:
+    import onnx
     import torch
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -40,8 +41,11 @@ class Graph:
 
     model: str
     """The model's name in the repository."""
-    module: "torch.nn.Module"
-    """Takes `inputs` by order and returns a tuple in the order of `outputs`, then of `probes`."""
+    module: "torch.nn.Module | onnx.ModelProto"
+    """Takes `inputs` by order and returns a tuple in the order of `outputs`, then of `probes`.
+
+    Or an ONNX model (see `export.ready_onnx`) whose inputs and outputs have these names.
+    """
     inputs: Mapping[str, "torch.Tensor"]
     """An example. Axes that are to be dynamic should not have size 1 here: exporters bake that in."""
     outputs: Mapping[str, Sequence[int | str]]
@@ -63,6 +67,8 @@ class Graph:
     tolerance: float = 1e-4
     """The largest difference allowed, as a part of the output's largest value in all cases."""
     half_tolerance: float = 5e-2
+    origin: str = "PyTorch"
+    """Whose answers the reference gives: a name for messages."""
     dynamo: bool = True
     """torch.export based exporter, or the older one that traces with TorchScript."""
     opset: int = 18
@@ -100,6 +106,7 @@ class Placed:
     megabytes: float
     seconds: float
     error: float
+    origin: str
     config_changed: bool
 
 
@@ -150,8 +157,7 @@ def _make(
     path = staging / graph.model / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     if external_data is None:
-        weights = sum(p.numel() * p.element_size() for p in graph.module.parameters())
-        external_data = weights / (2 if to_half else 1) > MAX_EMBEDDED_BYTES
+        external_data = _weight_bytes(graph.module) / (2 if to_half else 1) > MAX_EMBEDDED_BYTES
     with step(f"{graph.model}: export to ONNX"):
         _export(graph, path, external_data)
         if to_half:
@@ -163,7 +169,7 @@ def _make(
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
         (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
-    with step(f"{graph.model}: compare with PyTorch on {len(graph.cases)} inputs"):
+    with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
         error = _compare(graph, session, graph.half_tolerance if to_half else graph.tolerance)
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
@@ -172,12 +178,24 @@ def _make(
             _run(_load(path), graph.cases[0])
     megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
     final = repository / graph.model / "1" / "model.onnx"
-    return Placed(graph.model, final, megabytes, time.perf_counter() - start, error, changed)
+    seconds = time.perf_counter() - start
+    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+
+
+def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
+    import torch
+
+    if isinstance(module, torch.nn.Module):
+        return sum(p.numel() * p.element_size() for p in module.parameters())
+    return module.ByteSize()
 
 
 def _export(graph: Graph, path: Path, external_data: bool) -> None:
     import torch
 
+    if not isinstance(graph.module, torch.nn.Module):
+        _save(graph.module, path, external_data)
+        return
     names = list(graph.inputs)
     outputs = {**graph.outputs, **graph.probes}
     options: dict[str, Any] = (
@@ -312,8 +330,8 @@ def _compare(graph: Graph, session: Any, tolerance: float) -> float:
     worst, name, shapes = max((value / scales[name], name, shapes) for value, name, shapes in differences)
     if worst > tolerance:
         raise ExportError(
-            f"{graph.model} differs from PyTorch: {name} by {worst:.1e} of its largest value on {shapes}, "
-            f"and {tolerance:.0e} is allowed."
+            f"{graph.model} differs from {graph.origin}: {name} by {worst:.1e} of its largest value "
+            f"on {shapes}, and {tolerance:.0e} is allowed."
         )
     return worst
 

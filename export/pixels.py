@@ -28,14 +28,17 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
 
+    def everywhere(self, image: Tensor) -> Tensor:
+        """Return the pixels [B,3,H,W] of images without padding."""
+        return (image.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+
     def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pixels [B,3,H,W] and the mask of the valid area [B,H,W]."""
         _, height, width, _ = image.shape
         rows = torch.arange(height, device=image.device)[None] < valid_size[:, :1]
         columns = torch.arange(width, device=image.device)[None] < valid_size[:, 1:]
         valid = rows[:, :, None] & columns[:, None, :]
-        pixels = (image.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
-        return torch.where(valid[:, None], pixels, 0.0), valid
+        return torch.where(valid[:, None], self.everywhere(image), 0.0), valid
 
 
 def normalised(image: np.ndarray[Any, Any], valid_size: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:

@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.prompt_encoder = model.prompt_encoder
         self.mask_decoder = model.mask_decoder
-        self.image_size = model.config.vision_config.image_size
+        self.image_size = model.config.prompt_encoder_config.image_size
         with torch.no_grad():
             self.register_buffer("image_positions", model.get_image_wide_positional_embeddings())
 
@@ -127,9 +127,13 @@ class Decoder(nn.Module):
         embedding = encoder.shared_embedding((points + 0.5) / self.image_size)
         label = labels[..., None]
         embedding = torch.where(label == -1, encoder.not_a_point_embed.weight, embedding)
-        for kind, embed in enumerate(encoder.point_embed):
-            embedding = torch.where(label == kind, embedding + embed.weight, embedding)
+        for kind, weight in enumerate(self.point_kinds()):
+            embedding = torch.where(label == kind, embedding + weight, embedding)
         return embedding
+
+    def point_kinds(self) -> list[Tensor]:
+        """What is added to points with the labels 0, 1, 2 and 3."""
+        return [embed.weight for embed in self.prompt_encoder.point_embed]
 
     def embed_masks(self, mask_input: Tensor, has_mask_input: Tensor) -> Tensor:
         encoder = self.prompt_encoder

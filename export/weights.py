@@ -1,7 +1,7 @@
 """Where the weights of a transformers model come from: the hub, a folder of the same layout, or a seed."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,12 +34,17 @@ class Variant:
 
 
 def load(
-    architecture: Any, variants: Mapping[str, Variant], is_same: Callable[[Any, Any], bool], options: Options
+    architecture: Any,
+    variants: Mapping[str, Variant],
+    is_same: Callable[[Any, Any], bool],
+    options: Options,
+    relatives: Sequence[str] = (),
 ) -> tuple[Any, str]:
     """Return the model in evaluation mode and the name of its variant.
 
     `architecture` is a transformers class; `is_same` tells whether two of its configurations describe
-    the same variant, which names the variant of a local folder.
+    the same variant, which names the variant of a local folder. `relatives` are types of models that
+    have all of its weights, and more.
     """
     name = "tiny" if options.size == "tiny" else options.variant or next(iter(variants))
     if name not in variants:
@@ -54,10 +59,10 @@ def load(
     if source == "random":
         return _random(architecture, variants[name].config(), options.seed), name
     if source == "hub":
-        return _pretrained(architecture, str(variants[name].hub), revision=options.revision), name
+        return _pretrained(architecture, str(variants[name].hub), relatives, revision=options.revision), name
     folder = Path(source)
     _check_folder(folder)
-    model = _pretrained(architecture, str(folder), local_files_only=True)
+    model = _pretrained(architecture, str(folder), relatives, local_files_only=True)
     found = next((known for known, v in variants.items() if is_same(v.config(), model.config)), None)
     if found is None:
         raise ExportError(f"{folder} holds none of the variants {', '.join(variants)}.")
@@ -76,12 +81,14 @@ def _check_folder(folder: Path) -> None:
         raise ExportError(f"{folder} has {reason}; model.safetensors is needed.")
 
 
-def _pretrained(architecture: Any, name: str, **arguments: Any) -> Any:
+def _pretrained(architecture: Any, name: str, relatives: Sequence[str], **arguments: Any) -> Any:
     from transformers import AutoConfig
 
     try:
         config = AutoConfig.from_pretrained(name, **arguments)
-        if config.model_type != architecture.config_class.model_type:
+        if config.model_type in relatives:
+            config = architecture.config_class.from_pretrained(name, **arguments)
+        elif config.model_type != architecture.config_class.model_type:
             raise ExportError(
                 f"{name} holds a {config.model_type} model, not {architecture.config_class.model_type}."
             )
@@ -112,14 +119,21 @@ def _random(architecture: Any, config: Any, seed: int) -> Any:
         warnings.simplefilter("ignore")
         torch.manual_seed(seed)
         model = architecture(config)
-        with torch.no_grad():
-            for module in model.modules():
-                for name, parameter in module.named_parameters(recurse=False):
-                    if isinstance(module, torch.nn.Embedding) or name == "positional_embedding":
-                        parameter.normal_()
-                    elif parameter.dim() > 1:
-                        parameter.normal_(std=parameter[0].numel() ** -0.5)
-                    else:
-                        # Scales of norms are called weight; all others are biases or layer scales.
-                        parameter.normal_(mean=1.0 if name == "weight" else 0.0, std=0.1)
+        randomise(model)
     return model.eval()
+
+
+def randomise(model: Any) -> None:
+    """Draw every parameter anew, from PyTorch's generator as it stands."""
+    import torch
+
+    with torch.no_grad():
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if isinstance(module, torch.nn.Embedding) or name == "positional_embedding":
+                    parameter.normal_()
+                elif parameter.dim() > 1:
+                    parameter.normal_(std=parameter[0].numel() ** -0.5)
+                else:
+                    # Scales of norms are called weight; all others are biases or layer scales.
+                    parameter.normal_(mean=1.0 if name == "weight" else 0.0, std=0.1)

@@ -2,10 +2,13 @@
 
 A Triton model is named after its role, such as `sam_encoder`: that is the family's default variant.
 Other variants of the family lie beside it, their name after a hyphen: `sam_encoder-vit_h`.
+
+Families can be alternatives of one another, such as `sam` and `sam2`: requests then choose among the
+variants of both, and name them without their family. The default is that of the first family that has one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -33,12 +36,19 @@ class Family:
     """A kind of model: the task it answers, the Triton models it consists of, and how to read its constants.
 
     `read_spec` takes the parameters of all roles and the folder of the first, and raises ValueError.
+    `alternatives` answer the same requests: they have the same kind of spec, and are loaded with the family.
     """
 
     name: str
     task: str
     roles: tuple[Role, ...]
     read_spec: Callable[[Mapping[str, str], Path], object]
+    alternatives: tuple["Family", ...] = ()
+
+    @property
+    def choices(self) -> tuple["Family", ...]:
+        """The family and its alternatives."""
+        return self, *self.alternatives
 
 
 Spec = TypeVar("Spec")
@@ -46,12 +56,16 @@ Spec = TypeVar("Spec")
 
 @dataclass(frozen=True, slots=True)
 class Variant(Generic[Spec]):
-    """A model variant that can be asked for. `triton_models` maps its roles to Triton's names."""
+    """A model variant that can be asked for.
+
+    `triton_models` maps its roles to Triton's names, `max_batch_sizes` to the most items of one request.
+    """
 
     family: Family
     name: str
     is_default: bool
     triton_models: Mapping[str, str]
+    max_batch_sizes: Mapping[str, int]
     spec: Spec
 
 
@@ -71,24 +85,35 @@ class Catalog:
         rank is not what the gateway sends, or a constant or file beside the model is missing.
         """
         models = {state.name: state for state in await triton.models()}
-        variants = [
-            await _load_variant(triton, repository, family, suffix, models)
-            for family in families
-            for suffix in _suffixes(family, models)
-        ]
+        variants = []
+        for family in families:
+            alike = [
+                await _load_variant(triton, repository, choice, suffix, models)
+                for choice in family.choices
+                for suffix in _suffixes(choice, models)
+            ]
+            _check_names(alike)
+            default = next((variant for variant in alike if variant.is_default), None)
+            variants += [replace(variant, is_default=variant is default) for variant in alike]
         if not variants:
-            known = ", ".join(role.name for family in families for role in family.roles)
+            known = ", ".join(
+                role.name for family in families for choice in family.choices for role in choice.roles
+            )
             raise CatalogError(
                 f"Triton's repository holds none of the models that visiongate serves: {known}"
             )
         return cls(variants)
 
+    def of(self, family: Family) -> list[Variant[object]]:
+        """The variants that answer the requests of a family, its alternatives' too, the default first."""
+        return [variant for variant in self.variants if variant.family in family.choices]
+
     def has(self, family: Family) -> bool:
-        return any(variant.family is family for variant in self.variants)
+        return bool(self.of(family))
 
     def choose(self, family: Family, name: str, spec_type: type[Spec], field: str = "model") -> Variant[Spec]:
         """The variant called `name`, or the default one for an empty name."""
-        variants = [variant for variant in self.variants if variant.family is family]
+        variants = self.of(family)
         if not variants:
             raise NoModelError(family.task)
         for variant in variants:
@@ -98,6 +123,19 @@ class Catalog:
                 return variant  # type: ignore[return-value]
         names = ", ".join(variant.name for variant in variants)
         raise InvalidArgumentError(field, f"no variant {name[:64]!r} of {family.name}: there is {names}")
+
+
+def _check_names(alike: Sequence[Variant[object]]) -> None:
+    """Requests choose among these by name alone."""
+    seen: dict[str, Variant[object]] = {}
+    for variant in alike:
+        other = seen.setdefault(variant.name, variant)
+        if other is not variant:
+            one, two = (sorted(each.triton_models.values())[0] for each in (other, variant))
+            raise CatalogError(
+                f"models {one} and {two} are both variant {variant.name!r}: export one of them under "
+                "another name"
+            )
 
 
 def _suffixes(family: Family, models: Mapping[str, ModelState]) -> list[str]:
@@ -115,6 +153,7 @@ async def _load_variant(
     triton: Triton, repository: Path, family: Family, suffix: str, models: Mapping[str, ModelState]
 ) -> Variant[object]:
     parameters: dict[str, str] = {}
+    max_batch_sizes: dict[str, int] = {}
     for role in family.roles:
         name = role.name + suffix
         state = models.get(name)
@@ -126,6 +165,7 @@ async def _load_variant(
         config = await triton.config(name)
         _check_tensors(name, role, config)
         parameters |= config.parameters
+        max_batch_sizes[role.name] = config.max_batch_size
     folder = repository / (family.roles[0].name + suffix)
     try:
         spec = family.read_spec(parameters, folder)
@@ -136,6 +176,7 @@ async def _load_variant(
         name=suffix.removeprefix("-") or parameters.get("variant", family.name),
         is_default=not suffix,
         triton_models={role.name: role.name + suffix for role in family.roles},
+        max_batch_sizes=max_batch_sizes,
         spec=spec,
     )
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from gateway import demo
 from gateway.catalog import CatalogError
-from gateway.commands import detection, models, segmentation
+from gateway.commands import detection, embedding, gaze, models, segmentation, text
 from gateway.commands.common import Photo, console, errors
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
 from gateway.server import Gateway, serve, stop_signal
@@ -27,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Serve vision foundation models over gRPC with NVIDIA Triton, and ask them from the shell.",
 )
-for task in (models, detection, segmentation):
+for task in (models, detection, segmentation, embedding, gaze, text):
     app.add_typer(task.app)
 
 Repository = Annotated[Path, typer.Option(help="Triton's model repository.")]

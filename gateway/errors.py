@@ -53,10 +53,10 @@ class InvalidArgumentError(StatusError):
 class ImageNotCachedError(StatusError):
     """An `image_id` that the server does not, or no longer, know."""
 
-    def __init__(self, image_id: str) -> None:
+    def __init__(self, image_id: str, field: str = "image") -> None:
         super().__init__(
             grpc.StatusCode.NOT_FOUND,
-            "image.image_id: the image is not in the server's cache: send it again",
+            f"{field}.image_id: the image is not in the server's cache: send it again",
             error_details_pb2.ErrorInfo(
                 reason="IMAGE_NOT_CACHED", domain=ERROR_DOMAIN, metadata={"image_id": image_id[:128]}
             ),

@@ -30,15 +30,15 @@ MOST_PHRASES = 256
 LONGEST_TEXT = 10_000
 
 
-def image_source(image: image_pb2.Image, settings: Settings) -> ImageSource:
-    """What `image` brings, checked for size."""
+def image_source(image: image_pb2.Image, settings: Settings, field: str = "image") -> ImageSource:
+    """What `image`, the request's `field`, brings, checked for size."""
     match image.WhichOneof("source"):
         case "encoded":
             if not image.encoded:
-                raise InvalidArgumentError("image.encoded", "is empty")
+                raise InvalidArgumentError(f"{field}.encoded", "is empty")
             if len(image.encoded) > settings.max_image_bytes:
                 raise InvalidArgumentError(
-                    "image.encoded",
+                    f"{field}.encoded",
                     f"has {len(image.encoded)} bytes; the limit is {settings.max_image_bytes}",
                 )
             return EncodedImage(image.encoded)
@@ -47,7 +47,7 @@ def image_source(image: image_pb2.Image, settings: Settings) -> ImageSource:
         case "image_id":
             return CachedImage(image.image_id)
         case _:
-            raise InvalidArgumentError("image", "is missing: set encoded, raw or image_id")
+            raise InvalidArgumentError(field, "is missing: set encoded, raw or image_id")
 
 
 def object_query(query: detection_service_pb2.ObjectQuery) -> ObjectQuery:

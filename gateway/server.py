@@ -16,14 +16,23 @@ from grpc_reflection.v1alpha import reflection
 from gateway.catalog import Catalog, CatalogError, Family
 from gateway.errors import ErrorInterceptor
 from gateway.pipelines.core import Core
-from gateway.services import detection, models, segmentation
+from gateway.services import detection, embedding, gaze, models, segmentation, text
 from gateway.settings import Settings
 from gateway.triton import GrpcTriton
 
 logger = logging.getLogger(__name__)
 
-SERVICES = (detection.SERVICE, segmentation.SERVICE, models.SERVICE)
-FAMILIES = tuple(dict.fromkeys(family for service in SERVICES for family in service.families))
+SERVICES = (
+    detection.SERVICE,
+    segmentation.SERVICE,
+    embedding.SERVICE,
+    gaze.SERVICE,
+    text.SERVICE,
+    models.SERVICE,
+)
+FAMILIES = tuple(
+    dict.fromkeys(family for service in SERVICES for family in (*service.families, *service.optional))
+)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # The health of the server as a whole, by the health protocol's convention.
 WHOLE_SERVER = ""
@@ -110,7 +119,8 @@ class Gateway:
         """Each service serves while Triton is ready to run the default models that it needs."""
         healthy = []
         for service in SERVICES:
-            ready = all([await self._is_family_ready(family) for family in service.families])
+            needed = [*service.families, *filter(self.catalog.has, service.optional)]
+            ready = all([await self._is_family_ready(family) for family in needed])
             # A service whose models the repository does not have is no fault of the server's.
             if all(self.catalog.has(family) for family in service.families):
                 healthy.append(ready)
@@ -120,8 +130,8 @@ class Gateway:
     async def _is_family_ready(self, family: Family) -> bool:
         names = {
             name
-            for variant in self.catalog.variants
-            if variant.family is family and variant.is_default
+            for variant in self.catalog.of(family)
+            if variant.is_default
             for name in variant.triton_models.values()
         }
         return bool(names) and all([await self._triton.is_model_ready(name) for name in names])

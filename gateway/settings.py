@@ -40,6 +40,20 @@ class Settings(BaseSettings):
         description="Prompts that SAM's decoder is given at once: more is faster until Triton's memory "
         "is full (about 35 MB a prompt).",
     )
+    max_pages: PositiveInt = Field(32, description="Most images of a RecognizeText request.")
+    recognition_batch: PositiveInt = Field(
+        64,
+        description="Words that docTR's recognition network is given at once, in requests that Triton joins; "
+        "never more than its max_batch_size there.",
+    )
+    max_images: PositiveInt = Field(64, description="Most images of an embedding or classification request.")
+    max_texts: PositiveInt = Field(1024, description="Most texts or labels of such a request.")
+    text_cache_bytes: int = Field(
+        32 * MEBIBYTE, ge=0, description="CLIP's text embeddings kept (about 2 KB each)."
+    )
+    image_vector_cache_bytes: int = Field(
+        32 * MEBIBYTE, ge=0, description="CLIP's image embeddings kept (about 2 KB each)."
+    )
     worker_threads: PositiveInt = Field(
         os.cpu_count() or 1, description="Threads that decode, resize and write masks."
     )

@@ -29,11 +29,15 @@ class ModelState:
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """Names, data types (such as "UINT8") and ranks, batch dimension included, of a model's tensors."""
+    """Names, data types (such as "UINT8") and ranks, batch dimension included, of a model's tensors.
+
+    max_batch_size: the largest first dimension that a request's tensors may have.
+    """
 
     inputs: Mapping[str, tuple[str, int]]
     outputs: Mapping[str, tuple[str, int]]
     parameters: Mapping[str, str]
+    max_batch_size: int = 1
 
 
 class Triton(Protocol):
@@ -105,6 +109,7 @@ class GrpcTriton:
             tensors(config.input),
             tensors(config.output),
             {key: value.string_value for key, value in config.parameters.items()},
+            max(1, config.max_batch_size),
         )
 
     async def infer(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:

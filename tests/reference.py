@@ -13,11 +13,14 @@ from transformers import (
     BertTokenizer,
     GroundingDinoImageProcessorPil,
     GroundingDinoProcessor,
+    MaskGenerationPipeline,
+    Sam2ImageProcessor,
+    Sam2Processor,
     SamImageProcessorPil,
     SamProcessor,
 )
 
-from export import grounding_dino, sam
+from export import grounding_dino, sam, sam2
 from export.weights import Options
 from gateway.models.grounding_dino import GroundingDino
 
@@ -31,15 +34,11 @@ class Detections:
     phrases: NDArray[np.int64]
 
 
-class Reference:
-    """Grounding DINO and SAM with the weights that `visiongate export` writes for the same options."""
+class SamReference:
+    """SAM with the weights that `visiongate export` writes for the same options."""
 
-    def __init__(self, options: Options, tokenizer_file: Path, dino: GroundingDino) -> None:
-        """`dino` tells the canvas of an image: padding changes results, so the reference pads alike."""
-        self._dino = dino
-        self.detector, _, _ = grounding_dino.build(options)
+    def __init__(self, options: Options) -> None:
         self.segmenter, _ = sam.build(options)
-        self._tokenizer = BertTokenizer(tokenizer_file=str(tokenizer_file))
         size, mask_size = (
             self.segmenter.config.vision_config.image_size,
             4 * self.segmenter.prompt_encoder.image_embedding_size[0],
@@ -52,6 +51,57 @@ class Reference:
                 mask_pad_size={"height": mask_size, "width": mask_size},
             )
         )
+
+    @torch.no_grad()
+    def segment(
+        self,
+        image: Image.Image,
+        *,
+        boxes: NDArray[np.float32] | None = None,
+        points: Sequence[Any] | None = None,
+        labels: Sequence[Any] | None = None,
+        mask_logits: NDArray[np.float32] | None = None,
+        multimask: bool = False,
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+        """Masks bool [P, K, H, W], predicted IoU [P, K] and logits [P, K, m, m] of P prompts."""
+        inputs = self._sam_processor(
+            image,
+            input_boxes=None if boxes is None else [boxes.tolist()],
+            input_points=None if points is None else [points],
+            input_labels=None if labels is None else [labels],
+            return_tensors="pt",
+        )
+        sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
+        inputs = {
+            name: value.float() if value.is_floating_point() else value for name, value in inputs.items()
+        }
+        if mask_logits is not None:
+            inputs["input_masks"] = torch.tensor(mask_logits)[None, None]
+        outputs = self.segmenter(**inputs, multimask_output=multimask)
+        (masks,) = self._sam_processor.image_processor.post_process_masks(outputs.pred_masks, *sizes)
+        return masks.numpy(), outputs.iou_scores[0].numpy(), outputs.pred_masks[0].numpy()
+
+    def everything(
+        self, image: Image.Image, **keywords: Any
+    ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
+        """transformers' own pipeline: masks bool [n, H, W], predicted IoU [n], boxes [n, 4] max inclusive."""
+        generate = MaskGenerationPipeline(
+            model=self.segmenter, image_processor=self._sam_processor.image_processor
+        )
+        found = generate(image, output_bboxes_mask=True, points_per_batch=32, **keywords)
+        masks = np.stack(found["masks"]) if found["masks"] else np.zeros((0, image.height, image.width), bool)
+        return masks, found["scores"].numpy(), found["bounding_boxes"].numpy()
+
+
+class Reference(SamReference):
+    """Grounding DINO and SAM with the weights that `visiongate export` writes for the same options."""
+
+    def __init__(self, options: Options, tokenizer_file: Path, dino: GroundingDino) -> None:
+        """`dino` tells the canvas of an image: padding changes results, so the reference pads alike."""
+        super().__init__(options)
+        self._dino = dino
+        self.detector, _, _ = grounding_dino.build(options)
+        self._tokenizer = BertTokenizer(tokenizer_file=str(tokenizer_file))
 
     def _dino_processor(self, image: Image.Image) -> GroundingDinoProcessor:
         canvas, _ = self._dino.preprocess(np.asarray(image))
@@ -101,6 +151,19 @@ class Reference:
         )
         return dict(result)
 
+
+class Sam2Reference:
+    """SAM 2.1 with the weights that `visiongate export` writes for the same options.
+
+    Images are resized by Pillow, as the gateway does it, and go to the processor at the model's size: the
+    processor's own resize, torchvision's, is up to a grey level away.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.segmenter, _ = sam2.build(options)
+        self.size: int = self.segmenter.prompt_encoder.input_image_size
+        self._processor = Sam2Processor(Sam2ImageProcessor(size={"height": self.size, "width": self.size}))
+
     @torch.no_grad()
     def segment(
         self,
@@ -113,19 +176,18 @@ class Reference:
         multimask: bool = False,
     ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
         """Masks bool [P, K, H, W], predicted IoU [P, K] and logits [P, K, m, m] of P prompts."""
-        inputs = self._sam_processor(
-            image,
+        resized = image.resize((self.size, self.size), Image.Resampling.BILINEAR)
+        pixels = self._processor.image_processor(resized, return_tensors="pt").pixel_values
+        inputs = self._processor(
+            original_sizes=[[image.height, image.width]],
             input_boxes=None if boxes is None else [boxes.tolist()],
             input_points=None if points is None else [points],
             input_labels=None if labels is None else [labels],
             return_tensors="pt",
         )
-        sizes = inputs.pop("original_sizes"), inputs.pop("reshaped_input_sizes")
-        inputs = {
-            name: value.float() if value.is_floating_point() else value for name, value in inputs.items()
-        }
+        sizes = inputs.pop("original_sizes")
         if mask_logits is not None:
             inputs["input_masks"] = torch.tensor(mask_logits)[None, None]
-        outputs = self.segmenter(**inputs, multimask_output=multimask)
-        (masks,) = self._sam_processor.image_processor.post_process_masks(outputs.pred_masks, *sizes)
+        outputs = self.segmenter(pixel_values=pixels, **inputs, multimask_output=multimask)
+        (masks,) = self._processor.post_process_masks(outputs.pred_masks, sizes)
         return masks.numpy(), outputs.iou_scores[0].numpy(), outputs.pred_masks[0].numpy()

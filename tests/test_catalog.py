@@ -14,7 +14,7 @@ from gateway.errors import InvalidArgumentError, NoModelError
 from gateway.models.grounding_dino import GroundingDino
 from gateway.models.sam import Sam
 from gateway.pipelines.detection import GROUNDING_DINO
-from gateway.pipelines.segmentation import SAM
+from gateway.pipelines.segmentation import SAM, SAM2
 from gateway.server import FAMILIES
 from gateway.triton import ModelConfig, ModelState
 
@@ -52,6 +52,11 @@ def sam(variant: str = "vit_b", suffix: str = "") -> dict[str, ModelConfig]:
     }
 
 
+def sam2(variant: str = "hiera_tiny", suffix: str = "") -> dict[str, ModelConfig]:
+    parameters = SIZES | {"variant": variant, "fit": "stretch"}
+    return {role.name + suffix: ModelConfig(role.inputs, role.outputs, parameters, 4) for role in SAM2.roles}
+
+
 async def load(offer: Offer) -> Catalog:
     return await Catalog.load(offer, Path("nowhere"), FAMILIES)
 
@@ -66,6 +71,33 @@ async def test_variants_lie_side_by_side_and_the_plain_name_is_the_default() -> 
     ]
     assert catalog.choose(SAM, "", Sam).name == "vit_b"
     assert catalog.choose(SAM, "vit_h", Sam).triton_models["sam_decoder"] == "sam_decoder-vit_h"
+
+
+async def test_alternative_families_share_one_default_and_one_set_of_names() -> None:
+    catalog = await load(Offer(sam2() | sam2("hiera_large", "-hiera_large") | sam() | sam("vit_h", "-vit_h")))
+    assert [(variant.family.name, variant.name, variant.is_default) for variant in catalog.variants] == [
+        ("sam", "vit_b", True),
+        ("sam2", "hiera_large", False),
+        ("sam2", "hiera_tiny", False),
+        ("sam", "vit_h", False),
+    ]
+    assert catalog.choose(SAM, "", Sam).name == "vit_b"
+    chosen = catalog.choose(SAM, "hiera_tiny", Sam)
+    assert chosen.family is SAM2
+    assert chosen.spec.stretches
+    assert chosen.triton_models == {"sam2_encoder": "sam2_encoder", "sam2_decoder": "sam2_decoder"}
+    with pytest.raises(InvalidArgumentError, match="there is vit_b, hiera_large, hiera_tiny, vit_h"):
+        catalog.choose(SAM, "vit_x", Sam)
+
+
+async def test_an_alternative_alone_is_the_default() -> None:
+    catalog = await load(Offer(sam2()))
+    assert catalog.has(SAM)
+    assert [(variant.name, variant.is_default) for variant in catalog.of(SAM)] == [("hiera_tiny", True)]
+    assert catalog.choose(SAM, "", Sam).family is SAM2
+    # The plain name goes before a suffixed one, also where that is of the first family.
+    catalog = await load(Offer(sam2() | sam("vit_h", "-vit_h")))
+    assert catalog.choose(SAM, "", Sam).family is SAM2
 
 
 async def test_unknown_variant_names_those_there_are() -> None:
@@ -112,6 +144,11 @@ def changed(tensor: str, value: tuple[str, int] | None) -> dict[str, ModelConfig
             Offer(changed("image", ("FP32", 4))),
             "sam_encoder: input 'image' is FP32 of rank 4, not UINT8 of rank 4",
         ),
+        (
+            Offer(sam("large") | sam2("large")),
+            "models sam_decoder and sam2_decoder are both variant 'large'",
+        ),
+        (Offer(without(sam2(), "sam2_decoder")), "model sam2_decoder is not in .* but sam2_encoder needs it"),
         (Offer(changed("mood", ("FP32", 1))), "input that visiongate does not know: mood"),
         (
             Offer({name: replace(config, parameters={}) for name, config in sam().items()}),

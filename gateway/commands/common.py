@@ -26,9 +26,13 @@ Save = Annotated[Path | None, typer.Option(help="Draw the answer on the image an
 
 
 def report(
-    entries: list[dict[str, Any]], columns: Sequence[str], rows: Sequence[tuple[str, ...]], as_json: bool
+    entries: list[dict[str, Any]],
+    columns: Sequence[str],
+    rows: Sequence[tuple[str, ...]],
+    as_json: bool,
+    hint: str = "A lower --box-threshold finds more.",
 ) -> None:
-    """Prints the answer, as JSON for programs or as a table for people."""
+    """Prints the answer, as JSON for programs or as a table for people; the hint where it is empty."""
     if as_json:
         print(json.dumps(entries, ensure_ascii=False))
     elif rows:
@@ -37,7 +41,7 @@ def report(
             table.add_row(*row)
         console.print(table)
     else:
-        console.print("Nothing found. A lower --box-threshold finds more.")
+        console.print(f"Nothing found. {hint}", highlight=False)
 
 
 def save_picture(photo: Path, path: Path | None, items: list[draw.Item]) -> None:
@@ -58,3 +62,14 @@ def groups(phrases: Sequence[str]) -> list[int]:
 
 def numbers(values: np.ndarray[Any, Any]) -> str:
     return ", ".join(f"{value:.0f}" for value in values)
+
+
+def coordinates(text: str, count: int) -> list[float]:
+    """The numbers of an option such as --box; ValueError where they are not `count` of them."""
+    try:
+        values = [float(value) for value in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != count:
+        raise ValueError(f"{text!r} is not {count} numbers with commas between them, such as 10,20")
+    return values

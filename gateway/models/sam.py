@@ -1,6 +1,8 @@
-"""Segment Anything: images and prompts to its frame, low-resolution logits to masks.
+"""Segment Anything, SAM 2 included: images and prompts to its frame, low-resolution logits to masks.
 
-Agrees with transformers' SamImageProcessorPil and SamProcessor.
+Agrees with transformers' SamImageProcessorPil and SamProcessor, and for SAM 2 with Sam2Processor, but for
+the resize of the image: Sam2ImageProcessor has it from torchvision, this one from Pillow, at most a grey
+level away.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,15 +52,30 @@ class PromptGroup:
 
 @dataclass(frozen=True, slots=True)
 class Sam:
-    """Sizes of one variant: the encoder's square input and the decoder's square logits, in pixels."""
+    """How one variant sees images and prompts.
+
+    image_size, mask_size: the encoder's square input and the decoder's square logits, in pixels.
+    stretches: images are stretched to the square and masks brought back from it as they are (SAM 2), not
+    scaled by their longer side and padded (SAM). pads_boxes: prompts with a box end in a padding point too,
+    as all others do.
+    """
 
     image_size: int
     mask_size: int
+    stretches: bool = False
+    pads_boxes: bool = False
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Read `image_size` and `mask_size`; ValueError names the one that is missing or wrong."""
-        sam = cls(_positive(parameters, "image_size"), _positive(parameters, "mask_size"))
+        """Read `image_size`, `mask_size`, and where they are given `fit` (longest, stretch) and
+        `padding_point` (without_box, always); ValueError names the one that is missing or wrong.
+        """
+        sam = cls(
+            _positive(parameters, "image_size"),
+            _positive(parameters, "mask_size"),
+            _choice(parameters, "fit", ("longest", "stretch")) == "stretch",
+            _choice(parameters, "padding_point", ("without_box", "always")) == "always",
+        )
         if sam.image_size % sam.mask_size:
             raise ValueError(f"image_size {sam.image_size} is not a multiple of mask_size {sam.mask_size}.")
         return sam
@@ -69,7 +86,7 @@ class Sam:
         return self.image_size
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        """Scale RGB uint8 [H,W,3] so that its longer side is S and put it at the top-left of a canvas.
+        """Scale RGB uint8 [H,W,3] so that its longer side, or each, is S; top-left on a canvas.
 
         Returns the canvas uint8 [S,S,3], zero elsewhere, and the (height, width) that the image covers.
         """
@@ -78,6 +95,8 @@ class Sam:
 
     def valid_size(self, original_size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) in the encoder's frame of an image of `original_size` (height, width)."""
+        if self.stretches:
+            return self.image_size, self.image_size
         factor = self.image_size / max(original_size)
         # The reference rounds a side thinner than half a pixel to 0 and fails; here it stays one pixel.
         height, width = (max(1, int(side * factor + 0.5)) for side in original_size)
@@ -90,8 +109,8 @@ class Sam:
 
         That is the same number of points (padding and box corners counted) and all or none with a mask:
         points cannot be padded to a common number without changing the answer. Groups come in the order
-        of their first prompt and hold at most `max_prompts`. A prompt without a box gets one padding
-        point at its end, and a prompt of a mask alone has nothing but that point.
+        of their first prompt and hold at most `max_prompts`. A prompt without a box, or every one, gets one
+        padding point at its end, and a prompt of a mask alone has nothing but that point.
         Raises ValueError naming the prompt's index.
         """
         height, width = original_size
@@ -101,7 +120,7 @@ class Sam:
         sequences = []
         for index, prompt in enumerate(prompts):
             _check(prompt, index, self.mask_size)
-            points, labels = _sequence(prompt, factor)
+            points, labels = _sequence(prompt, factor, self.pads_boxes)
             sequences.append((points, labels))
             alike.setdefault((len(labels), prompt.mask_logits is not None), []).append(index)
         return [
@@ -126,8 +145,8 @@ class Sam:
         """Bring logits float32 [m,m] to the image's size and cut at `threshold`: bool [H,W].
 
         Sizes are (height, width): `valid_size` as from `preprocess`, `original_size` of the image. Agrees
-        with SamProcessor.post_process_masks (bilinear to S, crop, bilinear to the image) but for pixels
-        whose logit is within float32 rounding of the threshold.
+        with SamProcessor.post_process_masks (bilinear to S, crop, bilinear to the image) and Sam2Processor's
+        (bilinear to the image) but for pixels whose logit is within float32 rounding of the threshold.
         """
         if low_res_logits.max() <= threshold:  # interpolation stays between its inputs
             return np.zeros(original_size, dtype=np.bool_)
@@ -137,6 +156,8 @@ class Sam:
         self, low_res_logits: NDArray[np.float32], valid_size: tuple[int, int], original_size: tuple[int, int]
     ) -> NDArray[np.float32]:
         """Bring logits float32 [m,m] to the image's size, float32 [H,W], as `postprocess_mask` does."""
+        if self.stretches:
+            return _resize_bilinear(np.ascontiguousarray(low_res_logits, dtype=np.float32), original_size)
         ratio = self.image_size // self.mask_size
         # Only the cells that the valid area touches, and one more for their interpolation at its edge.
         rows, columns = (-(-side // ratio) + 1 for side in valid_size)
@@ -155,14 +176,18 @@ class Sam:
         return np.stack(masks).astype(np.float32), np.ones(len(masks), dtype=np.bool_)
 
 
-def _sequence(prompt: Prompt, factor: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    if prompt.box is None:
-        corners, corner_labels = np.zeros((1, 2)), [PADDING]
-    else:
-        corners, corner_labels = prompt.box.reshape(2, 2) * factor, [BOX_MIN, BOX_MAX]
+def _sequence(
+    prompt: Prompt, factor: NDArray[np.float64], pads_boxes: bool
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     # float64 until the end, as the reference scales; the padding point is (0, 0) in the encoder's frame.
-    points = np.concatenate([prompt.points * factor, corners]).astype(np.float32)
-    return points, np.concatenate([prompt.labels, corner_labels]).astype(np.int32)
+    points, labels = [prompt.points * factor], list(prompt.labels)
+    if prompt.box is not None:
+        points.append(prompt.box.reshape(2, 2) * factor)
+        labels += [BOX_MIN, BOX_MAX]
+    if prompt.box is None or pads_boxes:
+        points.append(np.zeros((1, 2)))
+        labels.append(PADDING)
+    return np.concatenate(points).astype(np.float32), np.array(labels, np.int32)
 
 
 def _check(prompt: Prompt, index: int, mask_size: int) -> None:
@@ -201,4 +226,11 @@ def _positive(parameters: Mapping[str, str], name: str) -> int:
         raise ValueError(f"Parameter {name} is not an integer: {parameters[name]!r}.") from None
     if value < 1:
         raise ValueError(f"Parameter {name} must be positive, not {value}.")
+    return value
+
+
+def _choice(parameters: Mapping[str, str], name: str, known: Sequence[str]) -> str:
+    value = parameters.get(name, known[0])
+    if value not in known:
+        raise ValueError(f"Parameter {name} is {value!r}, none of {', '.join(known)}.")
     return value

@@ -105,18 +105,22 @@ class Core:
     def close(self) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    async def load_image(self, source: ImageSource, call: Call) -> LoadedImage:
-        """Decodes an image, or finds it in the cache."""
+    async def load_image(self, source: ImageSource, call: Call, field: str = "image") -> LoadedImage:
+        """Decodes an image, or finds it in the cache. `field` is the request's, for what is wrong with it."""
         with call.stage("decode"):
             if isinstance(source, CachedImage):
                 image = self._images.get(source.image_id)
                 if image is None:
-                    raise ImageNotCachedError(source.image_id)
+                    raise ImageNotCachedError(source.image_id, field)
                 return image
             image_id = await self.run(_content_hash, source)
-            return await self._images.get_or_compute(
-                image_id, lambda: self.run(_decode, source, image_id, self.settings.max_image_pixels)
-            )
+            try:
+                return await self._images.get_or_compute(
+                    image_id, lambda: self.run(_decode, source, image_id, self.settings.max_image_pixels)
+                )
+            except images.ImageError as error:
+                kind = "raw" if isinstance(source, RawImage) else "encoded"
+                raise InvalidArgumentError(f"{field}.{kind}", str(error)) from error
 
     async def run(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
         """Runs CPU work in a worker thread; work that has not started is dropped with its caller."""
@@ -143,13 +147,8 @@ def _content_hash(source: EncodedImage | RawImage) -> str:
 
 
 def _decode(source: EncodedImage | RawImage, image_id: str, max_pixels: int) -> LoadedImage:
-    try:
-        if isinstance(source, RawImage):
-            field = "image.raw"
-            pixels = images.from_raw(source.data, source.width, source.height, max_pixels=max_pixels)
-        else:
-            field = "image.encoded"
-            pixels = images.decode(source.data, max_pixels=max_pixels)
-    except images.ImageError as error:
-        raise InvalidArgumentError(field, str(error)) from error
+    if isinstance(source, RawImage):
+        pixels = images.from_raw(source.data, source.width, source.height, max_pixels=max_pixels)
+    else:
+        pixels = images.decode(source.data, max_pixels=max_pixels)
     return LoadedImage(image_id, pixels)

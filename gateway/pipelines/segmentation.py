@@ -1,9 +1,10 @@
-"""Masks of what prompts, and words, point at: Segment Anything, and its chain behind Grounding DINO."""
+"""Masks of what prompts, and words, point at: Segment Anything 1 and 2, also behind Grounding DINO."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,35 @@ from gateway.pipelines.detection import Detector, ObjectQuery
 
 Written = TypeVar("Written")
 
+_PROMPTS = {
+    "points": ("FP32", 4),
+    "labels": ("INT32", 3),
+    "mask_input": ("FP32", 4),
+    "has_mask_input": ("BOOL", 2),
+}
+_MASKS = {
+    "mask": ("FP32", 4),
+    "mask_iou": ("FP32", 2),
+    "multimasks": ("FP32", 5),
+    "multimask_iou": ("FP32", 3),
+}
+_SAM2_VIEW = {"image_embedding": ("FP32", 4), "features_s4": ("FP32", 4), "features_s8": ("FP32", 4)}
+
+
+def _read_spec(parameters: Mapping[str, str], folder: Path) -> Sam:
+    return Sam.from_parameters(parameters)
+
+
+# An encoder and a decoder: whatever the encoder puts out goes to the decoder under the same name.
+SAM2 = Family(
+    "sam2",
+    "segmentation",
+    (
+        Role("sam2_encoder", inputs={"image": ("UINT8", 4)}, outputs=_SAM2_VIEW),
+        Role("sam2_decoder", inputs={**_SAM2_VIEW, **_PROMPTS}, outputs=_MASKS),
+    ),
+    _read_spec,
+)
 SAM = Family(
     "sam",
     "segmentation",
@@ -28,24 +58,10 @@ SAM = Family(
             inputs={"image": ("UINT8", 4), "valid_size": ("INT32", 2)},
             outputs={"image_embedding": ("FP32", 4)},
         ),
-        Role(
-            "sam_decoder",
-            inputs={
-                "image_embedding": ("FP32", 4),
-                "points": ("FP32", 4),
-                "labels": ("INT32", 3),
-                "mask_input": ("FP32", 4),
-                "has_mask_input": ("BOOL", 2),
-            },
-            outputs={
-                "mask": ("FP32", 4),
-                "mask_iou": ("FP32", 2),
-                "multimasks": ("FP32", 5),
-                "multimask_iou": ("FP32", 3),
-            },
-        ),
+        Role("sam_decoder", inputs={"image_embedding": ("FP32", 4), **_PROMPTS}, outputs=_MASKS),
     ),
-    lambda parameters, folder: Sam.from_parameters(parameters),
+    _read_spec,
+    alternatives=(SAM2,),
 )
 
 
@@ -61,11 +77,15 @@ class MaskResult(Generic[Written]):
 
 
 @dataclass(frozen=True, slots=True)
-class _Embedding:
-    """SAM's view of an image: float32 [1, C, g, g], and the (height, width) it was resized to."""
+class Embedding:
+    """SAM's view of an image: the encoder's outputs, and the (height, width) the image was resized to."""
 
-    tensor: NDArray[np.float32]
+    tensors: Mapping[str, NDArray[np.float32]]
     valid_size: tuple[int, int]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values())
 
 
 class Segmenter:
@@ -74,13 +94,13 @@ class Segmenter:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._detector = Detector(core)
-        self._embeddings = ComputingCache[_Embedding](
-            core.settings.embedding_cache_bytes, lambda embedding: embedding.tensor.nbytes
+        self._embeddings = ComputingCache[Embedding](
+            core.settings.embedding_cache_bytes, lambda embedding: embedding.nbytes
         )
 
     async def encode(self, image: LoadedImage, variant: str, call: Call) -> None:
         """Makes SAM look at an image, so that prompts on it are cheap for as long as the cache holds it."""
-        await self._embedding(image, self._sam(variant), call)
+        await self.embed(image, self.choose(variant), call)
 
     async def segment(
         self,
@@ -97,7 +117,7 @@ class Segmenter:
 
         `write` turns a full-size mask into what is kept of it, in a worker thread.
         """
-        model = self._sam(variant)
+        model = self.choose(variant)
         size = image.size
         with call.stage("preprocess"):
             try:
@@ -106,7 +126,7 @@ class Segmenter:
                 )
             except ValueError as error:
                 raise InvalidArgumentError("prompts", str(error)) from error
-        embedding = await self._embedding(image, model, call)
+        embedding = await self.embed(image, model, call)
         results: list[list[MaskResult[Written]]] = [[] for _ in prompts]
         # Two groups at a time: one is in the model while the masks of the other are written, and the
         # low-resolution masks of no more than two are held.
@@ -115,7 +135,7 @@ class Segmenter:
         async def segment_group(group: PromptGroup) -> None:
             async with slots:
                 with call.stage("inference"):
-                    logits, ious = await self._decode_masks(model, embedding, group, multimask)
+                    logits, ious = await self.decode(model, embedding, group, multimask)
 
                 def finish(row: int) -> list[MaskResult[Written]]:
                     best_first = np.argsort(-ious[row], kind="stable")
@@ -146,7 +166,7 @@ class Segmenter:
     ) -> list[tuple[Detection, MaskResult[Written]]]:
         """Objects that words name, each with its mask: the boxes of one model prompt the other."""
         # Said before any work: a request that can only fail must cost nothing.
-        self._sam(segmentation_variant, "segmentation_model")
+        self.choose(segmentation_variant, "segmentation_model")
         detections = await self._detector.detect(image, query, detection_variant, call, "detection_model")
         if not detections:
             return []
@@ -154,32 +174,41 @@ class Segmenter:
         found = await self.segment(image, prompts, segmentation_variant, call, write=write)
         return [(detection, mask) for detection, (mask,) in zip(detections, found, strict=True)]
 
-    def _sam(self, variant: str, field: str = "model") -> Variant[Sam]:
+    def choose(self, variant: str, field: str = "model") -> Variant[Sam]:
+        """The variant of that name, or the default one for an empty name."""
         return self._core.catalog.choose(SAM, variant, Sam, field)
 
-    async def _embedding(self, image: LoadedImage, model: Variant[Sam], call: Call) -> _Embedding:
-        async def compute() -> _Embedding:
+    async def embed(self, image: LoadedImage, model: Variant[Sam], call: Call) -> Embedding:
+        """The model's view of an image, from the cache where it is kept."""
+
+        async def compute() -> Embedding:
             with call.stage("preprocess"):
                 canvas, valid_size = await self._core.run(model.spec.preprocess, image.pixels)
+            encoder, _ = model.family.roles
+            inputs: dict[str, NDArray[Any]] = {
+                "image": canvas[None],
+                "valid_size": np.array([valid_size], np.int32),
+            }
             with call.stage("inference"):
                 tensors = await self._core.triton.infer(
-                    model.triton_models["sam_encoder"],
-                    {"image": canvas[None], "valid_size": np.array([valid_size], np.int32)},
-                    ("image_embedding",),
+                    model.triton_models[encoder.name],
+                    {name: inputs[name] for name in encoder.inputs},
+                    tuple(encoder.outputs),
                 )
-            return _Embedding(tensors["image_embedding"], valid_size)
+            return Embedding(tensors, valid_size)
 
         return await self._embeddings.get_or_compute(f"{model.name}/{image.image_id}", compute)
 
-    async def _decode_masks(
-        self, model: Variant[Sam], embedding: _Embedding, group: PromptGroup, multimask: bool
+    async def decode(
+        self, model: Variant[Sam], embedding: Embedding, group: PromptGroup, multimask: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Low-resolution logits [P, K, m, m] and predicted IoU [P, K] of a group's prompts, K masks each."""
+        _, decoder = model.family.roles
         mask_name, iou_name = ("multimasks", "multimask_iou") if multimask else ("mask", "mask_iou")
         tensors = await self._core.triton.infer(
-            model.triton_models["sam_decoder"],
+            model.triton_models[decoder.name],
             {
-                "image_embedding": embedding.tensor,
+                **embedding.tensors,
                 "points": group.points[None],
                 "labels": group.labels[None],
                 "mask_input": group.mask_input[None],
@@ -195,7 +224,7 @@ def _mask_result(
     sam: Sam,
     logits: NDArray[np.float32],
     predicted_iou: np.float32,
-    embedding: _Embedding,
+    embedding: Embedding,
     size: tuple[int, int],
     write: Callable[[masks.Mask], Written],
     with_logits: bool,

@@ -1,16 +1,46 @@
 """SegmentationService: protobuf in, `Segmenter`, protobuf out."""
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 
 from gateway import messages
 from gateway.errors import InvalidArgumentError
 from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
+from gateway.models.sam_everything import Choice
 from gateway.pipelines.core import Call, Core, LoadedImage
+from gateway.pipelines.everything import EverythingSegmenter
 from gateway.pipelines.segmentation import SAM, Segmenter
 from gateway.services.service import Context, Service
-from visiongate.v1 import segmentation_service_pb2, segmentation_service_pb2_grpc
+from visiongate.v1 import image_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 
 MOST_POINTS = 64
+MOST_POINTS_PER_SIDE = 128
+MOST_CROP_LAYERS = 3
+MOST_STABILITY_OFFSET = 100
+# What each number of SegmentEverything may be.
+CHOICE_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
+    "points_per_side": (
+        lambda value: 1 <= value <= MOST_POINTS_PER_SIDE,
+        f"1 to {MOST_POINTS_PER_SIDE}",
+    ),
+    "crop_layers": (lambda value: value <= MOST_CROP_LAYERS, f"0 to {MOST_CROP_LAYERS}"),
+    "crop_overlap_ratio": (lambda value: 0 <= value < 1, "0 to less than 1"),
+    "crop_points_downscale": (
+        lambda value: 1 <= value <= MOST_POINTS_PER_SIDE,
+        f"1 to {MOST_POINTS_PER_SIDE}",
+    ),
+    "min_predicted_iou": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "min_stability_score": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "stability_offset": (
+        lambda value: 0 < value <= MOST_STABILITY_OFFSET,
+        f"over 0, to {MOST_STABILITY_OFFSET}",
+    ),
+    "nms_iou_threshold": (lambda value: 0 <= value <= 1, "0 to 1"),
+    "min_mask_area": (lambda value: value >= 0, "0 or more"),
+    "min_region_area": (lambda value: value >= 0, "0 or more"),
+    "max_masks": (lambda value: value >= 1, "1 or more"),
+}
 POINT_LABELS = {
     segmentation_service_pb2.POINT_LABEL_UNSPECIFIED: FOREGROUND,
     segmentation_service_pb2.POINT_LABEL_FOREGROUND: FOREGROUND,
@@ -24,6 +54,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     def __init__(self, core: Core) -> None:
         self._core = core
         self._segmenter = Segmenter(core)
+        self._everything = EverythingSegmenter(core, self._segmenter)
 
     async def SegmentRegions(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentRegionsRequest, context: Context
@@ -81,6 +112,28 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             timings=messages.timings_message(call, request.include_timings),
         )
 
+    async def SegmentEverything(  # noqa: N802
+        self, request: segmentation_service_pb2.SegmentEverythingRequest, context: Context
+    ) -> segmentation_service_pb2.SegmentEverythingResponse:
+        call = Call()
+        write = messages.mask_writer(request.mask_format)
+        choice = _choice(request)
+        source = messages.image_source(request.image, self._core.settings)
+        image = await self._core.load_image(source, call)
+        found = await self._everything.segment(image, choice, request.model, call, write=write)
+        return segmentation_service_pb2.SegmentEverythingResponse(
+            masks=[
+                segmentation_service_pb2.GridMask(
+                    mask=messages.mask_message(item.mask),
+                    stability_score=item.stability_score,
+                    point=image_pb2.Point(x=item.point[0], y=item.point[1]),
+                )
+                for item in found
+            ],
+            image=messages.image_message(image),
+            timings=messages.timings_message(call, request.include_timings),
+        )
+
     async def EncodeImage(  # noqa: N802
         self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
     ) -> segmentation_service_pb2.EncodeImageResponse:
@@ -101,6 +154,20 @@ SERVICE = Service(
         SegmentationService(core), server
     ),
 )
+
+
+def _choice(request: segmentation_service_pb2.SegmentEverythingRequest) -> Choice:
+    """What the request asks for; what it leaves out keeps its default."""
+    given = {
+        descriptor.name: value
+        for descriptor, value in request.ListFields()
+        if descriptor.name in CHOICE_LIMITS
+    }
+    for name, value in given.items():
+        is_right, limit = CHOICE_LIMITS[name]
+        if not is_right(value):  # NaN fails too
+            raise InvalidArgumentError(name, f"is {value:g}; it must be {limit}")
+    return Choice(**given)
 
 
 def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: str) -> Prompt:

@@ -17,9 +17,10 @@ class Service:
     """A gRPC service.
 
     name: its full name. families: those without which it answers nothing. add: makes its servicer and
-    adds it to the server.
+    adds it to the server. optional: families that only some of its answers need.
     """
 
     name: str
     families: tuple[Family, ...]
     add: Callable[[Core, grpc.aio.Server], None]
+    optional: tuple[Family, ...] = ()

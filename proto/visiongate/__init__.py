@@ -3,18 +3,27 @@
 from visiongate.client import AsyncClient, Client
 from visiongate.errors import VisiongateError
 from visiongate.operations.detection import Detection
+from visiongate.operations.embedding import LabelScore, Text
+from visiongate.operations.gaze import Face
 from visiongate.operations.image import EncodedImage, ImageId
 from visiongate.operations.models import Model
-from visiongate.operations.segmentation import Mask, SegmentedObject
+from visiongate.operations.segmentation import GridMask, Mask, SegmentedObject
+from visiongate.operations.text import Page, Word
 
 __all__ = [
     "AsyncClient",
     "Client",
     "Detection",
     "EncodedImage",
+    "Face",
+    "GridMask",
     "ImageId",
+    "LabelScore",
     "Mask",
     "Model",
+    "Page",
     "SegmentedObject",
+    "Text",
     "VisiongateError",
+    "Word",
 ]

@@ -1,5 +1,6 @@
 """Pictures of results: translucent masks, boxes, and labels that stay readable."""
 
+import colorsys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,10 @@ MASK_OPACITY = 0.45
 class Item:
     """A thing to draw: any of a mask bool [H, W], a box xyxy, points [n, 2] with labels, and a caption.
 
-    Items of the same `group` share a colour.
+    arrow: [2, 2], the points where it starts and ends. polygon: [n, 2], the corners of a line around it; its
+    caption is as small as a word of its height.
+
+    Items of the same `group` share a colour, unless they have a `color` of their own.
     """
 
     group: int
@@ -34,6 +38,17 @@ class Item:
     mask: NDArray[np.bool_] | None = None
     points: NDArray[np.floating] | None = None
     labels: NDArray[np.integer] | None = None
+    arrow: NDArray[np.floating] | None = None
+    polygon: NDArray[np.floating] | None = None
+    color: tuple[int, int, int] | None = None
+
+
+def distinct_color(index: int) -> tuple[int, int, int]:
+    """A colour unlike those of near indices, however many there are; for more things than the palette has."""
+    # Steps of the golden ratio never come back to a hue, and divide the circle evenly at any count.
+    hue = index * 0.618033988749895 % 1
+    red, green, blue = colorsys.hls_to_rgb(hue, 0.45 + 0.15 * (index % 3), 0.85)
+    return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def draw(image: Image.Image, items: Sequence[Item]) -> Image.Image:
@@ -50,18 +65,23 @@ def draw(image: Image.Image, items: Sequence[Item]) -> Image.Image:
     for item in ordered:
         if item.box is not None:
             canvas.rectangle([float(value) for value in item.box], outline=_color(item), width=unit + 1)
+        if item.polygon is not None:
+            canvas.polygon([(float(x), float(y)) for x, y in item.polygon], outline=_color(item), width=unit)
         if item.points is not None:
             _draw_points(canvas, item, unit)
-    font = ImageFont.load_default(size=max(11, unit * 9))
+        if item.arrow is not None:
+            _draw_arrow(canvas, item.arrow, _color(item), unit)
+    letters = max(11, unit * 9)
     taken: list[tuple[float, float, float, float]] = []
     for item in items:
         if item.caption:
-            _draw_caption(canvas, item, picture.size, font, taken)
+            size = letters if item.polygon is None else _small_letters(item.polygon, letters)
+            _draw_caption(canvas, item, picture.size, ImageFont.load_default(size), taken)
     return picture
 
 
 def _color(item: Item) -> tuple[int, int, int]:
-    return PALETTE[item.group % len(PALETTE)]
+    return item.color or PALETTE[item.group % len(PALETTE)]
 
 
 def _paint_mask(
@@ -84,6 +104,27 @@ def _draw_points(canvas: ImageDraw.ImageDraw, item: Item, unit: int) -> None:
         canvas.ellipse(
             (x - radius, y - radius, x + radius, y + radius), fill=fill, outline="white", width=unit
         )
+
+
+def _draw_arrow(
+    canvas: ImageDraw.ImageDraw, arrow: NDArray[np.floating], color: tuple[int, int, int], unit: int
+) -> None:
+    """A white arrow with a rim of the colour, its head no longer than itself; a dot where it starts."""
+    start, end = np.asarray(arrow, np.float64)
+    length = float(np.hypot(*(end - start)))
+    along = (end - start) / max(length, 1e-9)
+    across = np.array([-along[1], along[0]])
+    neck = end - along * min(length, 7 * unit)
+    for width, fill in ((2 * unit, color), (0, (255, 255, 255))):
+        head = [
+            end + along * width,
+            neck + across * (3 * unit + width) - along * width / 2,
+            neck - across * (3 * unit + width) - along * width / 2,
+        ]
+        radius = 2 * unit + width / 2
+        canvas.ellipse((*(start - radius), *(start + radius)), fill=fill)
+        canvas.line([*start, *neck], fill=fill, width=2 * unit + width)
+        canvas.polygon([tuple(point) for point in head], fill=fill)
 
 
 def _draw_caption(
@@ -115,9 +156,16 @@ def _draw_caption(
     )
 
 
+def _small_letters(polygon: NDArray[np.floating], largest: int) -> int:
+    sides = np.linalg.norm(polygon - np.roll(polygon, 1, axis=0), axis=1)
+    return int(np.clip(sides.min() * 0.6, 8, largest))
+
+
 def _anchor(item: Item) -> tuple[float, float]:
     if item.box is not None:
         return float(item.box[0]), float(item.box[1])
+    if item.polygon is not None and len(item.polygon):
+        return float(item.polygon[:, 0].min()), float(item.polygon[:, 1].min())
     if item.mask is not None and item.mask.any():
         rows, columns = np.nonzero(item.mask)
         return float(columns.min()), float(rows.min())

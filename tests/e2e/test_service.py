@@ -121,13 +121,15 @@ async def test_timings_on_request(client: AsyncClient) -> None:
 
 
 async def test_models_are_listed(client: AsyncClient) -> None:
-    models = await client.list_models()
-    assert [(model.task, model.family, model.variant) for model in models] == [
-        ("detection", "grounding_dino", "tiny"),
-        ("segmentation", "sam", "tiny"),
+    every = await client.list_models()
+    models = [model for model in every if model.task in {"detection", "segmentation"}]
+    assert [(model.task, model.family, model.variant, model.is_default) for model in models] == [
+        ("detection", "grounding_dino", "tiny", True),
+        ("segmentation", "sam", "tiny", True),
+        ("segmentation", "sam2", "hiera_toy", False),
     ]
-    assert all(model.ready and model.is_default for model in models)
-    assert [model.input_size for model in models] == [224, 128]
+    assert all(model.ready for model in every)
+    assert [model.input_size for model in models] == [224, 128, 128]
 
 
 async def test_health_and_reflection(gateway: Gateway) -> None:

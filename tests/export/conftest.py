@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from export import grounding_dino, onnx_file, sam
+from export import grounding_dino, onnx_file, sam, sam2
 from export.onnx_file import Arrays
 from export.weights import Options
 
@@ -42,6 +42,11 @@ def _export(model: Any, export: onnx_file.Export, repository: Path) -> Exported:
 @pytest.fixture(scope="session")
 def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     return _export(sam.build(TINY)[0], sam.prepare(TINY), tmp_path_factory.mktemp("sam"))
+
+
+@pytest.fixture(scope="session")
+def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    return _export(sam2.build(TINY)[0], sam2.prepare(TINY), tmp_path_factory.mktemp("sam2"))
 
 
 @pytest.fixture(scope="session")

@@ -125,6 +125,7 @@ def test_a_failure_does_not_leave_a_new_repository(graph: Graph, tmp_path: Path)
 
 
 def test_agreement_on_a_constant_proves_nothing(graph: Graph, repository: Path) -> None:
+    assert isinstance(graph.module, torch.nn.Module)
     with torch.no_grad():
         for parameter in graph.module.parameters():
             parameter.zero_()

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from transformers import SamImageProcessorPil, SamProcessor
+from transformers import Sam2ImageProcessor, Sam2Processor, SamImageProcessorPil, SamProcessor
 
 from gateway.models.sam import Prompt, Sam
 
 SAM = Sam(image_size=1024, mask_size=256)
 SMALL = Sam(image_size=128, mask_size=32)
+SAM2 = Sam(image_size=128, mask_size=32, stretches=True, pads_boxes=True)
 Noise = Callable[[int, int], NDArray[np.uint8]]
 Photo = Callable[[str], NDArray[np.uint8]]
 SIZES = [(37, 53), (53, 37), (1, 1), (1, 255), (256, 1), (128, 128), (127, 128), (129, 500), (5, 256)]
@@ -195,14 +196,83 @@ def test_empty_full_and_padding_only_masks() -> None:
     assert not SMALL.postprocess_mask(padding, valid_size, size).any()
 
 
+SAM2_PROCESSOR: Any = Sam2Processor(
+    Sam2ImageProcessor(size={"height": 128, "width": 128}, do_rescale=False, do_normalize=False)
+)
+
+
+@pytest.mark.parametrize("name", ["truck.jpg", "cat_dog.jpeg", "skimage_astronaut.png"])
+def test_sam2_photos_are_within_a_grey_level_of_the_reference(photo: Photo, name: str) -> None:
+    """Its resize is torchvision's; the reference has no Pillow one."""
+    canvas, valid_size = SAM2.preprocess(photo(name))
+    pixels = torch.from_numpy(photo(name).transpose(2, 0, 1).copy())
+    expected = SAM2_PROCESSOR.image_processor(pixels, return_tensors="pt").pixel_values[0].numpy()
+    assert valid_size == (128, 128)
+    difference = np.abs(canvas.transpose(2, 0, 1).astype(int) - expected)
+    assert difference.max() <= 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sam2_stretches_any_size(noise: Noise, size: tuple[int, int]) -> None:
+    canvas, valid_size = SAM2.preprocess(noise(*size))
+    assert (canvas.shape, valid_size) == ((128, 128, 3), (128, 128))
+
+
+def test_sam2_points_and_boxes_are_scaled_as_the_reference_does() -> None:
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 401, (3, 2)).astype(np.float32)
+    box = np.array([10.3, 20.7, 300.1, 222.2], dtype=np.float32)
+    expected = SAM2_PROCESSOR(
+        original_sizes=[[401, 599]],
+        input_points=[[points.tolist()]],
+        input_labels=[[[1, 0, 1]]],
+        input_boxes=[[box.tolist()]],
+        return_tensors="pt",
+    )
+    labels = np.array([1, 0, 1])
+    both, points_only, box_only = SAM2.group_prompts(
+        [Prompt(points, labels, box), Prompt(points, labels), Prompt(box=box)], (401, 599), max_prompts=8
+    )
+    scaled_points = expected["input_points"].numpy()[0, 0]
+    corners = expected["input_boxes"].numpy().reshape(2, 2)
+    # The reference scales in float32.
+    np.testing.assert_allclose(both.points[0], [*scaled_points, *corners, [0, 0]], rtol=3e-7)
+    np.testing.assert_allclose(points_only.points[0], [*scaled_points, [0, 0]], rtol=3e-7)
+    np.testing.assert_allclose(box_only.points[0], [*corners, [0, 0]], rtol=3e-7)
+    assert both.labels.tolist() == [[1, 0, 1, 2, 3, -1]]
+    assert points_only.labels.tolist() == [[1, 0, 1, -1]]
+    assert box_only.labels.tolist() == [[2, 3, -1]]
+
+
+@pytest.mark.parametrize("size", [*SIZES, (301, 200), (1200, 1800)])
+@pytest.mark.parametrize("threshold", [0.0, 1.0])
+def test_sam2_masks_equal_the_reference(size: tuple[int, int], threshold: float) -> None:
+    logits = smooth_logits(SAM2, 2)
+    (upscaled,) = SAM2_PROCESSOR.post_process_masks(
+        [torch.from_numpy(logits)[None, None]], [size], binarize=False
+    )
+    expected = upscaled[0, 0].numpy()
+    mask = SAM2.postprocess_mask(logits, SAM2.valid_size(size), size, threshold=threshold)
+    wrong = mask != (expected > threshold)
+    assert wrong.sum() <= 1e-5 * wrong.size
+    assert (np.abs(expected[wrong] - threshold) < 1e-5 * np.abs(logits).max()).all()
+
+
 def test_parameters() -> None:
-    assert Sam.from_parameters({"image_size": "1024", "mask_size": "256"}) == SAM
+    sizes = {"image_size": "1024", "mask_size": "256"}
+    assert Sam.from_parameters(sizes) == SAM
+    assert Sam.from_parameters(sizes | {"fit": "longest", "padding_point": "without_box"}) == SAM
+    assert Sam.from_parameters(sizes | {"fit": "stretch", "padding_point": "always"}) == Sam(
+        1024, 256, stretches=True, pads_boxes=True
+    )
     for parameters, message in [
         ({"mask_size": "256"}, "no parameter image_size"),
         ({"image_size": "1024"}, "no parameter mask_size"),
         ({"image_size": "big", "mask_size": "256"}, "image_size is not an integer: 'big'"),
         ({"image_size": "1024", "mask_size": "0"}, "mask_size must be positive"),
         ({"image_size": "1000", "mask_size": "256"}, "not a multiple"),
+        (sizes | {"fit": "crop"}, "fit is 'crop', none of longest, stretch"),
+        (sizes | {"padding_point": ""}, "padding_point is '', none of without_box, always"),
     ]:
         with pytest.raises(ValueError, match=message):
             Sam.from_parameters(parameters)

@@ -1,5 +1,7 @@
 """What is drawn lies where it should and nothing else changes."""
 
+import itertools
+
 import numpy as np
 from PIL import Image
 
@@ -49,3 +51,26 @@ def test_colours_repeat_after_the_palette() -> None:
     box = np.array([50, 20, 150, 80])
     first, again = draw.Item(0, box=box), draw.Item(len(draw.PALETTE), box=box)
     assert (np.asarray(draw.draw(GREY, [first])) == np.asarray(draw.draw(GREY, [again]))).all()
+
+
+def test_an_arrow_runs_from_its_start_to_its_end() -> None:
+    drawn = changed([draw.Item(0, arrow=np.array([[50.0, 50.0], [150.0, 50.0]]))])
+    assert drawn[50, 50:151].all()
+    rows = np.flatnonzero(drawn.any(1))
+    assert (rows.min() > 40, rows.max() < 60) == (True, True)
+    # The head is at the end: wider there than in the middle.
+    assert drawn[:, 145].sum() > drawn[:, 100].sum()
+    assert not drawn[:, 160:].any()
+    point = changed([draw.Item(0, arrow=np.array([[50.0, 50.0], [50.0, 50.0]]))])
+    assert point[50, 50]
+    assert point.sum() < 150
+
+
+def test_an_item_may_have_a_colour_of_its_own_and_many_colours_differ() -> None:
+    box = np.array([50, 20, 150, 80])
+    drawn = np.asarray(draw.draw(GREY, [draw.Item(0, box=box, color=(1, 2, 3))]))
+    assert tuple(drawn[20, 100]) == (1, 2, 3)
+    colors = [draw.distinct_color(index) for index in range(200)]
+    assert len(set(colors)) == 200
+    near = [np.abs(np.subtract(a, b)).sum() for a, b in itertools.pairwise(colors)]
+    assert min(near) > 100

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,27 @@ from visiongate.operations.operation import Operation
 from visiongate.v1 import image_pb2, segmentation_service_pb2
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Mask:
-    """Pixels of an object: `pixels` bool [H, W] of the image's size.
+    """Pixels of an object.
 
     box: int [4] around them, right and bottom edges exclusive. rle: COCO's compressed run lengths,
     {"size": [H, W], "counts": str}. logits: float32 [m, m] where asked for, else None; a later prompt
     takes them to refine the mask.
     """
 
-    pixels: NDArray[np.bool_]
     predicted_iou: float
     box: NDArray[np.int64]
     area: int
     rle: Mapping[str, Any]
     logits: NDArray[np.float32] | None
+
+    @cached_property
+    def pixels(self) -> NDArray[np.bool_]:
+        """Bool [H, W] of the image's size, made when first asked for: of many masks that is much memory."""
+        rle = {"size": self.rle["size"], "counts": self.rle["counts"].encode()}
+        decoded: NDArray[np.uint8] = coco.decode(rle)
+        return decoded.astype(np.bool_, order="C")
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: the pixels as run lengths."""
@@ -50,6 +57,26 @@ class SegmentedObject:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return self.detection.as_dict() | {"mask": self.mask.as_dict()}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class GridMask:
+    """A mask that a point of a grid led to: `point` float32 [2], x, y in pixels of the image.
+
+    stability_score: 0 to 1, how little the mask changes when it is cut a little tighter or wider.
+    """
+
+    mask: Mask
+    stability_score: float
+    point: NDArray[np.float32]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "mask": self.mask.as_dict(),
+            "stability_score": round(self.stability_score, 4),
+            "point": [round(float(value), 2) for value in self.point],
+        }
 
 
 def segment_phrases(
@@ -142,6 +169,54 @@ def segment(
     )
 
 
+def segment_everything(
+    image: ImageLike,
+    *,
+    points_per_side: int | None = None,
+    crop_layers: int = 0,
+    crop_overlap_ratio: float | None = None,
+    crop_points_downscale: int | None = None,
+    min_predicted_iou: float | None = None,
+    min_stability_score: float | None = None,
+    stability_offset: float | None = None,
+    nms_iou_threshold: float | None = None,
+    min_mask_area: int = 0,
+    min_region_area: int = 0,
+    max_masks: int | None = None,
+    model: str = "",
+) -> Operation[list[GridMask]]:
+    """Cut out everything in sight: a grid of points prompts the model, the best masks are kept, best first.
+
+    Where not given, the server's defaults hold. It can take minutes without a GPU: mind the timeout.
+    """
+    return Operation(
+        "/visiongate.v1.SegmentationService/SegmentEverything",
+        segmentation_service_pb2.SegmentEverythingRequest(
+            image=image_message(image),
+            points_per_side=points_per_side,
+            crop_layers=crop_layers,
+            crop_overlap_ratio=crop_overlap_ratio,
+            crop_points_downscale=crop_points_downscale,
+            min_predicted_iou=min_predicted_iou,
+            min_stability_score=min_stability_score,
+            stability_offset=stability_offset,
+            nms_iou_threshold=nms_iou_threshold,
+            min_mask_area=min_mask_area,
+            min_region_area=min_region_area,
+            max_masks=max_masks,
+            mask_format=segmentation_service_pb2.MASK_FORMAT_RLE,
+            model=model,
+        ),
+        segmentation_service_pb2.SegmentEverythingResponse,
+        lambda response: [
+            GridMask(
+                _mask(item.mask), item.stability_score, np.array([item.point.x, item.point.y], np.float32)
+            )
+            for item in response.masks
+        ],
+    )
+
+
 def encode_image(image: ImageLike, *, model: str = "") -> Operation[EncodedImage]:
     """Have the server look at an image and keep it: prompts on the result are then answered quickly."""
     return Operation(
@@ -164,7 +239,7 @@ def _point_message(x: float, y: float, on_object: bool) -> segmentation_service_
 
 
 def _mask(message: segmentation_service_pb2.Mask) -> Mask:
-    rle = {"size": [message.rle.height, message.rle.width], "counts": message.rle.counts}
+    rle = {"size": [message.rle.height, message.rle.width], "counts": message.rle.counts.decode()}
     logits = None
     if message.HasField("logits"):
         logits = np.frombuffer(message.logits.data, "<f4").reshape(
@@ -172,10 +247,9 @@ def _mask(message: segmentation_service_pb2.Mask) -> Mask:
         )
     box = message.box
     return Mask(
-        pixels=coco.decode(rle).astype(np.bool_, order="C"),
         predicted_iou=message.predicted_iou,
         box=np.array([box.x_min, box.y_min, box.x_max, box.y_max], np.int64),
         area=message.area,
-        rle=rle | {"counts": message.rle.counts.decode()},
+        rle=rle,
         logits=logits,
     )

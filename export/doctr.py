@@ -1,0 +1,183 @@
+"""docTR: the text detection network and the text recognition network as two graphs."""
+
+from copy import deepcopy
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from export.doctr_weights import DETECTORS, RECOGNIZERS, Networks, load, normalised, text_images
+from export.onnx_file import Arrays, Export, Graph
+from export.weights import Options
+
+
+def build(options: Options) -> Networks:
+    """Return docTR's own models, whose weights `prepare` exports."""
+    return load(options)
+
+
+def prepare(options: Options) -> Export:
+    """Describe both graphs, with the reference that each must agree with."""
+    networks = build(options)
+    return Export([detection_graph(networks), recognition_graph(networks)])
+
+
+class Normalise(nn.Module):
+    """RGB bytes, NHWC, to normalised floats, NCHW. docTR pads before it normalises: so is padding."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(model.cfg[name]).reshape(3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+
+
+class Detector(nn.Module):
+    """Pixels to the probability of text."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.normalise = Normalise(model)
+        self.model = model
+        # FAST widens its words again at the end.
+        self.pooling = getattr(model, "pooling", nn.Identity())
+
+    def forward(self, image: Tensor) -> tuple[Tensor]:
+        logits = self.model(self.normalise(image))["logits"]
+        return (torch.sigmoid(self.pooling(logits))[:, 0],)
+
+
+class Recognizer(nn.Module):
+    """Pixels to the logits of characters."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.normalise = Normalise(model)
+        self.model = model
+
+    def forward(self, crop: Tensor) -> tuple[Tensor]:
+        return (self.model(self.normalise(crop))["logits"],)
+
+
+class ParseqRecognizer(nn.Module):
+    """The same for PARSeq, whose own decoding cannot be traced.
+
+    It squeezes away a batch of one, and stops early, which changes nothing before a word's end.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.normalise = Normalise(model)
+        self.model = model
+
+    def forward(self, crop: Tensor) -> tuple[Tensor]:
+        model = self.model
+        memory = model.feat_extractor(self.normalise(crop))["features"][:, 1:]
+        steps = model.max_length + 1
+        end = model.vocab_size
+        queries = model.pos_queries[:, :steps].expand(memory.shape[0], -1, -1)
+        # A first guess, character by character; what comes after the start of the word is unknown yet.
+        tokens = torch.full_like(memory[:, :1, 0], end + 1, dtype=torch.int64)
+        for step in range(steps - 1):
+            state = model.decode(tokens, memory, None, target_query=queries[:, step : step + 1])
+            following = model.head(state).squeeze(1).argmax(-1, keepdim=True)
+            tokens = torch.cat([tokens, following], dim=1)
+        # Then every character once more, knowing all others up to the guessed end.
+        place = torch.arange(steps, device=crop.device)
+        others = place[None, :] != place[:, None] + 1
+        before_end = (tokens == end).to(torch.int64).cumsum(1) == 0
+        mask = (before_end[:, None, None, :] & others).to(torch.int32)
+        return (model.head(model.decode(tokens, memory, mask, target_query=queries)),)
+
+
+def detection_graph(networks: Networks) -> Graph:
+    """Describe the detection network's graph."""
+    from doctr.models.detection.fast import reparameterize
+
+    model, size = networks.detector, networks.pair.image_size
+    exported = deepcopy(model)
+    exported.exportable = True
+    if hasattr(exported, "pooling"):
+        # FAST is trained with several branches a layer, which add up to one; `ocr_predictor` does the same.
+        exported = reparameterize(exported)
+    post = model.postprocessor
+    return Graph(
+        model="doctr_detection",
+        module=Detector(exported),
+        inputs={"image": torch.from_numpy(text_images(1, 2, size, size))},
+        outputs={"probability_map": ("batch", size, size)},
+        dynamic={"image": {0: "batch"}},
+        cases=[{"image": text_images(2, 1, size, size)}, {"image": text_images(3, 3, size, size)}],
+        reference=partial(detection_reference, model),
+        parameters=_names(networks)
+        | {
+            "image_size": str(size),
+            "bin_threshold": str(post.bin_thresh),
+            "box_threshold": str(post.box_thresh),
+            "unclip_ratio": str(post.unclip_ratio),
+            "min_box_size": str(DETECTORS[networks.pair.detector]),
+        },
+        # Of a probability. ResNet-50 with random weights is off by a sixth of it in float32 itself.
+        tolerance=1e-3,
+        # The same graph in a third of the time; PARSeq's loop exports with no other.
+        dynamo=False,
+        opset=17,
+    )
+
+
+@torch.no_grad()
+def detection_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
+    """docTR's own probability map, image by image: a page of the full size takes gigabytes."""
+    maps = []
+    for image in inputs["image"]:
+        output = model(normalised(image[None], model), return_model_output=True)
+        maps.append(output["out_map"][:, 0].numpy())
+    return {"probability_map": np.concatenate(maps)}
+
+
+def recognition_graph(networks: Networks) -> Graph:
+    """Describe the recognition network's graph."""
+    model = networks.recognizer
+    exported = deepcopy(model)
+    exported.exportable = True
+    is_parseq = hasattr(exported, "decode_autoregressive")
+    _, height, width = model.cfg["input_shape"]
+    example = torch.from_numpy(text_images(1, 2, height, width))
+    module = (ParseqRecognizer if is_parseq else Recognizer)(exported)
+    with torch.no_grad():
+        _, steps, classes = module.eval()(example)[0].shape
+    return Graph(
+        model="doctr_recognition",
+        module=module,
+        inputs={"crop": example},
+        outputs={"logits": ("batch", steps, classes)},
+        dynamic={"crop": {0: "batch"}},
+        cases=[{"crop": text_images(2, 1, height, width)}, {"crop": text_images(3, 5, height, width)}],
+        reference=partial(recognition_reference, model),
+        parameters=_names(networks)
+        | {
+            "crop_size": f"{height}x{width}",
+            "vocabulary": model.vocab,
+            "decoder": RECOGNIZERS[networks.pair.recognizer],
+        },
+        dynamo=False,
+        opset=17,
+    )
+
+
+@torch.no_grad()
+def recognition_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
+    """docTR's own logits."""
+    output = model(normalised(inputs["crop"], model), return_model_output=True)
+    return {"logits": output["out_map"].numpy()}
+
+
+def _names(networks: Networks) -> dict[str, str]:
+    return {"family": "doctr", "variant": networks.variant}

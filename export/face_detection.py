@@ -1,0 +1,214 @@
+"""YuNet, the face detector: from its ONNX file, or a network of its shape with seeded weights."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from export import ready_onnx
+from export.errors import ExportError
+from export.onnx_file import Arrays, Export, Graph
+from export.pixels import noise_images
+from export.weights import Options
+
+STRIDES = (8, 16, 32)
+HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
+"""The outputs of every stride, and their values a cell."""
+
+# Sides of the gateway's square canvases. YuNet finds faces from about 10 pixels: on the first that is a 64th
+# of the image's longer side; the second costs four times as much and finds those of half the size.
+SIZES = {"canvas": "640", "small_faces_canvas": "1280"}
+TINY_SIZES = {"canvas": "160", "small_faces_canvas": "320"}
+
+NO_HUB = (
+    "No hub has the face detector's weights: download face_detection_yunet_2023mar.onnx of OpenCV's model "
+    "zoo (opencv/opencv_zoo on GitHub, models/face_detection_yunet) and give it with --weights."
+)
+
+# Bytes to what YuNet takes: blue, green, red planes of 0 to 255, as OpenCV has them.
+BEFORE = f"""
+before (uint8[batch, height, width, 3] image) => (float[batch, 3, height, width] {ready_onnx.PREFIX}input)
+<int64[3] reversed = {{2, 1, 0}}>
+{{
+  bgr = Gather <axis = 3> (image, reversed)
+  planes = Transpose <perm = [0, 3, 1, 2]> (bgr)
+  {ready_onnx.PREFIX}input = Cast <to = 1> (planes)
+}}
+"""
+
+
+class Network(nn.Module):
+    """A convolutional network with YuNet's input, strides and heads, and far fewer layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        sides = [3, *[channels] * 5]
+        self.down = nn.ModuleList(
+            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(sides)
+        )
+        self.heads = nn.ModuleList(nn.Conv2d(channels, sum(HEADS.values()), 1) for _ in STRIDES)
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Blue, green and red 0..255 [B,3,H,W] to the heads of all strides, each [B, cells, values]."""
+        features = pixels / 128 - 1
+        pyramid = []
+        for down in self.down:
+            features = functional.relu(down(features))
+            pyramid.append(features)
+        pyramid = pyramid[-len(STRIDES) :]
+        for level in (1, 0):
+            pyramid[level] = pyramid[level] + functional.interpolate(pyramid[level + 1], scale_factor=2.0)
+        outputs = {}
+        for stride, features, head in zip(STRIDES, pyramid, self.heads, strict=True):
+            cells = head(features).permute(0, 2, 3, 1).flatten(1, 2).split(list(HEADS.values()), -1)
+            for name, value in zip(HEADS, cells, strict=True):
+                outputs[f"{name}_{stride}"] = value.sigmoid() if name in {"cls", "obj"} else value
+        return tuple(outputs[f"{name}_{stride}"] for name in HEADS for stride in STRIDES)
+
+
+class Detector(nn.Module):
+    """The network with the contract's input."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.network(image.permute(0, 3, 1, 2).flip(1).to(torch.float32))
+        return outputs
+
+
+def build(options: Options) -> Network:
+    """Return the network with seeded weights that find some faces in any picture."""
+    if options.weights != "random":
+        raise ExportError("Only random weights make a network; all others are ready ONNX files.")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        network = Network(8 if options.size == "tiny" else 32)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if parameter.dim() > 1:
+                    gain = 2 if name.startswith("down") else 1
+                    parameter.normal_(std=(gain / parameter[0].numel()) ** 0.5)
+                elif name.startswith("heads"):
+                    # Most scores about one half, boxes about two cells wide.
+                    parameter.zero_()[4:6] = 0.7
+                else:
+                    parameter.normal_(std=0.1)
+    return network.eval()
+
+
+def prepare(options: Options) -> Export:
+    """Describe the graph, with the reference that it must agree with."""
+    if options.variant not in {None, "yunet_n"}:
+        raise ExportError(f"There is no variant {options.variant!r}; there is yunet_n.")
+    if options.revision is not None:
+        raise ExportError("--revision is of a hub, and no hub has the face detector's weights.")
+    if options.weights == "hub":
+        raise ExportError(NO_HUB)
+    tiny = options.size == "tiny"
+    parameters = {
+        "family": "face_detection",
+        "variant": "tiny" if tiny else "yunet_n",
+        **(TINY_SIZES if tiny else SIZES),
+    }
+    if options.weights == "random":
+        return Export([_seeded(build(options), parameters)])
+    return Export([_ready(Path(options.weights), parameters)])
+
+
+def _seeded(network: Network, parameters: dict[str, str]) -> Graph:
+    @torch.no_grad()
+    def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
+        values = network(torch.from_numpy(_planes(inputs["image"])))
+        return {name: value.numpy() for name, value in zip(_outputs_of(), values, strict=True)}
+
+    return _graph(
+        Detector(network),
+        parameters,
+        reference=reference,
+        cases=[_case(1, 1, 96, 160), _case(2, 3, 160, 64), _case(3, 2, 320, 320)],
+        # torch.export cannot tell that a side is a multiple of 32.
+        dynamo=False,
+        opset=17,
+    )
+
+
+def _ready(path: Path, parameters: dict[str, str]) -> Graph:
+    model = ready_onnx.read(path)
+    fixed = _check(model, path)
+    ready_onnx.free_batch(model)
+    original = ready_onnx.session(path)
+    names = [output.name for output in original.get_outputs()]
+
+    def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
+        # One by one: older files take no batches.
+        answers = [original.run(names, {"input": planes[None]}) for planes in _planes(inputs["image"])]
+        return {
+            name: np.concatenate(values)
+            for name, values in zip(names, zip(*answers, strict=True), strict=True)
+        }
+
+    # A file of a fixed size cannot say what it would answer at another one, where ours goes on.
+    sizes = [fixed, fixed] if fixed else [(640, 640), (320, 96)]
+    return _graph(
+        ready_onnx.wrap(model, BEFORE),
+        parameters,
+        reference=reference,
+        cases=[
+            _case(seed, batch, *size) for seed, (batch, size) in enumerate(zip((1, 3), sizes, strict=True))
+        ],
+        origin=path.name,
+    )
+
+
+def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
+    example = _case(0, 2, 64, 96)
+    return Graph(
+        model="face_detection",
+        module=module,
+        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        outputs={
+            name: ("batch", f"cells_{name.partition('_')[2]}", HEADS[name.partition("_")[0]])
+            for name in _outputs_of()
+        },
+        dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
+        parameters=parameters,
+        **rest,
+    )
+
+
+def _check(model: Any, path: Path) -> tuple[int, int] | None:
+    """Refuse what is not YuNet; return (height, width) of a file that was made for one size."""
+    inputs = ready_onnx.shapes(model.graph.input)
+    outputs = ready_onnx.shapes(model.graph.output)
+    wanted = {f"{name}_{stride}": values for name, values in HEADS.items() for stride in STRIDES}
+    if (
+        inputs.keys() != {"input"}
+        or len(inputs["input"]) != 4
+        or inputs["input"][1] != 3
+        or {name: shape[-1] for name, shape in outputs.items() if len(shape) == 3} != wanted
+    ):
+        raise ExportError(
+            f"{path} is not YuNet's file: that has the input 'input' [1, 3, H, W] and the outputs "
+            f"{', '.join(sorted(wanted))}, but this has {inputs} and {', '.join(sorted(outputs))}."
+        )
+    height, width = inputs["input"][2:]
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _outputs_of() -> list[str]:
+    return [f"{name}_{stride}" for name in HEADS for stride in STRIDES]
+
+
+def _planes(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """RGB bytes, NHWC, to the file's input."""
+    return np.ascontiguousarray(image[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _case(seed: int, batch: int, height: int, width: int) -> Arrays:
+    return {"image": noise_images(seed, height, width, [(height, width)] * batch)["image"]}

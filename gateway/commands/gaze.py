@@ -1,0 +1,108 @@
+"""`visiongate gaze`."""
+
+import math
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from gateway.commands.common import (
+    BOX_COLUMN,
+    AsJson,
+    Photo,
+    Save,
+    Server,
+    Timeout,
+    coordinates,
+    numbers,
+    report,
+    save_picture,
+)
+from visiongate import Client, Face, draw
+
+app = typer.Typer()
+
+
+@app.command()
+def gaze(
+    photo: Photo,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A face that is known already: x_min,y_min,x_max,y_max; repeat for more. Default: find them."
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Least score of a face, 0 to 1.", show_default="0.6")
+    ] = None,
+    nms_iou: Annotated[
+        float | None,
+        typer.Option(help="Drop the weaker of two faces that overlap more.", show_default="0.3"),
+    ] = None,
+    max_faces: Annotated[int | None, typer.Option(help="Most faces.", show_default="100")] = None,
+    small_faces: Annotated[
+        bool, typer.Option("--small-faces", help="Search the image at twice the size.")
+    ] = False,
+    model: Annotated[str, typer.Option(help="Gaze model variant.", show_default="the repository's")] = "",
+    face_detection_model: Annotated[
+        str, typer.Option(help="Face detection model variant.", show_default="the repository's")
+    ] = "",
+    server: Server = "127.0.0.1:50051",
+    timeout: Timeout = 120,
+    as_json: AsJson = False,
+    save: Save = None,
+) -> None:
+    """Tell where each face looks.
+
+    Yaw is positive towards the left edge of the image, pitch upwards; both are zero for a look into the
+    camera. For example:
+
+    visiongate gaze group.jpg --save out.png
+
+    visiongate gaze group.jpg --box 178,65,269,176 --json
+    """
+    with Client(server, timeout=timeout) as client:
+        faces = client.estimate_gaze(
+            photo,
+            boxes=np.array([coordinates(text, 4) for text in box]) if box else None,
+            min_score=min_score,
+            nms_iou_threshold=nms_iou,
+            max_faces=max_faces,
+            small_faces=small_faces,
+            model=model,
+            face_detection_model=face_detection_model,
+        )
+    report(
+        [face.as_dict() for face in faces],
+        ("face", "score", "yaw", "pitch", BOX_COLUMN),
+        [
+            (
+                str(index),
+                "" if face.score is None else f"{face.score:.3f}",
+                _angle(face.yaw),
+                _angle(face.pitch),
+                numbers(face.box),
+            )
+            for index, face in enumerate(faces)
+        ],
+        as_json,
+        hint="A lower --min-score or --small-faces finds more.",
+    )
+    save_picture(photo, save, [_item(index, face) for index, face in enumerate(faces)])
+
+
+def _angle(radians: float) -> str:
+    return f"{radians:+.3f} rad ({math.degrees(radians):+.1f}°)"
+
+
+def _item(index: int, face: Face) -> draw.Item:
+    """The face's box and landmarks, and an arrow: as long as the face for a look across the image."""
+    centre = (face.box[:2] + face.box[2:]) / 2
+    length = (face.box[2:] - face.box[:2]).max()
+    return draw.Item(
+        index,
+        f"{index}: yaw {math.degrees(face.yaw):+.0f}° pitch {math.degrees(face.pitch):+.0f}°",
+        box=face.box,
+        points=np.stack(list(face.landmarks.values())) if face.landmarks else None,
+        arrow=np.stack([centre, centre + face.direction[:2] * length]),
+    )

@@ -1,0 +1,153 @@
+"""Words to lines and blocks, in reading order.
+
+Agrees with python-doctr's DocumentBuilder at its defaults. Coordinates are parts of the page's sides, 0 to 1;
+a page's size is (height, width) in pixels.
+"""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway.models.doctr_detection import order_points
+
+Points = NDArray[np.float64]
+
+# The least gap between words of different columns, as a part of the page's width.
+COLUMN_GAP = 0.035
+# Lines whose features are this close are of one block.
+BLOCK_DISTANCE = 0.1
+# So many gaps between words make their median worth something.
+ENOUGH_GAPS = 5
+# Below this, in degrees, a page counts as upright.
+LEAST_ANGLE = 1.0
+RECTANGLE_SCALE = 1024
+
+
+def arrange(
+    words: Points, size: tuple[int, int], *, lines: bool = True, blocks: bool = False
+) -> list[list[list[int]]]:
+    """Blocks of lines of indices of words, in reading order.
+
+    words [n, 4] xyxy, or [n, 4, 2] corners clockwise from the top-left one. Without `lines` all words are one
+    line; without `blocks` all lines are one block.
+    """
+    if not len(words):
+        return []
+    boxes = words if words.ndim == 2 else _straighten(words, size)
+    order = _top_to_bottom(boxes)
+    if not lines:
+        return [[order]]
+    found = _lines(boxes, order, size)
+    return _blocks(words, found) if blocks and len(found) > 1 else [found]
+
+
+def page_angle(corners: Points) -> float:
+    """The median angle of words [n, 4, 2] in pixels, in degrees counter-clockwise, -90 to 90."""
+    left, right = corners[:, 0] + corners[:, 3], corners[:, 1] + corners[:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        angles = np.arctan((left[:, 1] - right[:, 1]) / (right[:, 0] - left[:, 0])) * 180 / np.pi
+    angles = angles[np.isfinite(angles)]
+    return float(np.median(angles)) if angles.size else 0.0
+
+
+def _straighten(words: Points, size: tuple[int, int]) -> Points:
+    """Upright boxes [n, 4] of the words after the page is turned back about its centre."""
+    height, width = size
+    scale = np.array([width, height], np.float64)
+    angle = page_angle(words * scale)
+    turned = words.copy()
+    if LEAST_ANGLE <= abs(angle) <= 90 - LEAST_ANGLE:
+        sine, cosine = np.sin(-angle * np.pi / 180), np.cos(-angle * np.pi / 180)
+        centre = scale / 2
+        turned = (centre + (words * scale - centre) @ np.array([[cosine, -sine], [sine, cosine]])) / scale
+    if abs(angle) >= LEAST_ANGLE:
+        # A word that is not turned like the page, such as a short one, only moves with it.
+        edges = (words[:, 1] - words[:, 0]) * scale
+        upright = np.abs(np.rad2deg(np.arctan2(-edges[:, 1], edges[:, 0]))) < abs(angle) / 2
+        moved = turned.mean(1, keepdims=True) - words.mean(1, keepdims=True)
+        turned[upright] = words[upright] + moved[upright]
+    return np.concatenate([turned.min(1), turned.max(1)], axis=-1)
+
+
+def _top_to_bottom(boxes: Points) -> list[int]:
+    height = float(np.median(boxes[:, 3] - boxes[:, 1]))
+    if height <= 0:
+        height = 1.0
+    order: list[int] = (boxes[:, 0] + 2 * boxes[:, 3] / height).argsort().tolist()
+    return order
+
+
+def _lines(boxes: Points, order: list[int], size: tuple[int, int]) -> list[list[int]]:
+    """Rows of words about as high as each other, cut where columns part."""
+    height = float(np.median(boxes[:, 3] - boxes[:, 1]))
+    centres = boxes[:, [1, 3]].mean(1)
+    rows = [[order[0]]]
+    total = centres[order[0]]
+    for word in order[1:]:
+        if abs(centres[word] - total / len(rows[-1])) < height / 2:
+            rows[-1].append(word)
+            total += centres[word]
+        else:
+            rows.append([word])
+            total = centres[word]
+    sorted_rows = [[row[index] for index in boxes[row, 0].argsort()] for row in rows]
+    gaps = np.concatenate([boxes[row[1:], 0] - boxes[row[:-1], 2] for row in sorted_rows])
+    widest = _widest_gap(gaps, height * size[0] / size[1])
+    lines = []
+    for row in sorted_rows:
+        line = [row[0]]
+        for word in row[1:]:
+            if boxes[word, 0] - boxes[line[-1], 2] < widest:
+                line.append(word)
+            else:
+                lines.append(line)
+                line = [word]
+        lines.append(line)
+    return lines
+
+
+def _widest_gap(gaps: NDArray[np.float64], height: float) -> float:
+    """The gap that parts columns. `height` is the words' median one, in parts of the page's width."""
+    positive = gaps[gaps > 0]
+    if len(positive) >= max(ENOUGH_GAPS, 0.5 * len(gaps)):
+        return min(COLUMN_GAP, max(3.0 * float(np.median(positive)), height))
+    return min(COLUMN_GAP, height) if len(gaps) >= ENOUGH_GAPS else COLUMN_GAP
+
+
+def _blocks(words: Points, lines: list[list[int]]) -> list[list[list[int]]]:
+    """Groups of lines that a chain of close ones connects, which is single-linkage clustering."""
+    features = _line_features(words, lines)
+    label = np.full(len(lines), -1)
+    count = 0
+    for first in range(len(lines)):
+        if label[first] >= 0:
+            continue
+        waiting = [first]
+        label[first] = count
+        while waiting:
+            distances = np.linalg.norm(features - features[waiting.pop()], axis=1)
+            close = np.flatnonzero((distances <= BLOCK_DISTANCE) & (label < 0))
+            label[close] = count
+            waiting.extend(close.tolist())
+        count += 1
+    return [[lines[index] for index in np.flatnonzero(label == block)] for block in range(count)]
+
+
+def _line_features(words: Points, lines: list[list[int]]) -> Points:
+    """What tells lines apart, [n, 6]; docTR's own choice of coordinates."""
+    if words.ndim == 2:
+        x_min, y_min = np.array([words[line, :2].min(0) for line in lines]).T
+        x_max, y_max = np.array([words[line, 2:].max(0) for line in lines]).T
+        means = (x_min + y_max, y_min + x_max, x_min + x_max, y_min + y_max)
+        return np.stack([*(mean / 2 for mean in means), x_min, y_min], axis=-1)
+    corners = np.array([_enclosing_rectangle(words[line].reshape(-1, 2)) for line in lines])
+    x_1, y_1 = corners[:, 0].T
+    x_3, y_3 = corners[:, 2].T
+    return np.stack([x_1 + y_1, x_1 + x_3, x_1 + y_3, y_1 + y_3, y_1 + x_3, x_3 + y_3], axis=-1) / 2
+
+
+def _enclosing_rectangle(points: Points) -> NDArray[np.floating[Any]]:
+    rectangle = cv2.minAreaRect(points.astype(np.float32) * RECTANGLE_SCALE)
+    return order_points(np.asarray(cv2.boxPoints(rectangle), np.float32) / RECTANGLE_SCALE)

@@ -1,0 +1,116 @@
+"""The text of pages."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from visiongate.operations.image import ImageLike, image_message
+from visiongate.operations.operation import Operation
+from visiongate.v1 import text_service_pb2
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Word:
+    """A word: `quadrilateral` float32 [4, 2], x, y in pixels of the image, clockwise from the top left.
+
+    confidence: of the characters, detection_score: that there is a word; both 0 to 1.
+    """
+
+    text: str
+    confidence: float
+    quadrilateral: NDArray[np.float32]
+    detection_score: float
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        """float32 [4]: x_min, y_min, x_max, y_max around the quadrilateral."""
+        return np.concatenate([self.quadrilateral.min(0), self.quadrilateral.max(0)])
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "text": self.text,
+            "confidence": round(self.confidence, 4),
+            "quadrilateral": [
+                [round(value, 2) for value in corner] for corner in self.quadrilateral.tolist()
+            ],
+            "detection_score": round(self.detection_score, 4),
+        }
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Page:
+    """An image's text: `blocks` of lines of words in reading order, and all of it as plain `text`."""
+
+    blocks: list[list[list[Word]]]
+    text: str
+    width: int
+    height: int
+
+    def words(self) -> Iterator[Word]:
+        """All words in reading order."""
+        for block in self.blocks:
+            for line in block:
+                yield from line
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "text": self.text,
+            "width": self.width,
+            "height": self.height,
+            "blocks": [
+                {"lines": [{"words": [word.as_dict() for word in line]} for line in block]}
+                for block in self.blocks
+            ],
+        }
+
+
+def recognize_text(
+    images: Sequence[ImageLike],
+    *,
+    rotated: bool = False,
+    bin_threshold: float | None = None,
+    box_threshold: float | None = None,
+    lines: bool = True,
+    blocks: bool = False,
+    model: str = "",
+) -> Operation[list[Page]]:
+    """Find and read the words of one or several pages: one `Page` for each image.
+
+    `rotated` finds words at any angle. Thresholds are 0 to 1; where not given, the model's own hold. Without
+    `lines` all words of a page are one line; `blocks` groups lines into blocks.
+    """
+    if isinstance(images, str | bytes | np.ndarray):
+        raise TypeError("images is a list, also of one image")
+    return Operation(
+        "/visiongate.v1.TextService/RecognizeText",
+        text_service_pb2.RecognizeTextRequest(
+            images=map(image_message, images),
+            rotated=rotated,
+            bin_threshold=bin_threshold,
+            box_threshold=box_threshold,
+            skip_lines=not lines,
+            group_blocks=blocks,
+            model=model,
+        ),
+        text_service_pb2.RecognizeTextResponse,
+        lambda response: [_page(page) for page in response.pages],
+    )
+
+
+def _page(message: text_service_pb2.Page) -> Page:
+    return Page(
+        [[[_word(word) for word in line.words] for line in block.lines] for block in message.blocks],
+        message.text,
+        message.image.width,
+        message.image.height,
+    )
+
+
+def _word(message: text_service_pb2.Word) -> Word:
+    corners = [(corner.x, corner.y) for corner in message.quadrilateral.corners]
+    return Word(message.text, message.confidence, np.array(corners, np.float32), message.detection_score)

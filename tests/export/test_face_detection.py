@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import parser
+from skimage import data as skimage_data
+
+from export import face_detection, onnx_file, triton_config
+from export.errors import ExportError
+from export.weights import Options
+from gateway.models.face_detection import OUTPUTS, FaceDetection
+
+TINY = Options(weights="random", size="tiny")
+
+
+def session(path: Path) -> Any:
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def test_exporter_and_gateway_mean_the_same_outputs() -> None:
+    (graph,) = face_detection.prepare(TINY).graphs
+    assert tuple(graph.outputs) == OUTPUTS
+
+
+def test_a_seed_is_its_weights_and_leaves_the_callers_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    torch.manual_seed(0)
+    one, same = (face_detection.build(TINY).state_dict() for _ in range(2))
+    other = face_detection.build(Options(weights="random", size="tiny", seed=1)).state_dict()
+    assert torch.equal(torch.rand(3), expected)
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["down.0.weight"], other["down.0.weight"])
+
+
+def test_committed_config_is_that_of_the_default_variant(tmp_path: Path) -> None:
+    (placed,) = onnx_file.place(face_detection.prepare(Options(weights="random")), tmp_path)
+    committed = triton_config.COMMITTED / "face_detection" / "config.pbtxt"
+    assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == committed.read_text()
+    assert placed.error < 1e-5
+
+
+def test_seeded_network_finds_faces_and_not_everywhere(tmp_path: Path) -> None:
+    export = face_detection.prepare(TINY)
+    (placed,) = onnx_file.place(export, tmp_path)
+    detection = FaceDetection.from_parameters(export.graphs[0].parameters)
+    image = skimage_data.astronaut()
+    canvas, valid_size = detection.preprocess(image)
+    heads = dict(zip(OUTPUTS, session(placed.path).run(OUTPUTS, {"image": canvas[None]}), strict=True))
+    faces = detection.postprocess(
+        {name: value[0] for name, value in heads.items()},
+        valid_size,
+        image.shape[:2],
+        min_score=0.6,
+        nms_iou_threshold=0.3,
+        max_faces=1000,
+    )
+    assert 3 < len(faces) < 300
+
+
+@pytest.mark.parametrize("name", ["yunet_n_dynamic.onnx", "yunet_n_320_320.onnx"])
+@pytest.mark.parametrize("to_half", [False, True])
+def test_yunets_own_file(data: Callable[[str], Path], tmp_path: Path, name: str, to_half: bool) -> None:
+    """Any batch and size, also of the file that was written for one image of 320 pixels."""
+    path = data(f"face/{name}")
+    export = face_detection.prepare(Options(weights=str(path)))
+    (placed,) = onnx_file.place(export, tmp_path, to_half=to_half)
+    assert placed.origin == name
+    assert placed.error < (0.05 if to_half else 1e-6)
+    committed = triton_config.COMMITTED / "face_detection" / "config.pbtxt"
+    assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == committed.read_text()
+    image = cv2.resize(skimage_data.astronaut(), (192, 192), interpolation=cv2.INTER_AREA)
+    batch = np.stack([image, image[:, ::-1]])
+    ours = dict(zip(OUTPUTS, session(placed.path).run(OUTPUTS, {"image": batch}), strict=True))
+    original = session(data("face/yunet_n_dynamic.onnx"))
+    planes = batch[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
+    for output, expected in zip(OUTPUTS, original.run(OUTPUTS, {"input": planes}), strict=True):
+        np.testing.assert_allclose(ours[output], expected, atol=0.2 if to_half else 1e-5)
+
+
+OTHER = """
+<ir_version: 8, opset_import: ["" : 17]>
+other (float[1, 3, 32, 32] input) => (float[1, 3, 32, 32] cls_8)
+{
+  cls_8 = Relu (input)
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(), "download face_detection_yunet_2023mar.onnx"),
+        (Options(weights="random", revision="main"), "no hub has the face detector's weights"),
+        (Options(weights="random", variant="retina"), "no variant 'retina'; there is yunet_n"),
+        (Options(weights="/nowhere.onnx"), "There is no file /nowhere.onnx"),
+    ],
+)
+def test_options_that_cannot_be(options: Options, message: str) -> None:
+    with pytest.raises(ExportError, match=message):
+        face_detection.prepare(options)
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    onnx.save(parser.parse_model(OTHER), str(tmp_path / "other.onnx"))
+    with pytest.raises(ExportError, match=r"other.onnx is not YuNet's file: .* but this has .* and cls_8"):
+        face_detection.prepare(Options(weights=str(tmp_path / "other.onnx")))
