@@ -57,7 +57,9 @@ def export(
             help="grounding_dino: swin_t (default), swin_b; sam: vit_b (default), vit_l, vit_h; sam2: "
             "hiera_tiny (default), hiera_small, hiera_base_plus, hiera_large; clip: "
             "vit_b_32 (default), vit_b_16, vit_l_14, vit_l_14_336, rn50, rn101, rn50x4, rn50x16, rn50x64, or "
-            "any of open_clip's as NAME:TAG, such as ViT-B-32:laion2b_s34b_b79k."
+            "any of open_clip's as NAME:TAG, such as ViT-B-32:laion2b_s34b_b79k; doctr: a detector and a "
+            "recognizer, db_resnet50-crnn_vgg16_bn (default), of db_resnet50, db_mobilenet_v3_large, "
+            "linknet_resnet18, fast_base and crnn_vgg16_bn, crnn_mobilenet_v3_small, vitstr_small, parseq."
         ),
     ] = None,
     weights: Annotated[
@@ -66,7 +68,8 @@ def export(
             metavar="hub|random|PATH",
             help="hub: the official repository (default). PATH: a local folder of the same layout: "
             "config.json, *.safetensors, tokenizer.json or vocab.txt. random: seeded, for parity and speed. "
-            "face_detection and gaze have no hub. face_detection: YuNet's file, "
+            "clip: open_clip's own file (.safetensors, .pt). face_detection and gaze have no hub. "
+            "face_detection: YuNet's file, "
             "face_detection_yunet_2023mar.onnx of opencv/opencv_zoo. gaze: the checkpoint "
             "L2CSNet_gaze360.pkl by the link in the README of Ahmednull/L2CS-Net, or an ONNX file of its "
             "kind, as of yakhyo/gaze-estimation.",

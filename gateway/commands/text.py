@@ -1,6 +1,7 @@
 """`visiongate ocr`."""
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +74,12 @@ def _items(page: Page) -> list[draw.Item]:
     """A colour for each line, so that its words show as one."""
     lines = [line for block in page.blocks for line in block]
     return [
-        draw.Item(index, word.text, polygon=word.quadrilateral)
+        draw.Item(index, _plain(word.text), polygon=word.quadrilateral)
         for index, line in enumerate(lines)
         for word in line
     ]
+
+
+def _plain(text: str) -> str:
+    """Without accents: Pillow's own font has boxes for most letters that carry one."""
+    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))

@@ -98,7 +98,8 @@ async def test_labels(gateway: Gateway, folder: Path, monkeypatch: pytest.Monkey
         assert mask.shape == (image["height"], image["width"])
         assert mask.sum() == annotation["area"]
     assert {item["name"] for item in labels.cats.values()} == {"cup", "spoon"}
-    lines = [line.split() for path in (folder / "photos").glob("*.txt") for line in path.open()]
+    texts = [path.read_text() for path in (folder / "photos").glob("*.txt")]
+    lines = [line.split() for text in texts for line in text.splitlines()]
     assert len(lines) == len(labels.anns)
     for index, *box in lines:
         assert index in {"0", "1"}

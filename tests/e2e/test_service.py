@@ -26,6 +26,8 @@ from visiongate import AsyncClient, VisiongateError, operations
 from visiongate.v1 import segmentation_service_pb2
 
 PHOTO = skimage_data.coffee()
+# Triton counts an execution a little after it has answered.
+STATISTICS_LAG_S = 0.1
 Counts = Callable[[str], Awaitable[tuple[int, int]]]
 
 
@@ -34,6 +36,7 @@ def counts(triton: EmbeddedTriton) -> Counts:
     """Inferences and executions of a Triton model so far, by Triton's own statistics."""
 
     async def count(model: str) -> tuple[int, int]:
+        await asyncio.sleep(STATISTICS_LAG_S)
         async with InferenceServerClient(triton.grpc_address) as server:
             (stats,) = (await server.get_inference_statistics(model)).model_stats
         return stats.inference_count, stats.execution_count

@@ -153,7 +153,7 @@ def test_other_recognizers(monkeypatch: pytest.MonkeyPatch, recognizer: str) -> 
             (actual,) = graph.module.eval()(torch.from_numpy(inputs["crop"]))
         expected = recognition_reference(networks.recognizer, inputs, {})["logits"]
         assert difference(actual.numpy(), expected) < 1e-3
-        assert len(np.unique(expected.argmax(-1))) > 5
+        assert len(np.unique(expected.argmax(-1))) > 2
     assert graph.parameters["decoder"] == "attention"
 
 
