@@ -17,6 +17,10 @@ app = typer.Typer()
 def ocr(
     photos: Annotated[list[Path], typer.Argument(help="The image files.", exists=True, dir_okay=False)],
     rotated: Annotated[bool, typer.Option("--rotated", help="Find words at any angle.")] = False,
+    find_orientation: Annotated[
+        bool,
+        typer.Option("--find-orientation", help="Read pages that lie on their side or upside down, too."),
+    ] = False,
     blocks: Annotated[bool, typer.Option("--blocks", help="Group lines into blocks.")] = False,
     bin_threshold: Annotated[
         float | None,
@@ -47,6 +51,7 @@ def ocr(
             photos,
             rotated=rotated,
             blocks=blocks,
+            find_orientation=find_orientation,
             bin_threshold=bin_threshold,
             box_threshold=box_threshold,
             model=model,

@@ -69,3 +69,13 @@ def nms(
 def _area(boxes: Boxes) -> Boxes:
     area: Boxes = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     return area
+
+
+def turn_back(points: NDArray[np.float32], turns: int, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Points float32 [n,2] of an image turned clockwise by quarter turns, as (x, y) of the image before.
+
+    size: (height, width) before it was turned.
+    """
+    height, width = size
+    x, y = points[:, 0], points[:, 1]
+    return np.stack([(x, y), (y, height - x), (width - x, height - y), (width - y, x)][turns % 4], axis=1)

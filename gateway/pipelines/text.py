@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.catalog import Family, Role, Variant
+from gateway.models.boxes import turn_back
 from gateway.models.doctr import Doctr, Places
 from gateway.models.doctr_layout import arrange
 from gateway.models.doctr_recognition import Decoded
@@ -42,6 +43,7 @@ class TextQuery:
     box_threshold: float | None
     lines: bool
     blocks: bool
+    find_orientation: bool
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,10 +58,15 @@ class Word:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Page:
-    """blocks: of lines of words, in reading order."""
+    """blocks: of lines of words, in reading order.
+
+    turns: by how many quarter turns clockwise the image was turned to be read. Places are of the image as it
+    came.
+    """
 
     image: LoadedImage
     blocks: list[list[list[Word]]]
+    turns: int = 0
 
 
 class Reader:
@@ -79,16 +86,34 @@ class Reader:
         async def read_page(index: int, source: ImageSource) -> Page:
             async with pages:
                 image = await self._core.load_image(source, call, f"images[{index}]")
-                places = await self._find_words(model, image, query, call)
-                step = self._batch(model)
-                read = await gather(
-                    self._read_words(model, image, places[start : start + step], batches, call)
-                    for start in range(0, len(places), step)
-                )
-                with call.stage("postprocess"):
-                    return await self._core.run(_page, image, places, [*chain.from_iterable(read)], query)
+                # One after the other: four of a page at once would hold four times its memory.
+                readings = [
+                    await self._read_turned(model, image, turns, query, batches, call)
+                    for turns in range(4 if query.find_orientation else 1)
+                ]
+                return max(readings, key=_certainty)
 
         return await gather(read_page(index, source) for index, source in enumerate(sources))
+
+    async def _read_turned(
+        self,
+        model: Variant[Doctr],
+        image: LoadedImage,
+        turns: int,
+        query: TextQuery,
+        batches: asyncio.Semaphore,
+        call: Call,
+    ) -> Page:
+        """Reads an image after some quarter turns clockwise."""
+        turned = LoadedImage(image.image_id, np.ascontiguousarray(np.rot90(image.pixels, -turns)))
+        places = await self._find_words(model, turned, query, call)
+        step = self._batch(model)
+        read = await gather(
+            self._read_words(model, turned, places[start : start + step], batches, call)
+            for start in range(0, len(places), step)
+        )
+        with call.stage("postprocess"):
+            return await self._core.run(_page, image, turns, places, [*chain.from_iterable(read)], query)
 
     def _batch(self, model: Variant[Doctr]) -> int:
         return min(self._core.settings.recognition_batch, model.max_batch_sizes["doctr_recognition"])
@@ -140,14 +165,23 @@ class Reader:
                 return await self._core.run(model.spec.read, crops, logits)
 
 
-def _page(image: LoadedImage, places: Places, read: Sequence[Decoded | None], query: TextQuery) -> Page:
+def _certainty(page: Page) -> float:
+    """Text upside down is found too, but its characters are unsure."""
+    words = [word for lines in page.blocks for line in lines for word in line]
+    return sum(word.confidence * len(word.text) for word in words)
+
+
+def _page(
+    image: LoadedImage, turns: int, places: Places, read: Sequence[Decoded | None], query: TextQuery
+) -> Page:
     """Words without pixels are dropped, before they can have a say in where lines are."""
+    size = image.size if turns % 2 == 0 else (image.width, image.height)
     places = places[np.array([word is not None for word in read], np.bool_)]
     words = [
-        Word(decoded.text, decoded.confidence, quadrilateral, float(score))
+        Word(decoded.text, decoded.confidence, turn_back(quadrilateral, turns, image.size), float(score))
         for decoded, quadrilateral, score in zip(
-            filter(None, read), places.quadrilaterals(image.size), places.scores, strict=True
+            filter(None, read), places.quadrilaterals(size), places.scores, strict=True
         )
     ]
-    blocks = arrange(places.points, image.size, lines=query.lines, blocks=query.blocks)
-    return Page(image, [[[words[index] for index in line] for line in lines] for lines in blocks])
+    blocks = arrange(places.points, size, lines=query.lines, blocks=query.blocks)
+    return Page(image, [[[words[index] for index in line] for line in lines] for lines in blocks], turns)

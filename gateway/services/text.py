@@ -53,6 +53,7 @@ def _query(request: text_service_pb2.RecognizeTextRequest) -> text.TextQuery:
         box_threshold=_threshold(request, "box_threshold"),
         lines=not request.skip_lines,
         blocks=request.group_blocks,
+        find_orientation=request.find_orientation,
     )
 
 
@@ -75,6 +76,7 @@ def _page(page: text.Page) -> text_service_pb2.Page:
             "\n".join(" ".join(word.text for word in words) for words in lines) for lines in page.blocks
         ),
         image=messages.image_message(page.image),
+        turned_degrees=90 * page.turns,
     )
 
 

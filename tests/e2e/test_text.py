@@ -282,6 +282,26 @@ async def test_words_are_read_in_bounded_batches_of_triton(
         assert 1 < most <= 4
 
 
+@pytest.mark.parametrize("turns", [1, 2, 3])
+async def test_a_turned_page_is_read_as_the_page(client: AsyncClient, turns: int) -> None:
+    image = np.asarray(written())
+    height, width = image.shape[:2]
+    (page,) = await client.recognize_text([image], find_orientation=True)
+    # Turned counter-clockwise: what is read of it must be turned clockwise by as much more.
+    (turned,) = await client.recognize_text([np.rot90(image, turns).copy()], find_orientation=True)
+    assert turned.text == page.text
+    assert page.text
+    assert turned.turned_degrees == (page.turned_degrees + 90 * turns) % 360
+    back = {
+        1: lambda x, y: (width - y, x),
+        2: lambda x, y: (width - x, height - y),
+        3: lambda x, y: (y, height - x),
+    }
+    for one, other in zip(page.words(), turned.words(), strict=True):
+        corners = [back[turns](x, y) for x, y in other.quadrilateral]
+        np.testing.assert_allclose(corners, one.quadrilateral, atol=1)
+
+
 async def test_a_forgotten_image(client: AsyncClient) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.recognize_text([written(), EncodedImage(ImageId("0" * 64), 1, 1)])

@@ -84,3 +84,14 @@ def test_only_boxes_of_one_class_suppress_each_other(classes: list[int] | None, 
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 9]], dtype=np.float32)
     scores = np.array([0.5, 0.6], dtype=np.float32)
     assert box_ops.nms(boxes, scores, 0.5, None if classes is None else np.array(classes)).tolist() == kept
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+def test_points_of_a_turned_image_are_found_back(turns: int) -> None:
+    image = np.arange(6 * 9).reshape(6, 9)
+    turned = np.rot90(image, -turns)
+    centre = np.array([0.5, 0.5], np.float32)
+    rows, columns = np.indices(turned.shape)
+    points = np.stack([columns.ravel(), rows.ravel()], 1).astype(np.float32) + centre
+    back = (box_ops.turn_back(points, turns, (6, 9)) - centre).astype(int)
+    assert (image[back[:, 1], back[:, 0]] == turned.ravel()).all()

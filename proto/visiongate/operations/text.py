@@ -49,6 +49,8 @@ class Page:
     text: str
     width: int
     height: int
+    turned_degrees: int = 0
+    """By how much the page had to be turned clockwise to be read."""
 
     def words(self) -> Iterator[Word]:
         """All words in reading order."""
@@ -62,6 +64,7 @@ class Page:
             "text": self.text,
             "width": self.width,
             "height": self.height,
+            "turned_degrees": self.turned_degrees,
             "blocks": [
                 {"lines": [{"words": [word.as_dict() for word in line]} for line in block]}
                 for block in self.blocks
@@ -77,11 +80,13 @@ def recognize_text(
     box_threshold: float | None = None,
     lines: bool = True,
     blocks: bool = False,
+    find_orientation: bool = False,
     model: str = "",
 ) -> Operation[list[Page]]:
     """Find and read the words of one or several pages: one `Page` for each image.
 
-    `rotated` finds words at any angle. Thresholds are 0 to 1; where not given, the model's own hold. Without
+    `rotated` finds words at any angle, `find_orientation` reads pages that lie on their side or upside down,
+    at four times the cost. Thresholds are 0 to 1; where not given, the model's own hold. Without
     `lines` all words of a page are one line; `blocks` groups lines into blocks.
     """
     if isinstance(images, str | bytes | np.ndarray):
@@ -95,6 +100,7 @@ def recognize_text(
             box_threshold=box_threshold,
             skip_lines=not lines,
             group_blocks=blocks,
+            find_orientation=find_orientation,
             model=model,
         ),
         text_service_pb2.RecognizeTextResponse,
@@ -108,6 +114,7 @@ def _page(message: text_service_pb2.Page) -> Page:
         message.text,
         message.image.width,
         message.image.height,
+        message.turned_degrees,
     )
 
 
