@@ -13,6 +13,13 @@ from export.pixels import Normalise, noise_images, normalised
 from export.weights import Options, Variant, load
 
 MULTIMASKS = 3
+# The dynamic axes of every decoder's prompts.
+PROMPT_AXES = {
+    "points": {0: "batch", 1: "prompts", 2: "points"},
+    "labels": {0: "batch", 1: "prompts", 2: "points"},
+    "mask_input": {0: "batch", 1: "masks"},
+    "has_mask_input": {0: "batch", 1: "masks"},
+}
 
 
 def _config(hidden_size: int, layers: int, heads: int, global_layers: Sequence[int]) -> Any:
@@ -58,6 +65,16 @@ VARIANTS = {
     "vit_h": Variant("facebook/sam-vit-huge", partial(_config, 1280, 32, 16, (7, 15, 23, 31)), {}),
     "tiny": Variant(None, _tiny_config, {}),
 }
+
+
+def mask_outputs(size: int) -> dict[str, tuple[int | str, ...]]:
+    """The outputs of every decoder, masks of `size` x `size`: one mask a prompt, and three."""
+    return {
+        "mask": ("batch", "prompts", size, size),
+        "mask_iou": ("batch", "prompts"),
+        "multimasks": ("batch", "prompts", MULTIMASKS, size, size),
+        "multimask_iou": ("batch", "prompts", MULTIMASKS),
+    }
 
 
 def build(options: Options) -> tuple[Any, str]:
@@ -211,18 +228,10 @@ def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
         model="sam_decoder",
         module=Decoder(model),
         inputs={name: torch.from_numpy(value) for name, value in example.items()},
-        outputs={
-            "mask": ("batch", "prompts", 4 * grid, 4 * grid),
-            "mask_iou": ("batch", "prompts"),
-            "multimasks": ("batch", "prompts", MULTIMASKS, 4 * grid, 4 * grid),
-            "multimask_iou": ("batch", "prompts", MULTIMASKS),
-        },
+        outputs=mask_outputs(4 * grid),
         dynamic={
             "image_embedding": {0: "batch"},
-            "points": {0: "batch", 1: "prompts", 2: "points"},
-            "labels": {0: "batch", 1: "prompts", 2: "points"},
-            "mask_input": {0: "batch", 1: "masks"},
-            "has_mask_input": {0: "batch", 1: "masks"},
+            **PROMPT_AXES,
         },
         cases=[
             case(1, 1, [1, -1], 1, 1),

@@ -279,19 +279,11 @@ def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
         model="sam2_decoder",
         module=Decoder(model),
         inputs={name: torch.from_numpy(value) for name, value in example.items()},
-        outputs={
-            "mask": ("batch", "prompts", 4 * grid, 4 * grid),
-            "mask_iou": ("batch", "prompts"),
-            "multimasks": ("batch", "prompts", MULTIMASKS, 4 * grid, 4 * grid),
-            "multimask_iou": ("batch", "prompts", MULTIMASKS),
-        },
+        outputs=sam.mask_outputs(4 * grid),
         dynamic={
             "image_embedding": {0: "batch"},
             **{name: {0: "batch"} for name in FEATURES},
-            "points": {0: "batch", 1: "prompts", 2: "points"},
-            "labels": {0: "batch", 1: "prompts", 2: "points"},
-            "mask_input": {0: "batch", 1: "masks"},
-            "has_mask_input": {0: "batch", 1: "masks"},
+            **sam.PROMPT_AXES,
         },
         cases=[
             case(1, 1, [1, -1], 1, 1),
