@@ -1,33 +1,33 @@
 # Two commands to know: `make demo` and `make test`. Both set up what they need in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
-REPOSITORY := demo/repository
-PHOTO = $$($(BIN)/python -c 'import skimage.data; print(skimage.data.data_dir)')/coffee.png
 
 .PHONY: demo test lint format bench clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
-	@echo "make demo    everything on one photo: models, Triton, gateway, client; writes demo/demo.png"
+	@echo "make demo    all models on one drawn picture, through Triton, gateway and client; writes demo/demo.png"
 	@echo "make test    all tests"
 	@echo "make lint    formatting, lint, types, import contracts, the API's own rules"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
 	@echo "make clean   remove all that these commands made"
 
-.venv/installed: requirements.lock pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto)
+# What serving needs, and the demo: no PyTorch.
+.venv/gateway: requirements.lock pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[gateway]'
 	touch $@
 
-$(REPOSITORY): .venv/installed
-	$(BIN)/visiongate export grounding_dino sam --size tiny --out $@
+# What exporting and the tests need too.
+.venv/installed: .venv/gateway
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
+	touch $@
 
-demo: .venv/installed $(REPOSITORY)
-	$(BIN)/visiongate demo $(PHOTO) cup spoon table --repository $(REPOSITORY) --save demo/demo.png
+demo: .venv/gateway
+	$(BIN)/visiongate demo --save demo/demo.png
 
 test: .venv/installed
 	$(BIN)/python -m pytest
@@ -45,8 +45,8 @@ format: .venv/installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: .venv/installed $(REPOSITORY)
-	$(BIN)/python tests/bench/overhead.py --repository $(REPOSITORY)
+bench: .venv/installed
+	$(BIN)/python tests/bench/overhead.py --repository export/demo/repository
 
 clean:
 	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

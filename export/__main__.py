@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from export.errors import ExportError, first_line
+from export.half import Precision
 
 # Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.
 EXPORTERS = {
@@ -38,13 +39,6 @@ class Size(StrEnum):
     tiny = "tiny"
 
 
-class Precision(StrEnum):
-    """What the graph computes in."""
-
-    fp32 = "fp32"
-    fp16 = "fp16"
-
-
 @app.command()
 def export(
     models: Annotated[
@@ -65,8 +59,9 @@ def export(
     weights: Annotated[
         str | None,
         typer.Option(
-            metavar="hub|random|PATH",
-            help="hub: the official repository (default). PATH: a local folder of the same layout: "
+            metavar="hub|demo|random|PATH",
+            help="hub: the official repository (default). demo: small models that this project trained on "
+            "drawn scenes. PATH: a local folder of the same layout: "
             "config.json, *.safetensors, tokenizer.json or vocab.txt. random: seeded, for parity and speed. "
             "clip: open_clip's own file (.safetensors, .pt). face_detection and gaze have no hub. "
             "face_detection: YuNet's file, "
@@ -84,7 +79,11 @@ def export(
         Size, typer.Option(help="tiny: a toy of the same architecture, random unless PATH is given.")
     ] = Size.full,
     precision: Annotated[
-        Precision, typer.Option(help="fp16 halves the file; inputs and outputs stay as they are.")
+        Precision,
+        typer.Option(
+            help="fp16 halves the file; inputs and outputs stay as they are. fp16-weights halves the file "
+            "too, and computes in float32."
+        ),
     ] = Precision.fp32,
     beside: Annotated[
         bool,
@@ -140,7 +139,7 @@ def export(
     failed = []
     for name in dict.fromkeys(models):
         try:
-            _export(name, options, precision is Precision.fp16, beside, out, Console())
+            _export(name, options, precision, beside, out, Console())
         except Exception as error:
             if traceback:
                 raise
@@ -160,13 +159,15 @@ def _tell(error: Exception) -> None:
 def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
     if unknown := [name for name in models if name not in EXPORTERS]:
         raise ExportError(f"There is no model {unknown[0]!r}; there are {', '.join(EXPORTERS)}.")
-    if len(set(models)) > 1 and (variant or revision or weights not in {None, "hub", "random"}):
+    if len(set(models)) > 1 and (variant or revision or weights not in {None, "hub", "demo", "random"}):
         raise ExportError(
             "--variant, --revision and a folder of weights are of one model: export one at a time."
         )
 
 
-def _export(name: str, options: object, to_half: bool, beside: bool, out: Path, console: Console) -> None:
+def _export(
+    name: str, options: object, precision: Precision, beside: bool, out: Path, console: Console
+) -> None:
     with _step(console, f"{name}: load PyTorch and the weights"):
         from transformers.utils import logging
 
@@ -179,7 +180,7 @@ def _export(name: str, options: object, to_half: bool, beside: bool, out: Path, 
         prepared = import_module(EXPORTERS[name]).prepare(options)
         if beside:
             prepared = onnx_file.beside(prepared)
-    for placed in onnx_file.place(prepared, out, to_half=to_half, step=lambda text: _step(console, text)):
+    for placed in onnx_file.place(prepared, out, precision=precision, step=lambda text: _step(console, text)):
         console.print(
             f"[bold]{placed.model}[/]: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, "
             f"differs from {placed.origin} by at most {placed.error:.1e}, "

@@ -6,7 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from export import clip_tokenizer
+from export import clip_tokenizer, weights
 from export.errors import ExportError, first_line
 from export.onnx_file import Arrays, Export, Graph
 from export.weights import Options, randomise
@@ -38,6 +38,26 @@ TINY: Mapping[str, Any] = {
     "vision_cfg": {"image_size": 64, "patch_size": 16, "width": 64, "head_width": 32, "layers": 2},
     "text_cfg": {"context_length": 77, "vocab_size": 49_408, "width": 64, "heads": 2, "layers": 2},
     "quick_gelu": True,
+}
+# Merges of the vocabulary that the demo model has of its own, whose file lies beside its weights.
+DEMO_MERGES = 400
+DEMO_VOCABULARY = "vocabulary.txt.gz"
+DEMO: Mapping[str, Any] = {
+    "embed_dim": 64,
+    "vision_cfg": {
+        "image_size": 64,
+        "layers": [1, 1, 1, 1],
+        "width": 10,
+        "patch_size": None,
+        "head_width": 32,
+    },
+    "text_cfg": {
+        "context_length": 32,
+        "vocab_size": 512 + DEMO_MERGES + 2,
+        "width": 64,
+        "heads": 2,
+        "layers": 2,
+    },
 }
 # Words of what PyTorch says when weights do not load, and what that means.
 LOAD_FAILURES = {
@@ -62,6 +82,9 @@ def build(options: Options) -> tuple[Any, str]:
     """Return open_clip's own CLIP in evaluation mode, `visual.preprocess_cfg` set, and the variant's name."""
     from open_clip import CLIP, get_model_config
 
+    if options.weights == "demo":
+        file = weights.demo_weights("clip") / "model.safetensors"
+        return _weighed(lambda: CLIP(**DEMO), {}, replace(options, weights=str(file))), "demo"
     if options.size == "tiny":
         if options.weights == "hub":
             raise ExportError("The hub has no tiny weights: use --weights random or a file.")
@@ -137,9 +160,6 @@ def _silence() -> Iterator[None]:
 
 def _weighed(make: Any, settings: Mapping[str, Any], options: Options, source: Source | None = None) -> Any:
     """Make the model, give it the asked weights and say how its images are prepared."""
-    from open_clip.model import set_model_preprocess_cfg
-    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-
     if options.revision is not None and options.weights != "hub":
         raise ExportError("--revision is of the hub: leave it out with other weights.")
     # Before the model is made: a file that is not there should not cost minutes.
@@ -154,10 +174,18 @@ def _weighed(make: Any, settings: Mapping[str, Any], options: Options, source: S
                 model.logit_scale.fill_(np.log(RANDOM_LOGIT_SCALE))
         else:
             _load(model, file)
+    set_preprocessing(model, settings)
+    return model.float().eval()
+
+
+def set_preprocessing(model: Any, settings: Mapping[str, Any]) -> None:
+    """Set `visual.preprocess_cfg`: open_clip's, but for what `settings` say, at the model's own size."""
+    from open_clip.model import set_model_preprocess_cfg
+    from open_clip.transform import PreprocessCfg, merge_preprocess_dict
+
     preprocess = merge_preprocess_dict(asdict(PreprocessCfg()), dict(settings))
     preprocess["size"] = model.visual.image_size
     set_model_preprocess_cfg(model, preprocess)
-    return model.float().eval()
 
 
 def _file(settings: Mapping[str, Any], options: Options, source: Source | None) -> Path:
@@ -197,11 +225,15 @@ def prepare(options: Options) -> Export:
 
 
 def describe(model: Any, variant: str) -> Export:
-    """Describe both graphs of one of open_clip's models."""
-    tokenizer = clip_tokenizer.from_vocabulary(clip_tokenizer.own_vocabulary())
+    """Describe both graphs of one of open_clip's models, or of the demo model."""
+    vocabulary, merges = clip_tokenizer.own_vocabulary(), clip_tokenizer.MERGES
+    if variant == "demo":
+        vocabulary, merges = weights.demo_weights("clip") / DEMO_VOCABULARY, DEMO_MERGES
+    tokenizer = clip_tokenizer.from_vocabulary(vocabulary, merges)
     names = {"family": "clip", "variant": variant}
     return Export(
-        [_image(model, names), _text(model, names)], {"clip_text/tokenizer.json": tokenizer.to_str()}
+        [_image(model, names), _text(model, names, vocabulary)],
+        {"clip_text/tokenizer.json": tokenizer.to_str()},
     )
 
 
@@ -280,11 +312,11 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
     )
 
 
-def _text(model: Any, names: Mapping[str, str]) -> Graph:
+def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
     from open_clip.tokenizer import SimpleTokenizer
 
     length = model.context_length
-    tokenizer = SimpleTokenizer(context_length=length)
+    tokenizer = SimpleTokenizer(str(vocabulary), context_length=length)
 
     def case(*texts: str) -> Arrays:
         return {"input_ids": tokenizer(list(texts)).numpy()}

@@ -25,14 +25,15 @@ def own_vocabulary() -> Path:
     return Path(default_bpe())
 
 
-def from_vocabulary(path: Path) -> "Tokenizer":
+def from_vocabulary(path: Path, count: int = MERGES) -> "Tokenizer":
     """Build open_clip's SimpleTokenizer from a file of merges, one a line after a first line of comment.
 
-    Left to the caller: cleaning the text before, start and end of text after.
+    The model has `count` of them. Left to the caller: cleaning the text before, start and end of text
+    after.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
-    merges = _read(path)
+    merges = _read(path, count)
     # The alphabet is the printable characters that stand for the 256 bytes. In ids, bytes that are
     # printable themselves go before all others, in both cases in the order of their stand-ins.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=ord)
@@ -54,13 +55,13 @@ def from_vocabulary(path: Path) -> "Tokenizer":
     return tokenizer
 
 
-def _read(path: Path) -> list[tuple[str, str]]:
+def _read(path: Path, count: int) -> list[tuple[str, str]]:
     try:
         with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
-            lines = file.read().split("\n")[1 : MERGES + 1]
+            lines = file.read().split("\n")[1 : count + 1]
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"Cannot read the vocabulary {path}: {first_line(error)}") from error
     merges = [tuple(line.split()) for line in lines]
-    if len(merges) != MERGES or any(len(merge) != 2 for merge in merges):
-        raise ExportError(f"{path} is not CLIP's vocabulary: it needs {MERGES} merges.")
+    if len(merges) != count or any(len(merge) != 2 for merge in merges):
+        raise ExportError(f"{path} is not CLIP's vocabulary: it needs {count} merges.")
     return merges  # type: ignore[return-value]

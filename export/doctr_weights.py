@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
+from export import weights
+from export.demo.scenes import ALPHABET
 from export.errors import ExportError, first_line
 from export.weights import Options
 
@@ -46,6 +48,8 @@ class Pair:
     image_size: int = 1024
     detector_arguments: Mapping[str, Any] = field(default_factory=dict)
     recognizer_arguments: Mapping[str, Any] = field(default_factory=dict)
+    unclip_ratio: float | None = None
+    """How much the detector's words are grown, where it is not docTR's own number."""
 
 
 TINY = Pair(
@@ -54,6 +58,16 @@ TINY = Pair(
     image_size=256,
     detector_arguments={"head_chans": 32},
     recognizer_arguments={"rnn_units": 16},
+)
+# What this project trains itself: see export/demo.
+DEMO = Pair(
+    "db_mobilenet_v3_large",
+    "crnn_mobilenet_v3_small",
+    image_size=384,
+    detector_arguments={"head_chans": 48, "bin_thresh": 0.5, "box_thresh": 0.5},
+    recognizer_arguments={"rnn_units": 96, "vocab": ALPHABET},
+    # Growing by less makes less of errors.
+    unclip_ratio=0.5,
 )
 
 
@@ -72,13 +86,23 @@ def load(options: Options) -> Networks:
     pair, variant = _pair(options)
     if options.revision is not None:
         raise ExportError("docTR's downloads have no revisions: leave --revision out.")
-    load_one = {"hub": _download, "random": _random}.get(options.weights, _from_folder)
+    load_one = {"hub": _download, "random": _random, "demo": _demo}.get(options.weights, _from_folder)
     detector = load_one(options, pair.detector, _detector(pair))
     recognizer = load_one(options, pair.recognizer, _recognizer(pair, options))
     for model in (detector, recognizer):
         model.eval()
     detector.cfg = {**detector.cfg, "input_shape": (3, pair.image_size, pair.image_size)}
     return Networks(pair, variant, detector, recognizer)
+
+
+def new_detector(pair: Pair) -> Any:
+    """Build a detection network that is to be trained."""
+    return _detector(pair)(False)
+
+
+def new_recognizer(pair: Pair) -> Any:
+    """Build a recognition network that is to be trained."""
+    return _recognizer(pair, Options())(False)
 
 
 def text_images(seed: int, count: int, height: int, width: int) -> np.ndarray[Any, Any]:
@@ -111,6 +135,8 @@ def normalised(images: np.ndarray[Any, Any], model: Any) -> Tensor:
 
 
 def _pair(options: Options) -> tuple[Pair, str]:
+    if options.weights == "demo":
+        return DEMO, "demo"
     if options.size == "tiny":
         return TINY, "tiny"
     name = options.variant or DEFAULT
@@ -129,10 +155,16 @@ Maker = Callable[[bool], Any]
 def _detector(pair: Pair) -> Maker:
     from doctr.models import detection
 
-    # docTR would download a backbone even where all weights are replaced.
-    return lambda pretrained: getattr(detection, pair.detector)(
-        pretrained=pretrained, pretrained_backbone=False, **pair.detector_arguments
-    )
+    def make(pretrained: bool) -> Any:
+        # docTR would download a backbone even where all weights are replaced.
+        model = getattr(detection, pair.detector)(
+            pretrained=pretrained, pretrained_backbone=False, **pair.detector_arguments
+        )
+        if pair.unclip_ratio is not None:
+            model.postprocessor.unclip_ratio = pair.unclip_ratio
+        return model
+
+    return make
 
 
 def _recognizer(pair: Pair, options: Options) -> Maker:
@@ -164,6 +196,12 @@ def _download(options: Options, name: str, make: Maker) -> Any:
         return make(True)
     except Exception as error:
         raise ExportError(f"Cannot download {name}: {first_line(error)}") from error
+
+
+def _demo(options: Options, name: str, make: Maker) -> Any:
+    if options.vocabulary is not None:
+        raise ExportError("The demo weights bring their vocabulary: leave --vocabulary out.")
+    return _from_folder(replace(options, weights=str(weights.demo_weights("doctr"))), name, make)
 
 
 def _from_folder(options: Options, name: str, make: Maker) -> Any:

@@ -1,4 +1,4 @@
-"""YuNet, the face detector: from its ONNX file, or a network of its shape with seeded weights."""
+"""YuNet, the face detector: from its ONNX file, or a network of its shape with seeded or our own weights."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export import ready_onnx
+from export import ready_onnx, weights
 from export.errors import ExportError
 from export.onnx_file import Arrays, Export, Graph
 from export.pixels import noise_images
@@ -23,6 +24,9 @@ HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
 # of the image's longer side; the second costs four times as much and finds those of half the size.
 SIZES = {"canvas": "640", "small_faces_canvas": "1280"}
 TINY_SIZES = {"canvas": "160", "small_faces_canvas": "320"}
+# Of the network that export/demo/train_face_detection.py trains.
+DEMO_CHANNELS, DEMO_BLOCKS = 32, 1
+DEMO_SIZES = {"canvas": "320", "small_faces_canvas": "640"}
 
 NO_HUB = (
     "No hub has the face detector's weights: download face_detection_yunet_2023mar.onnx of OpenCV's model "
@@ -42,32 +46,61 @@ before (uint8[batch, height, width, 3] image) => (float[batch, 3, height, width]
 
 
 class Network(nn.Module):
-    """A convolutional network with YuNet's input, strides and heads, and far fewer layers."""
+    """A convolutional network with YuNet's input, strides and heads, and far fewer layers.
 
-    def __init__(self, channels: int) -> None:
+    It has `blocks` residual blocks at each stride on the way down, which see more of the picture, and as
+    many on the way up.
+    """
+
+    def __init__(self, channels: int, blocks: int = 0) -> None:
         super().__init__()
         sides = [3, *[channels] * 5]
         self.down = nn.ModuleList(
             nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(sides)
         )
+        self.deeper, self.smoother = (
+            nn.ModuleList(nn.Sequential(*(Block(channels) for _ in range(blocks))) for _ in STRIDES)
+            for _ in range(2)
+        )
         self.heads = nn.ModuleList(nn.Conv2d(channels, sum(HEADS.values()), 1) for _ in STRIDES)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Blue, green and red 0..255 [B,3,H,W] to the heads of all strides, each [B, cells, values]."""
-        features = pixels / 128 - 1
-        pyramid = []
-        for down in self.down:
-            features = functional.relu(down(features))
-            pyramid.append(features)
-        pyramid = pyramid[-len(STRIDES) :]
-        for level in (1, 0):
-            pyramid[level] = pyramid[level] + functional.interpolate(pyramid[level + 1], scale_factor=2.0)
         outputs = {}
-        for stride, features, head in zip(STRIDES, pyramid, self.heads, strict=True):
-            cells = head(features).permute(0, 2, 3, 1).flatten(1, 2).split(list(HEADS.values()), -1)
-            for name, value in zip(HEADS, cells, strict=True):
+        for stride, values in zip(STRIDES, self.raw(pixels), strict=True):
+            for name, value in zip(HEADS, torch.split(values, list(HEADS.values()), -1), strict=True):
                 outputs[f"{name}_{stride}"] = value.sigmoid() if name in {"cls", "obj"} else value
         return tuple(outputs[f"{name}_{stride}"] for name in HEADS for stride in STRIDES)
+
+    def raw(self, pixels: Tensor) -> list[Tensor]:
+        """All values of every stride, [B, cells, 16] in the order of HEADS; of cls and obj the logits."""
+        features = pixels / 128 - 1
+        pyramid = []
+        first = len(self.down) - len(STRIDES)
+        for index, down in enumerate(self.down):
+            features = functional.relu(down(features))
+            if index >= first:
+                features = self.deeper[index - first](features)
+                pyramid.append(features)
+        for level in (1, 0):
+            pyramid[level] = pyramid[level] + functional.interpolate(pyramid[level + 1], scale_factor=2.0)
+        return [
+            head(smoother(features)).permute(0, 2, 3, 1).flatten(1, 2)
+            for features, smoother, head in zip(pyramid, self.smoother, self.heads, strict=True)
+        ]
+
+
+class Block(nn.Module):
+    """Two convolutions beside a way past them."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features [B,C,H,W] to others of the same shape."""
+        return functional.relu(features + self.second(functional.relu(self.first(features))))
 
 
 class Detector(nn.Module):
@@ -83,9 +116,11 @@ class Detector(nn.Module):
 
 
 def build(options: Options) -> Network:
-    """Return the network with seeded weights that find some faces in any picture."""
+    """Return the network with our own weights, or with seeded ones that find some faces in any picture."""
+    if options.weights == "demo":
+        return _demo()
     if options.weights != "random":
-        raise ExportError("Only random weights make a network; all others are ready ONNX files.")
+        raise ExportError("Only random and demo weights make a network; all others are ready ONNX files.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = Network(8 if options.size == "tiny" else 32)
@@ -102,26 +137,31 @@ def build(options: Options) -> Network:
     return network.eval()
 
 
+def _demo() -> Network:
+    network = Network(DEMO_CHANNELS, DEMO_BLOCKS)
+    network.load_state_dict(load_file(weights.demo_weights("face_detection") / "model.safetensors"))
+    return network.eval()
+
+
 def prepare(options: Options) -> Export:
     """Describe the graph, with the reference that it must agree with."""
-    if options.variant not in {None, "yunet_n"}:
-        raise ExportError(f"There is no variant {options.variant!r}; there is yunet_n.")
+    own = "demo" if options.weights == "demo" else "yunet_n"
+    if options.variant not in {None, own}:
+        raise ExportError(f"There is no variant {options.variant!r}; there is {own}.")
     if options.revision is not None:
         raise ExportError("--revision is of a hub, and no hub has the face detector's weights.")
     if options.weights == "hub":
         raise ExportError(NO_HUB)
-    tiny = options.size == "tiny"
-    parameters = {
-        "family": "face_detection",
-        "variant": "tiny" if tiny else "yunet_n",
-        **(TINY_SIZES if tiny else SIZES),
-    }
-    if options.weights == "random":
-        return Export([_seeded(build(options), parameters)])
+    variant, sizes = ("tiny", TINY_SIZES) if options.size == "tiny" else ("yunet_n", SIZES)
+    if options.weights == "demo":
+        variant, sizes = "demo", DEMO_SIZES
+    parameters = {"family": "face_detection", "variant": variant, **sizes}
+    if options.weights in {"random", "demo"}:
+        return Export([_network(build(options), parameters)])
     return Export([_ready(Path(options.weights), parameters)])
 
 
-def _seeded(network: Network, parameters: dict[str, str]) -> Graph:
+def _network(network: Network, parameters: dict[str, str]) -> Graph:
     @torch.no_grad()
     def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
         values = network(torch.from_numpy(_planes(inputs["image"])))

@@ -1,4 +1,4 @@
-"""L2CS-Net, where a face looks: from its checkpoint, or a ready ONNX file of its kind.
+"""L2CS-Net, where a face looks: from its checkpoint, a ready ONNX file of its kind, or a toy that we trained.
 
 The heads are taken for what they were trained on, not for what the authors' pipeline calls them. Their
 training compares the first output, that of `fc_yaw_gaze`, with the first number of GazeHub's `gaze2d`, which
@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.resnet import Bottleneck, ResNet  # type: ignore[import-untyped]
 
-from export import ready_onnx
+from export import ready_onnx, weights
 from export.errors import ExportError, first_line
 from export.onnx_file import Arrays, Export, Graph
 from export.pixels import MEAN, STD, noise_images
@@ -27,6 +28,9 @@ BINS, BIN_DEGREES, FIRST_BIN_DEGREES = 90, 4, -180
 FACE_SIZE, TINY_FACE_SIZE = 448, 64
 # The authors' pipeline squeezes crops into this before it enlarges them, as their training images were.
 CROP_SIZE = 224
+# Of the network that export/demo/train_gaze.py trains.
+DEMO_LAYERS, DEMO_WIDTH = [1, 1, 1, 1], 12
+DEMO_FACE_SIZE = 96
 
 NO_HUB = (
     "No hub has L2CS-Net's weights: download L2CSNet_gaze360.pkl by the link in the README of "
@@ -98,7 +102,7 @@ class L2cs(nn.Module):
 
 def expected_angles(logits: Tensor) -> Tensor:
     """Radians [...] of the logits [...,90] of the bins -180, -176, ... 176 degrees."""
-    angles = torch.arange(BINS) * BIN_DEGREES + FIRST_BIN_DEGREES
+    angles = torch.arange(BINS, device=logits.device) * BIN_DEGREES + FIRST_BIN_DEGREES
     return logits.softmax(-1) @ angles.deg2rad()
 
 
@@ -115,12 +119,18 @@ class Gaze(nn.Module):
         self.register_buffer("std", torch.tensor(STD) * 255)
 
     def forward(self, face: Tensor) -> tuple[Tensor]:
+        return (expected_angles(self.logits(face)),)
+
+    def logits(self, face: Tensor) -> Tensor:
+        """RGB bytes [B,S,S,3] to the logits [B,2,90] of yaw and pitch."""
         yaw, pitch = self.network(((face.to(torch.float32) - self.mean) / self.std).permute(0, 3, 1, 2))
-        return (expected_angles(torch.stack([yaw, pitch], dim=1)),)
+        return torch.stack([yaw, pitch], dim=1)
 
 
 def build(options: Options) -> L2cs:
-    """Return the network of a checkpoint, or with seeded weights."""
+    """Return the network of a checkpoint, or with our own or seeded weights."""
+    if options.weights == "demo":
+        return _demo()
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(options.seed)
         network = L2cs([1, 1, 1, 1], width=8) if options.size == "tiny" else L2cs([3, 4, 6, 3])
@@ -128,6 +138,12 @@ def build(options: Options) -> L2cs:
             _randomise(network, options)
         else:
             _load(network, Path(options.weights))
+    return network.eval()
+
+
+def _demo() -> L2cs:
+    network = L2cs(DEMO_LAYERS, DEMO_WIDTH)
+    network.load_state_dict(load_file(weights.demo_weights("gaze") / "model.safetensors"))
     return network.eval()
 
 
@@ -139,26 +155,24 @@ def prepare(options: Options) -> Export:
         raise ExportError(NO_HUB)
     if Path(options.weights).suffix.lower() == ".onnx":
         return Export([_ready(Path(options.weights), options.variant)])
-    if options.variant not in {None, "resnet50"}:
-        raise ExportError(f"There is no variant {options.variant!r} of a checkpoint; there is resnet50.")
-    return Export([_network(build(options), options.size == "tiny")])
+    own = "demo" if options.weights == "demo" else "resnet50"
+    if options.variant not in {None, own}:
+        raise ExportError(f"There is no variant {options.variant!r} of a checkpoint; there is {own}.")
+    variant, size, crop_size = "resnet50", FACE_SIZE, CROP_SIZE
+    if options.size == "tiny":
+        variant, size, crop_size = "tiny", TINY_FACE_SIZE, TINY_FACE_SIZE // 2
+    if options.weights == "demo":
+        variant, size, crop_size = "demo", DEMO_FACE_SIZE, DEMO_FACE_SIZE
+    return Export([_network(build(options), variant, size, crop_size)])
 
 
-def _network(network: L2cs, tiny: bool) -> Graph:
-    size = TINY_FACE_SIZE if tiny else FACE_SIZE
-
+def _network(network: L2cs, variant: str, size: int, crop_size: int) -> Graph:
     @torch.no_grad()
     def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
         logits = torch.stack(network(torch.from_numpy(_pixels(inputs["face"]))), dim=1)
         return {"yaw_pitch": _decode(logits.numpy())}
 
-    return _graph(
-        Gaze(network),
-        "tiny" if tiny else "resnet50",
-        size,
-        CROP_SIZE if not tiny else size // 2,
-        reference=reference,
-    )
+    return _graph(Gaze(network), variant, size, crop_size, reference=reference)
 
 
 def _ready(path: Path, variant: str | None) -> Graph:

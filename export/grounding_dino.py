@@ -37,6 +37,14 @@ TINY_SIZES = {
 }
 
 
+DEMO_SIZES = {
+    "shortest_edge": "160",
+    "longest_edge": "160",
+    "canvases": "160x160,128x160,160x128",
+    "text_lengths": "16,32,64,128,256",
+}
+
+
 def _config(**swin: Any) -> Any:
     from transformers import GroundingDinoConfig
 
@@ -74,6 +82,46 @@ def _tiny_config(vocabulary_size: int = 2048) -> Any:
     )
 
 
+def _demo_config() -> Any:
+    from transformers import GroundingDinoConfig
+
+    return GroundingDinoConfig(
+        backbone_config={
+            "model_type": "swin",
+            # Strides 8 and 16. Windows of 5 x 5 fill the canvas of 160 without padding.
+            "out_indices": [2, 3],
+            "embed_dim": 32,
+            "depths": [1, 1, 2],
+            "num_heads": [1, 2, 4],
+            "window_size": 5,
+            "drop_path_rate": 0.0,
+        },
+        text_config={
+            "model_type": "bert",
+            "hidden_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 128,
+            "vocab_size": len(bert_tokenizer.own_vocabulary()),
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
+        },
+        d_model=64,
+        num_queries=100,
+        num_feature_levels=3,
+        encoder_layers=2,
+        encoder_ffn_dim=128,
+        encoder_attention_heads=4,
+        decoder_layers=2,
+        decoder_ffn_dim=128,
+        decoder_attention_heads=4,
+        dropout=0.0,
+        fusion_droppath=0.0,
+        fusion_dropout=0.0,
+        text_enhancer_dropout=0.0,
+    )
+
+
 VARIANTS = {
     "swin_t": Variant("IDEA-Research/grounding-dino-tiny", _config, SIZES),
     "swin_b": Variant(
@@ -89,6 +137,7 @@ VARIANTS = {
         SIZES,
     ),
     "tiny": Variant(None, _tiny_config, TINY_SIZES),
+    "demo": Variant(None, _demo_config, DEMO_SIZES),
 }
 
 
@@ -114,7 +163,7 @@ def build(options: Options) -> tuple[Any, "Tokenizer", str]:
 def _tokenizer(options: Options, variant: str) -> "Tokenizer":
     if options.vocabulary is not None:
         return bert_tokenizer.from_vocabulary(bert_tokenizer.read_vocabulary(options.vocabulary))
-    if options.weights == "random":
+    if options.weights in {"random", "demo"}:
         return bert_tokenizer.from_vocabulary(bert_tokenizer.own_vocabulary())
     if options.weights == "hub":
         return bert_tokenizer.from_hub(str(VARIANTS[variant].hub), options.revision)
@@ -124,7 +173,8 @@ def _tokenizer(options: Options, variant: str) -> "Tokenizer":
 def prepare(options: Options) -> Export:
     """Describe the graph, with the reference that it must agree with."""
     model, tokenizer, variant = build(options)
-    window = 32 * model.config.backbone_config.window_size
+    backbone = model.config.backbone_config
+    window = 2 ** (len(backbone.depths) + 1) * backbone.window_size
     # Larger than the window, and no multiple of it at any stage: only then is the code that pads to
     # whole windows and crops again in the trace, where other sizes need it.
     sides = [window + 32, window + 64, window + 96, window + 128]

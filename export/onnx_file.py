@@ -20,6 +20,7 @@ import numpy as np
 
 from export import half, triton_config
 from export.errors import ExportError, first_line
+from export.half import Precision
 
 if TYPE_CHECKING:
     import onnx
@@ -114,7 +115,7 @@ def place(
     export: Export,
     repository: Path,
     *,
-    to_half: bool = False,
+    precision: Precision = Precision.fp32,
     external_data: bool | None = None,
     step: Step = lambda _name: nullcontext(),
 ) -> list[Placed]:
@@ -130,7 +131,7 @@ def place(
         with tempfile.TemporaryDirectory(dir=repository, prefix=".export-") as name:
             staging = Path(name)
             made = [
-                _make(graph, staging, repository, to_half=to_half, external_data=external_data, step=step)
+                _make(graph, staging, repository, precision=precision, external_data=external_data, step=step)
                 for graph in export.graphs
             ]
             for path, text in export.files.items():
@@ -151,26 +152,34 @@ def peak_memory_bytes() -> int:
 
 
 def _make(
-    graph: Graph, staging: Path, repository: Path, *, to_half: bool, external_data: bool | None, step: Step
+    graph: Graph,
+    staging: Path,
+    repository: Path,
+    *,
+    precision: Precision,
+    external_data: bool | None,
+    step: Step,
 ) -> Placed:
     start = time.perf_counter()
     path = staging / graph.model / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
     if external_data is None:
-        external_data = _weight_bytes(graph.module) / (2 if to_half else 1) > MAX_EMBEDDED_BYTES
+        external_data = (
+            _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
+        )
     with step(f"{graph.model}: export to ONNX"):
         _export(graph, path, external_data)
-        if to_half:
-            products_only = graph.half_products_only
-            model = half.products(path, graph.half_kept_out) if products_only else half.everything(path)
-            _save(model, path, external_data)
+        if precision is not Precision.fp32:
+            _save(_halved(graph, path, precision), path, external_data)
         _sign(graph, path)
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
         (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
     with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
-        error = _compare(graph, session, graph.half_tolerance if to_half else graph.tolerance)
+        error = _compare(
+            graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
+        )
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
             del session
@@ -180,6 +189,12 @@ def _make(
     final = repository / graph.model / "1" / "model.onnx"
     seconds = time.perf_counter() - start
     return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+
+
+def _halved(graph: Graph, path: Path, precision: Precision) -> Any:
+    if precision is Precision.fp16_weights:
+        return half.weights(path)
+    return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
 
 
 def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:

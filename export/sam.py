@@ -59,11 +59,38 @@ def _tiny_config() -> Any:
     )
 
 
+def _demo_config() -> Any:
+    """What export/demo/train_sam.py trains."""
+    from transformers import SamConfig
+
+    return SamConfig(
+        vision_config={
+            "hidden_size": 96,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 3,
+            "global_attn_indexes": [1, 3],
+            "window_size": 5,
+            "image_size": 160,
+            "patch_size": 8,
+            "output_channels": 64,
+            "num_pos_feats": 32,
+        },
+        prompt_encoder_config={"hidden_size": 64, "image_size": 160, "patch_size": 8},
+        mask_decoder_config={
+            "hidden_size": 64,
+            "mlp_dim": 128,
+            "num_attention_heads": 4,
+            "iou_head_hidden_dim": 64,
+        },
+    )
+
+
 VARIANTS = {
     "vit_b": Variant("facebook/sam-vit-base", partial(_config, 768, 12, 12, (2, 5, 8, 11)), {}),
     "vit_l": Variant("facebook/sam-vit-large", partial(_config, 1024, 24, 16, (5, 11, 17, 23)), {}),
     "vit_h": Variant("facebook/sam-vit-huge", partial(_config, 1280, 32, 16, (7, 15, 23, 31)), {}),
     "tiny": Variant(None, _tiny_config, {}),
+    "demo": Variant(None, _demo_config, {}),
 }
 
 

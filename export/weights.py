@@ -8,13 +8,26 @@ from typing import Any, Literal
 
 from export.errors import ExportError, first_line
 
+# What this project trained itself (export/demo), a folder for each family; the variant's name is "demo".
+DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
+
+
+def demo_weights(family: str) -> Path:
+    """The folder of a family's demo weights; ExportError where there is none."""
+    folder = DEMO_WEIGHTS / family
+    if not folder.is_dir():
+        raise ExportError(
+            f"There are no demo weights of {family}: `visiongate demo train {family}` makes them."
+        )
+    return folder
+
 
 @dataclass(frozen=True)
 class Options:
     """What the command line asks of an exporter."""
 
     weights: str = "hub"
-    """`hub`, `random`, or the path of a local folder of the hub's layout."""
+    """`hub`, `random`, `demo`, or the path of a local folder of the hub's layout."""
     variant: str | None = None
     revision: str | None = None
     seed: int = 0
@@ -27,7 +40,7 @@ class Variant:
     """One size of an architecture."""
 
     hub: str | None
-    """Its official repository; None for our toy size, which has no trained weights."""
+    """Its official repository; None for our own sizes: tiny, a toy, and demo, which we trained."""
     config: Callable[[], Any]
     parameters: Mapping[str, str]
     """`parameters` of its config.pbtxt, without family and variant."""
@@ -46,9 +59,10 @@ def load(
     the same variant, which names the variant of a local folder. `relatives` are types of models that
     have all of its weights, and more.
     """
-    name = "tiny" if options.size == "tiny" else options.variant or next(iter(variants))
+    own = "demo" if options.weights == "demo" else "tiny" if options.size == "tiny" else None
+    name = own or options.variant or next(iter(variants))
     if name not in variants:
-        known = ", ".join(variant for variant in variants if variant != "tiny")
+        known = ", ".join(variant for variant in variants if variants[variant].hub is not None)
         raise ExportError(f"There is no variant {name!r}; there are {known}.")
     source = options.weights
     if source == "hub" and variants[name].hub is None:
@@ -60,7 +74,12 @@ def load(
         return _random(architecture, variants[name].config(), options.seed), name
     if source == "hub":
         return _pretrained(architecture, str(variants[name].hub), relatives, revision=options.revision), name
-    folder = Path(source)
+    # transformers' name for the architecture is ours for the family, but for the hyphen.
+    folder = (
+        demo_weights(architecture.config_class.model_type.replace("-", "_"))
+        if own == "demo"
+        else Path(source)
+    )
     _check_folder(folder)
     model = _pretrained(architecture, str(folder), relatives, local_files_only=True)
     found = next((known for known, v in variants.items() if is_same(v.config(), model.config)), None)

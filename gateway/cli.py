@@ -12,10 +12,9 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from gateway import demo
 from gateway.catalog import CatalogError
 from gateway.commands import detection, embedding, gaze, models, segmentation, text
-from gateway.commands.common import Photo, console, errors
+from gateway.commands.common import console, errors
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
 from gateway.server import Gateway, serve, stop_signal
 from gateway.settings import Settings
@@ -108,31 +107,22 @@ def triton_command(
         asyncio.run(_first(stop_signal(), _death(triton)))
 
 
-@app.command(
-    "export",
-    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    add_help_option=False,
-)
+PASSED_ON: dict[str, Any] = {
+    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
+    "add_help_option": False,
+}
+
+
+@app.command("export", **PASSED_ON)
 def export_command(context: typer.Context) -> None:
     """Turn foundation models into ONNX in a Triton model repository."""
-    try:
-        # By name: the gateway must run, and be installed, without PyTorch.
-        exporter = importlib.import_module("export.__main__")
-    except ImportError as error:
-        raise ValueError(f"this needs more packages: pip install 'visiongate[export]' ({error})") from error
-    exporter.app(args=context.args, prog_name="visiongate export")
+    _pass_on("export.__main__", "export", context)
 
 
-@app.command("demo")
-def demo_command(
-    photo: Photo,
-    phrases: Annotated[list[str], typer.Argument(help="What to look for.")],
-    repository: Repository = REPOSITORY,
-    save: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("demo.png"),
-) -> None:
-    """Start everything, find and cut out on one photo what words name, draw it, stop everything."""
-    objects = demo.run(photo, phrases, repository, _progress)
-    segmentation.report_objects(photo, objects, as_json=False, save=save)
+@app.command("demo", **PASSED_ON)
+def demo_command(context: typer.Context) -> None:
+    """See all models answer on one drawn picture; measure how true they are; train them."""
+    _pass_on("export.demo.__main__", "demo", context)
 
 
 @app.command("settings")
@@ -143,6 +133,16 @@ def settings_command() -> None:
     for name, info in Settings.model_fields.items():
         table.add_row(f"VISIONGATE_{name.upper()}", str(getattr(settings, name)), info.description)
     console.print(table)
+
+
+def _pass_on(module: str, name: str, context: typer.Context) -> None:
+    """Run a command of the exporter's side."""
+    try:
+        # By name: the gateway must run, and be installed, without PyTorch.
+        command = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"this needs more packages: pip install 'visiongate[export]' ({error})") from error
+    command.app(args=context.args, prog_name=f"visiongate {name}")
 
 
 def _settings(**flags: Any) -> Settings:

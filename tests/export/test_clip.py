@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from export import clip, onnx_file
 from export.errors import ExportError
+from export.half import Precision
 from export.onnx_file import Arrays, difference
 from export.weights import Options, randomise
 
@@ -205,7 +206,7 @@ def test_weights_decide_activation_and_preparation(toy: str) -> None:
 
 def test_half_precision(toy: str, tmp_path: Path) -> None:
     described = clip.describe(*clip.build(Options(weights="random", variant=f"{toy}:openai")))
-    placed = onnx_file.place(described, tmp_path, to_half=True)
+    placed = onnx_file.place(described, tmp_path, precision=Precision.fp16)
     assert [one.model for one in placed] == ["clip_image", "clip_text"]
     assert 0 < max(one.error for one in placed) < 5e-3
 

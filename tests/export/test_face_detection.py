@@ -13,6 +13,7 @@ from skimage import data as skimage_data
 
 from export import face_detection, onnx_file, triton_config
 from export.errors import ExportError
+from export.half import Precision
 from export.weights import Options
 from gateway.models.face_detection import OUTPUTS, FaceDetection
 
@@ -65,14 +66,16 @@ def test_seeded_network_finds_faces_and_not_everywhere(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["yunet_n_dynamic.onnx", "yunet_n_320_320.onnx"])
-@pytest.mark.parametrize("to_half", [False, True])
-def test_yunets_own_file(data: Callable[[str], Path], tmp_path: Path, name: str, to_half: bool) -> None:
+@pytest.mark.parametrize("precision", Precision)
+def test_yunets_own_file(
+    data: Callable[[str], Path], tmp_path: Path, name: str, precision: Precision
+) -> None:
     """Any batch and size, also of the file that was written for one image of 320 pixels."""
     path = data(f"face/{name}")
     export = face_detection.prepare(Options(weights=str(path)))
-    (placed,) = onnx_file.place(export, tmp_path, to_half=to_half)
+    (placed,) = onnx_file.place(export, tmp_path, precision=precision)
     assert placed.origin == name
-    assert placed.error < (0.05 if to_half else 1e-6)
+    assert placed.error < (1e-6 if precision is Precision.fp32 else 0.05)
     committed = triton_config.COMMITTED / "face_detection" / "config.pbtxt"
     assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == committed.read_text()
     image = cv2.resize(skimage_data.astronaut(), (192, 192), interpolation=cv2.INTER_AREA)
@@ -81,7 +84,7 @@ def test_yunets_own_file(data: Callable[[str], Path], tmp_path: Path, name: str,
     original = session(data("face/yunet_n_dynamic.onnx"))
     planes = batch[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32)
     for output, expected in zip(OUTPUTS, original.run(OUTPUTS, {"input": planes}), strict=True):
-        np.testing.assert_allclose(ours[output], expected, atol=0.2 if to_half else 1e-5)
+        np.testing.assert_allclose(ours[output], expected, atol=1e-5 if precision is Precision.fp32 else 0.2)
 
 
 OTHER = """

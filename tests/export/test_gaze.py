@@ -15,6 +15,7 @@ from torchvision.models import resnet50  # type: ignore[import-untyped]
 from export import gaze, onnx_file, triton_config
 from export.errors import ExportError
 from export.gaze import expected_angles
+from export.half import Precision
 from export.weights import Options
 
 TINY = Options(weights="random", size="tiny")
@@ -204,9 +205,9 @@ def test_other_files_are_refused(ready: Callable[..., Path]) -> None:
         gaze.prepare(Options(weights=str(ready(width=96))))
 
 
-@pytest.mark.parametrize("to_half", [False, True])
-def test_mobileone(data: Callable[[str], Path], tmp_path: Path, to_half: bool) -> None:
+@pytest.mark.parametrize("precision", Precision)
+def test_mobileone(data: Callable[[str], Path], tmp_path: Path, precision: Precision) -> None:
     export = gaze.prepare(Options(weights=str(data("gaze/mobileone_s0_gaze.onnx"))))
     assert export.graphs[0].parameters["variant"] == "mobileone_s0_gaze"
-    (placed,) = onnx_file.place(export, tmp_path, to_half=to_half)
-    assert placed.error < (0.05 if to_half else 1e-5)
+    (placed,) = onnx_file.place(export, tmp_path, precision=precision)
+    assert placed.error < (1e-5 if precision is Precision.fp32 else 0.05)

@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from export import grounding_dino, onnx_file
 from export.errors import ExportError
 from export.grounding_dino import Detector, reference, resize_nearest, text_inputs
+from export.half import Precision
 from export.onnx_file import Arrays, difference
 from export.pixels import noise_images
 from export.weights import Options
@@ -154,7 +155,7 @@ def test_another_choice_among_the_best_is_followed_only_if_it_is_as_good(
 
 
 def test_half_precision(tmp_path: Path) -> None:
-    [placed] = onnx_file.place(grounding_dino.prepare(TINY), tmp_path, to_half=True)
+    [placed] = onnx_file.place(grounding_dino.prepare(TINY), tmp_path, precision=Precision.fp16)
     assert placed.error < 2e-2
 
 

@@ -60,6 +60,21 @@ def test_everything_in_half_keeps_inputs_and_outputs(path: Path) -> None:
     assert 0 < np.abs(run(model, x) - run(onnx.load(str(path)), x)).max() < 0.2
 
 
+def test_weights_alone_are_halves_in_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(half, "SMALLEST_STORED_HALF", 64)
+    original = onnx.load(str(path))
+    model = half.weights(path)
+    types = {weight.name: weight.data_type for weight in model.graph.initializer}
+    float16, float32 = TensorProto.FLOAT16, TensorProto.FLOAT
+    assert types == {"w_half": float16, "v_half": float16, "v_row": float32}
+    # What is computed is what float32 makes of the rounded weights, to the last bit.
+    for weight in original.graph.initializer[:2]:
+        rounded = numpy_helper.to_array(weight).astype(np.float16).astype(np.float32)
+        weight.CopyFrom(numpy_helper.from_array(rounded, weight.name))
+    x = np.random.default_rng(1).normal(size=(3, 8)).astype(np.float32)
+    np.testing.assert_array_equal(run(model, x), run(original, x))
+
+
 def test_what_a_half_cannot_hold_is_its_largest(path: Path) -> None:
     model = onnx.load(str(path))
     weight = next(w for w in model.graph.initializer if w.name == "v")

@@ -1,4 +1,5 @@
 import shutil
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, SamModel
 
-from export import grounding_dino, sam
+from export import grounding_dino, sam, weights
+from export.__main__ import EXPORTERS
 from export.errors import ExportError
 from export.weights import Options
 
@@ -126,3 +128,13 @@ def test_another_variant_than_asked(folder: Path) -> None:
 def test_another_architecture(folder: Path) -> None:
     with pytest.raises(ExportError, match="holds a sam model, not grounding-dino"):
         grounding_dino.build(Options(weights=str(folder)))
+
+
+@pytest.mark.parametrize("family", [name for name in EXPORTERS if name != "sam2"])
+def test_missing_demo_weights_say_how_to_make_them(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "DEMO_WEIGHTS", tmp_path)
+    exporter = import_module(EXPORTERS[family])
+    with pytest.raises(ExportError, match=f"visiongate demo train {family}"):
+        exporter.prepare(Options(weights="demo"))

@@ -1,0 +1,113 @@
+"""The command `visiongate demo`: our own small models at work, how true they are, how they are trained."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from export.demo import evaluate, show
+from export.demo.command import STATES
+from export.demo.serving import REPOSITORY, with_client
+from export.errors import ExportError
+from export.weights import DEMO_WEIGHTS
+from visiongate import AsyncClient
+
+# The slowest first.
+TRAININGS = {
+    "grounding_dino": "export.demo.train_grounding_dino",
+    "doctr": "export.demo.train_doctr",
+    "sam": "export.demo.train_sam",
+    "clip": "export.demo.train_clip",
+    "face_detection": "export.demo.train_face_detection",
+    "gaze": "export.demo.train_gaze",
+}
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich")
+console = Console()
+errors = Console(stderr=True)
+
+Repository = Annotated[Path, typer.Option(file_okay=False, help="The model repository to serve.")]
+
+
+@app.callback(invoke_without_command=True)
+def show_command(
+    context: typer.Context,
+    save: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("demo.png"),
+    seed: Annotated[int, typer.Option(help="Other seeds: other backgrounds and shades.")] = 0,
+    repository: Repository = REPOSITORY,
+) -> None:
+    """Draw a scene, ask all models about it, and write one picture with all of their answers.
+
+    Starts Triton and a gateway on this machine and stops both again. The models are small ones, that this
+    project trained on drawn scenes: shapes, words and faces like those, and nothing else.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    scene = show.scene(seed)
+    rows, picture = with_client(repository, lambda client: show.ask(client, scene), _tell)
+    table = Table("in the picture", "the answer", "agreement", "")
+    for row in rows:
+        table.add_row(row.truth, row.answer, row.agreement, "[green]✓" if row.is_right else "[red]✗")
+    console.print(table)
+    save.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(save)
+    console.print(f"wrote {save}", highlight=False, soft_wrap=True)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    count: Annotated[int, typer.Option("--scenes", min=1, help="How many unseen scenes.")] = 200,
+    repository: Repository = REPOSITORY,
+) -> None:
+    """Ask about many scenes that no model was trained on, and print how often the answers are right."""
+
+    async def work(client: AsyncClient) -> list[evaluate.Figure]:
+        with Progress(console=errors, transient=True) as progress:
+            task = progress.add_task("asking", total=evaluate.steps(count))
+            return await evaluate.everything(client, count, lambda: progress.advance(task))
+
+    figures = with_client(repository, work, _tell)
+    console.print(f"| on {count} unseen scenes | reached | goal |\n|---|---|---|", highlight=False)
+    for figure in figures:
+        digits = 1 if figure.unit else 3
+        bound = "at most" if figure.at_most else "at least"
+        console.print(
+            f"| {figure.what} | {figure.value:.{digits}f}{figure.unit} "
+            f"| {bound} {figure.goal:g}{figure.unit} |{'' if figure.reached else '  MISSED'}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+@app.command("train")
+def train_command(
+    families: Annotated[
+        list[str] | None, typer.Argument(metavar="[FAMILY]...", help=f"Of {', '.join(TRAININGS)}; or all.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")] = "cpu",
+    states: Annotated[
+        Path, typer.Option(file_okay=False, help="A stopped training goes on from what lies here.")
+    ] = STATES,
+    weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = DEMO_WEIGHTS,
+) -> None:
+    """Train the demo models anew, one after the other. It takes hours on a CPU, and can be stopped.
+
+    To serve them: visiongate export all --weights demo --precision fp16-weights --out DIRECTORY
+    """
+    chosen = families or list(TRAININGS)
+    if unknown := [family for family in chosen if family not in TRAININGS]:
+        raise ExportError(f"There is no training of {unknown[0]!r}; there are {', '.join(TRAININGS)}.")
+    for family in chosen:
+        import_module(TRAININGS[family]).run(device, None, states, weights)
+
+
+def _tell(message: str) -> None:
+    errors.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app(prog_name="visiongate demo")

@@ -1,0 +1,33 @@
+"""The command line that all trainings have."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from export.weights import DEMO_WEIGHTS
+
+STATES = Path(__file__).parents[2] / "demo" / "training"
+"""Where trainings that were stopped go on from."""
+
+Run = Callable[[str, int | None, Path, Path], None]
+"""Train with (device, steps or None for the recipe's, folder of states, folder of all families' weights)."""
+
+
+def main(run: Run) -> None:
+    """Read the command line and train."""
+
+    def train(
+        device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")] = "cpu",
+        steps: Annotated[
+            int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.", show_default=False)
+        ] = None,
+        states: Annotated[
+            Path, typer.Option(file_okay=False, help="A stopped training goes on from what lies here.")
+        ] = STATES,
+        weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = DEMO_WEIGHTS,
+    ) -> None:
+        run(device, steps, states, weights)
+
+    typer.run(train)

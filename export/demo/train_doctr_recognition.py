@@ -1,0 +1,188 @@
+"""docTR's recognition network learns to read words cut out of drawn scenes."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from export.demo.scenes import (
+    FIRST_UNSEEN_SEED,
+    FONTS,
+    OVERSAMPLING,
+    Painter,
+    Plan,
+    draw,
+    font,
+    word,
+)
+from export.demo.training import Recipe, save_halves, train
+from export.doctr_weights import DEMO, new_recognizer, normalised
+from gateway.models.doctr import fit
+from gateway.models.doctr_recognition import PIECE_WIDTH, WIDEST_CROP, decode_ctc, merge, split
+
+Pixels = NDArray[np.uint8]
+
+RECIPE = Recipe(steps=4200, learning_rate=2e-3, warmup=150, largest_gradient=5.0, report_every=200)
+BATCH = 64
+
+# Words are drawn before the training starts: so many pages of so many words.
+PAGES, WORDS = 2000, 22
+PAGE_SIZE = 480, 360
+FONT_SIZE = 0.045, 0.13
+# What is kept of the page around a word, in pixels.
+MARGIN = 6
+
+# How far off a detected box's sides are, as shares of the word's height: mean and deviation, outwards.
+OUTWARDS, DEVIATION = 0.07, 0.06
+# Of words wide enough: so many are seen as one of the pieces that the gateway reads very wide ones in.
+PIECES_SHARE = 0.3
+# Of a character at the edge of a piece, so much must be in it to be read.
+LEAST_VISIBLE = 0.5
+
+UNSEEN_SCENES = 60
+UNSEEN_PLAN = Plan(words=(1, 4))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Printed:
+    """A word and the page around it.
+
+    pixels: uint8 [H, W, 3]. box: float32 [4] xyxy, its ink in them. ends: float32 [n], where each of its
+    characters ends, in pixels from the left side of the box.
+    """
+
+    text: str
+    pixels: Pixels
+    box: NDArray[np.float32]
+    ends: NDArray[np.float32]
+
+
+class RecognitionLearner:
+    """CTC's loss of reading words."""
+
+    def __init__(self, device: torch.device, pages: int = PAGES) -> None:
+        self.network = new_recognizer(DEMO).to(memory_format=torch.channels_last)
+        self._device = device
+        self._printed = [one for seed in range(pages) for one in print_page(seed)]
+
+    def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        """Of some of the words, as detection might have cut them."""
+        texts, crops = [], []
+        for index in random.integers(len(self._printed), size=BATCH):
+            text, crop = cut(random, self._printed[index])
+            texts.append(text)
+            crops.append(self._fit(crop))
+        logits = self.network(self._pixels(np.stack(crops)), target=texts, return_model_output=True)[
+            "out_map"
+        ]
+        return {"reading": self.network.compute_loss(logits.float(), texts)}
+
+    def report(self) -> str:
+        """How many words, cut at their true boxes, are read without a mistake."""
+        words, right = 0, 0
+        for seed in range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + UNSEEN_SCENES):
+            scene = draw(seed, 480, 360, UNSEEN_PLAN)
+            for one in scene.words:
+                x_min, y_min, x_max, y_max = one.box.round().astype(int).tolist()
+                words += 1
+                right += self.read(scene.image[y_min : y_max + 1, x_min : x_max + 1]) == one.text
+        return f"{right / words:.3f} of {words} words are right"
+
+    def read(self, crop: Pixels) -> str:
+        """What a crop uint8 [H, W, 3] says, as the gateway reads it."""
+        pieces, last_overlap = split(crop)
+        pixels = self._pixels(np.stack([self._fit(piece) for piece in pieces]))
+        logits = self.network(pixels, return_model_output=True)["out_map"].float().cpu().numpy()
+        return merge(decode_ctc(logits, self.network.vocab), last_overlap).text
+
+    def save(self, folder: Path) -> None:
+        """Write the weights as the exporter reads them."""
+        save_halves(self.network.state_dict(), folder / f"{DEMO.recognizer}.safetensors")
+
+    def _fit(self, crop: Pixels) -> Pixels:
+        _, height, width = self.network.cfg["input_shape"]
+        return fit(crop, (height, width), centred=False)
+
+    def _pixels(self, crops: Pixels) -> Tensor:
+        return normalised(crops, self.network).to(self._device, memory_format=torch.channels_last)
+
+
+def print_page(seed: int) -> list[Printed]:
+    """The words of a page that holds nothing else."""
+    random = np.random.default_rng(seed)
+    painter = Painter(random, *PAGE_SIZE)
+    printed = []
+    for _ in range(WORDS):
+        text, name, size = word(random), list(FONTS)[random.integers(len(FONTS))], random.uniform(*FONT_SIZE)
+        if painter.word(text, name, size):
+            printed.append((text, name, size))
+    scene = painter.scene(degraded=True)
+    found = []
+    for (text, name, size), one in zip(printed, scene.words, strict=True):
+        letters = font(name, round(size * min(PAGE_SIZE) * OVERSAMPLING))
+        left = letters.getbbox(text)[0]
+        ends = [(letters.getlength(text[: count + 1]) - left) / OVERSAMPLING for count in range(len(text))]
+        low = np.floor(one.box[:2] - MARGIN).astype(int).clip(0)
+        high = np.ceil(one.box[2:] + MARGIN).astype(int)
+        pixels = scene.image[low[1] : high[1], low[0] : high[0]].copy()
+        box = (one.box - np.tile(low, 2)).astype(np.float32)
+        found.append(Printed(text, pixels, box, np.array(ends, np.float32)))
+    return found
+
+
+def cut(random: np.random.Generator, printed: Printed) -> tuple[str, Pixels]:
+    """Cut a word, or a piece of a wide one, as detection might; and what it then says."""
+    text, box = printed.text, printed.box.astype(np.float64)
+    width, height = box[2:] - box[:2]
+    box += random.normal(OUTWARDS, DEVIATION, 4) * height * [-1, -1, 1, 1]
+    if width > PIECE_WIDTH * height and random.random() < (
+        1 if width > WIDEST_CROP * height else PIECES_SHARE
+    ):
+        piece = PIECE_WIDTH * (box[3] - box[1])
+        start = random.uniform(0, max(0.0, width - piece))
+        text = visible(printed, start, start + piece)
+        low = printed.box[0]
+        # At the word's own ends its margin is in the piece too.
+        box[[0, 2]] = low + start if start else box[0], low + start + piece
+    x_min, y_min, x_max, y_max = box.round().astype(int).clip(0).tolist()
+    crop = printed.pixels[y_min : y_max + 1, x_min : x_max + 1]
+    return text, varied(random, crop)
+
+
+def visible(printed: Printed, low: float, high: float) -> str:
+    """The characters that are seen between two places of the word, in pixels from its left side."""
+    starts = np.concatenate([[0], printed.ends[:-1]])
+    inside = np.minimum(printed.ends, high) - np.maximum(starts, low)
+    is_seen = inside >= LEAST_VISIBLE * (printed.ends - starts)
+    return "".join(character for character, seen in zip(printed.text, is_seen, strict=True) if seen)
+
+
+def varied(random: np.random.Generator, crop: Pixels) -> Pixels:
+    """Another contrast and brightness, sometimes the negative, sometimes as small as far words are."""
+    scale = random.uniform(0.5, 1.0)
+    if random.random() < 0.2 and crop.shape[0] * scale > 10:
+        size = max(1, round(crop.shape[1] * scale)), round(crop.shape[0] * scale)
+        crop = np.asarray(cv2.resize(crop, size, interpolation=cv2.INTER_AREA), np.uint8)
+    values = crop.astype(np.float64)
+    if random.random() < 0.3:
+        values = 255 - values
+    gains = random.uniform(0.7, 1.1) * random.uniform(0.93, 1.07, 3)
+    values = (values - 128) * gains + 128 + random.uniform(-25, 25)
+    return np.asarray(values.clip(0, 255), np.uint8)
+
+
+def train_recognition(device: str, steps: int | None, states: Path, folder: Path) -> None:
+    """Train the network to the end and write its weights to `folder`."""
+    recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
+    train(
+        RecognitionLearner,
+        recipe,
+        "doctr recognition",
+        state=states / "doctr_recognition.pt",
+        weights=folder,
+        device=device,
+    )

@@ -1,0 +1,191 @@
+"""How the demo models learn: one loop for all, that can be stopped at any time and goes on where it was."""
+
+import math
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+SAVE_EVERY_S = 60
+
+
+class Learner(Protocol):
+    """One model and what it should learn."""
+
+    network: nn.Module
+    """In training mode while `loss` runs; evaluation mode, averaged weights, in `report` and `save`."""
+
+    def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
+        """Draw a batch and return the terms of its loss, which are added up.
+
+        `random` is the step's own; `progress` goes from 0 to 1 over the training.
+        """
+
+    def report(self) -> str:
+        """A line of figures on some scenes that are not trained on."""
+
+    def save(self, folder: Path) -> None:
+        """Write the weights as the family's exporter reads them with `--weights demo`."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long and how fast: AdamW, a linear warm-up, then a cosine down to a hundredth.
+
+    average: decay of the moving average of the weights, which is what is kept. bfloat16: compute products
+    and convolutions in it.
+    """
+
+    steps: int
+    learning_rate: float
+    warmup: int = 200
+    weight_decay: float = 0.01
+    largest_gradient: float = 1.0
+    average: float = 0.998
+    bfloat16: bool = False
+    report_every: int = 500
+    seed: int = 0
+
+
+def train(
+    make: Callable[[torch.device], Learner],
+    recipe: Recipe,
+    name: str,
+    *,
+    state: Path,
+    weights: Path,
+    device: str = "cpu",
+) -> None:
+    """Train to the end of the recipe and write the weights to the folder `weights`.
+
+    `state` is the file that a stopped training goes on from.
+    """
+    console = Console()
+    torch.manual_seed(recipe.seed)
+    learner = make(torch.device(device))
+    network = learner.network.to(device)
+    averaged = deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
+    done = _resume(state, network, averaged, optimizer, device)
+    if done:
+        console.print(f"{name}: goes on after step {done}")
+    last_save, start, started_at = time.monotonic(), time.monotonic(), done
+    sums: dict[str, float] = {}
+    for step in range(done, recipe.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _rate(step, recipe)
+        random = np.random.default_rng([recipe.seed, step])
+        network.train()
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=recipe.bfloat16):
+            terms = learner.loss(random, step / recipe.steps)
+        loss = torch.stack([term.float() for term in terms.values()]).sum()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.largest_gradient)
+        optimizer.step()
+        _average(averaged, network, min(recipe.average, (1 + step) / (10 + step)))
+        for term, value in terms.items():
+            sums[term] = sums.get(term, 0.0) + float(value.detach())
+        count = step + 1
+        if count % recipe.report_every == 0 or count == recipe.steps:
+            every = (time.monotonic() - start) / (count - started_at)
+            losses = ", ".join(f"{term} {total / recipe.report_every:.3f}" for term, total in sums.items())
+            left = every * (recipe.steps - count) / 60
+            console.print(
+                f"{name}: step {count} of {recipe.steps}, {every:.2f} s each, {left:.0f} min left; {losses}; "
+                + _with_weights(learner, averaged, learner.report),
+                soft_wrap=True,
+                highlight=False,
+            )
+            sums.clear()
+        if time.monotonic() - last_save > SAVE_EVERY_S or count == recipe.steps:
+            _keep(state, network, averaged, optimizer, count)
+            last_save = time.monotonic()
+    weights.mkdir(parents=True, exist_ok=True)
+    _with_weights(learner, averaged, lambda: learner.save(weights))
+    console.print(f"{name}: the weights are in {weights}", soft_wrap=True, highlight=False)
+
+
+def save_halves(state: dict[str, Tensor], path: Path) -> None:
+    """Write weights to a safetensors file, floats as halves."""
+    halves = {
+        name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
+        for name, value in state.items()
+    }
+    save_file(halves, path)
+
+
+def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Norms and biases do not decay."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _rate(step: int, recipe: Recipe) -> float:
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    share = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
+    ours, theirs = averaged.state_dict(), network.state_dict()
+    for name, value in ours.items():
+        if value.is_floating_point():
+            value.lerp_(theirs[name], 1 - decay)
+        else:
+            value.copy_(theirs[name])
+
+
+def _with_weights(learner: Learner, averaged: nn.Module, function: Callable[[], Any]) -> Any:
+    """Call with the averaged weights in place of the current ones."""
+    network = learner.network
+    current = {name: value.clone() for name, value in network.state_dict().items()}
+    network.load_state_dict(averaged.state_dict())
+    network.eval()
+    try:
+        with torch.no_grad():
+            return function()
+    finally:
+        network.load_state_dict(current)
+
+
+def _keep(
+    state: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    state.parent.mkdir(parents=True, exist_ok=True)
+    partial = state.with_suffix(".partial")
+    torch.save(
+        {
+            "network": network.state_dict(),
+            "averaged": averaged.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+        },
+        partial,
+    )
+    partial.replace(state)
+
+
+def _resume(
+    state: Path, network: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer, device: str
+) -> int:
+    if not state.is_file():
+        return 0
+    kept = torch.load(state, map_location=device, weights_only=True)
+    network.load_state_dict(kept["network"])
+    averaged.load_state_dict(kept["averaged"])
+    optimizer.load_state_dict(kept["optimizer"])
+    return int(kept["step"])
