@@ -1,20 +1,13 @@
-"""Errors that carry their gRPC status, and the one interceptor that sends them.
+"""Errors that carry their gRPC status.
 
-Code anywhere below the services raises these; nothing else decides what a caller sees.
+Code anywhere raises these, the interceptor sends them; nothing else decides what a caller sees.
 """
 
-import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
-
 import grpc
-import grpc.aio
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-
-logger = logging.getLogger(__name__)
 
 ERROR_DOMAIN = "visiongate"
 
@@ -28,10 +21,10 @@ class StatusError(Exception):
         self.message = message
         self.details = details
 
-    def to_status(self) -> grpc.Status:
+    def to_status(self, request_id: str) -> grpc.Status:
         """The status as gRPC sends it, details in the `grpc-status-details-bin` trailer."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
-        for detail in self.details:
+        for detail in (*self.details, error_details_pb2.RequestInfo(request_id=request_id)):
             packed = any_pb2.Any()
             packed.Pack(detail)
             status.details.append(packed)
@@ -85,39 +78,26 @@ class TritonUnavailableError(StatusError):
         )
 
 
-Handler = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], Awaitable[Any]]
+class OverloadedError(StatusError):
+    """The server has as much to do as it takes; `retry_s` says when to come again."""
 
-
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
-    """Turns a `StatusError` into its status, and anything unexpected into INTERNAL without its text."""
-
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler
-        return grpc.unary_unary_rpc_method_handler(
-            _guarded(handler.unary_unary, handler_call_details.method),
-            handler.request_deserializer,
-            handler.response_serializer,
+    def __init__(self, message: str, retry_s: float) -> None:
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(int(retry_s * 1e9))
+        super().__init__(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"{message}: try again later",
+            error_details_pb2.RetryInfo(retry_delay=delay),
+            error_details_pb2.ErrorInfo(reason="OVERLOADED", domain=ERROR_DOMAIN),
         )
 
 
-def _guarded(handle: Handler, method: str) -> Handler:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        try:
-            return await handle(request, context)
-        except StatusError as error:
-            status = error
-        except grpc.aio.AbortError:  # context.abort: the status is already set
-            raise
-        except Exception:
-            # The text may name paths or other callers' data: it goes to the log alone.
-            logger.exception("%s failed", method)
-            status = StatusError(grpc.StatusCode.INTERNAL, "internal error: the server's log says more")
-        return await context.abort_with_status(status.to_status())
+class UnauthenticatedError(StatusError):
+    """The caller did not show a key that the server knows."""
 
-    return call
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            grpc.StatusCode.UNAUTHENTICATED,
+            message,
+            error_details_pb2.ErrorInfo(reason="UNAUTHENTICATED", domain=ERROR_DOMAIN),
+        )

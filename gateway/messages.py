@@ -25,9 +25,6 @@ DEFAULT_BOX_THRESHOLD = 0.35
 DEFAULT_TEXT_THRESHOLD = 0.25
 DEFAULT_MAX_DETECTIONS = 100
 MOST_DETECTIONS = 1000
-# More can never fit the model's 256 tokens: refused before any of them is tokenized.
-MOST_PHRASES = 256
-LONGEST_TEXT = 10_000
 
 
 def image_source(image: image_pb2.Image, settings: Settings, field: str = "image") -> ImageSource:
@@ -50,20 +47,22 @@ def image_source(image: image_pb2.Image, settings: Settings, field: str = "image
             raise InvalidArgumentError(field, "is missing: set encoded, raw or image_id")
 
 
-def object_query(query: detection_service_pb2.ObjectQuery) -> ObjectQuery:
+def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -> ObjectQuery:
     """Words and thresholds, with defaults filled in."""
     phrases = tuple(query.phrases)
     if phrases and query.caption:
         raise InvalidArgumentError("query", "has both phrases and a caption: give one")
     if not phrases and not query.caption.strip():
         raise InvalidArgumentError("query", "has neither phrases nor a caption: say what to look for")
-    if len(phrases) > MOST_PHRASES:
+    if len(phrases) > settings.max_phrases:
         raise InvalidArgumentError(
-            "query.phrases", f"has {len(phrases)} phrases; the limit is {MOST_PHRASES}"
+            "query.phrases", f"has {len(phrases)} phrases; the limit is {settings.max_phrases}"
         )
-    if sum(map(len, phrases)) + len(query.caption) > LONGEST_TEXT:
-        field = "query.phrases" if phrases else "query.caption"
-        raise InvalidArgumentError(field, f"is too long; the limit is {LONGEST_TEXT} characters")
+    check_length(
+        sum(map(len, phrases)) or len(query.caption),
+        "query.phrases" if phrases else "query.caption",
+        settings,
+    )
     for index, phrase in enumerate(phrases):
         if not phrase.strip():
             raise InvalidArgumentError(f"query.phrases[{index}]", "is empty")
@@ -82,6 +81,12 @@ def object_query(query: detection_service_pb2.ObjectQuery) -> ObjectQuery:
         ),
         max_detections=max_detections,
     )
+
+
+def check_length(length: int, field: str, settings: Settings) -> None:
+    """Refuses a text of more characters than a request may have."""
+    if length > settings.max_text_length:
+        raise InvalidArgumentError(field, f"has {length} characters; the limit is {settings.max_text_length}")
 
 
 def _fraction(query: detection_service_pb2.ObjectQuery, field: str, default: float) -> float:

@@ -13,8 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
+from gateway import metrics
+from gateway.admission import Gate
 from gateway.catalog import Catalog, CatalogError, Family
-from gateway.errors import ErrorInterceptor
+from gateway.interceptor import HEALTH, CallInterceptor
 from gateway.pipelines.core import Core
 from gateway.services import detection, embedding, gaze, models, segmentation, text
 from gateway.settings import Settings
@@ -33,7 +35,6 @@ SERVICES = (
 FAMILIES = tuple(
     dict.fromkeys(family for service in SERVICES for family in (*service.families, *service.optional))
 )
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # The health of the server as a whole, by the health protocol's convention.
 WHOLE_SERVER = ""
 
@@ -50,7 +51,7 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
-        self._triton = GrpcTriton(settings.triton)
+        self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
         try:
             await self._wait_for_triton()
             catalog = await Catalog.load(self._triton, settings.repository, FAMILIES)
@@ -59,12 +60,18 @@ class Gateway:
             raise
         self._core = Core(self._triton, catalog, settings)
         self._server = grpc.aio.server(
-            interceptors=[ErrorInterceptor()],
+            interceptors=[
+                CallInterceptor(
+                    Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight),
+                    settings.max_call_s,
+                    None,
+                )
+            ],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                # Two servers on one port would each get half of the calls: a mistake must be an error.
-                ("grpc.so_reuseport", 0),
+                # Two servers on one port would each get a part of the calls: by mistake, that is an error.
+                ("grpc.so_reuseport", int(settings.workers > 1)),
             ],
         )
         for service in SERVICES:
@@ -124,8 +131,13 @@ class Gateway:
             # A service whose models the repository does not have is no fault of the server's.
             if all(self.catalog.has(family) for family in service.families):
                 healthy.append(ready)
-            await self._health.set(service.name, _serving(ready))
-        await self._health.set(WHOLE_SERVER, _serving(all(healthy)))
+            await self._set_service_health(service.name, ready)
+        await self._set_service_health(WHOLE_SERVER, all(healthy))
+
+    async def _set_service_health(self, service: str, ready: bool) -> None:
+        statuses = health_pb2.HealthCheckResponse
+        await self._health.set(service, statuses.SERVING if ready else statuses.NOT_SERVING)
+        metrics.READY.labels(service).set(ready)
 
     async def _is_family_ready(self, family: Family) -> bool:
         names = {
@@ -135,10 +147,6 @@ class Gateway:
             for name in variant.triton_models.values()
         }
         return bool(names) and all([await self._triton.is_model_ready(name) for name in names])
-
-
-def _serving(ready: bool) -> int:
-    return health_pb2.HealthCheckResponse.SERVING if ready else health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 async def stop_signal() -> None:

@@ -1,5 +1,10 @@
 """What the gateway needs of Triton, as a small protocol, and its tritonclient adapter."""
 
+import asyncio
+import ipaddress
+import random
+import socket
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,11 +16,28 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from gateway import metrics
 from gateway.errors import StatusError, TritonUnavailableError
 
 Tensors = Mapping[str, NDArray[Any]]
 
 HEALTH_TIMEOUT_S = 5.0
+
+# Before the second, third, ... attempt: a random part of twice as long each time.
+FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
+# No keepalive pings: Triton takes those of a call that waits for minutes for abuse, and hangs up.
+CHANNEL_ARGUMENTS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.lb_policy_name", "round_robin"),
+    # gRPC would wait up to two minutes before it looks again for a server that came back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.dns_min_time_between_resolutions_ms", 5000),
+    # Connections of one channel only: else a test's dead server would slow down another's start.
+    ("grpc.use_local_subchannel_pool", 1),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +81,42 @@ class Triton(Protocol):
         """Runs a model on tensors whose first dimension is the batch."""
 
 
-class GrpcTriton:
-    """A Triton server reached by gRPC."""
+def channel_target(addresses: str) -> str:
+    """gRPC's target for one address, or for several after commas, whose names are looked up now.
 
-    def __init__(self, address: str) -> None:
-        self._address = address
-        self._client = InferenceServerClient(address)
+    Raises ValueError where an address is not host:port or has no such host.
+    """
+    parts = [part.strip() for part in addresses.split(",")]
+    if len(parts) == 1:
+        return parts[0]
+    found = []
+    for part in parts:
+        host, colon, port = part.rpartition(":")
+        if not (colon and port.isdigit()):
+            raise ValueError(f"Triton's address {part!r} is not host:port")
+        try:
+            entries = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ValueError(f"Triton's address {part!r} has no known host") from error
+        found.append((ipaddress.ip_address(entries[0][4][0]), port))
+    version = found[0][0].version
+    if any(address.version != version for address, _ in found):
+        raise ValueError("Triton's addresses are of IPv4 and IPv6: gRPC wants all of one kind")
+    joined = [f"{address}:{port}" if version == 4 else f"[{address}]:{port}" for address, port in found]
+    return f"ipv{version}:{','.join(joined)}"
+
+
+class GrpcTriton:
+    """One or several Triton servers with the same models, reached by gRPC.
+
+    Inference is sent again, up to `attempts` times in all, where it found no server: it changes nothing
+    there. Not by gRPC's own retry policy, which keeps no more than 256 KiB of a request to send it again,
+    and counts nothing.
+    """
+
+    def __init__(self, addresses: str, attempts: int = 4) -> None:
+        self._attempts = attempts
+        self._client = InferenceServerClient(channel_target(addresses), channel_args=CHANNEL_ARGUMENTS)
 
     async def close(self) -> None:
         await self._client.close()
@@ -113,22 +165,39 @@ class GrpcTriton:
         )
 
     async def infer(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+        metrics.BATCH_SIZE.labels(model).observe(len(next(iter(inputs.values()))))
         tensors = []
         for name, array in inputs.items():
             tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
-        try:
-            result = await self._client.infer(
-                model, tensors, outputs=[InferRequestedOutput(name) for name in outputs]
-            )
-        except InferenceServerException as error:
-            raise self._status(error, model) from error
-        return {name: result.as_numpy(name) for name in outputs}
+        wanted = [InferRequestedOutput(name) for name in outputs]
+        for attempt in range(1, self._attempts + 1):
+            start = time.perf_counter()
+            code = "OK"
+            try:
+                result = await self._client.infer(model, tensors, outputs=wanted)
+            except InferenceServerException as error:
+                code = _code(error)
+                if code != "UNAVAILABLE" or attempt == self._attempts:
+                    raise self._status(error, model) from error
+            except asyncio.CancelledError:
+                code = "CANCELLED"
+                raise
+            else:
+                return {name: result.as_numpy(name) for name in outputs}
+            finally:
+                metrics.TRITON_REQUESTS.labels(model, code).inc()
+                metrics.TRITON_SECONDS.labels(model).observe(time.perf_counter() - start)
+            metrics.TRITON_RETRIES.labels(model).inc()
+            longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempt - 1))
+            # A call whose deadline passes meanwhile is cancelled, and this sleep with it.
+            await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
+        raise AssertionError("the last attempt returns or raises")
 
     def _status(self, error: InferenceServerException, model: str = "") -> StatusError:
         """A caller's view of Triton's error. Its words go to the log, as the exception's cause."""
-        code = str(error.status() or "").removeprefix("StatusCode.")
+        code = _code(error)
         about = f"model {model}" if model else "the model server"
         if code in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"):
             # NOT_FOUND and "is not ready" are a model unloaded under way.
@@ -138,3 +207,7 @@ class GrpcTriton:
         if code == "RESOURCE_EXHAUSTED":
             return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{about} is full")
         return StatusError(grpc.StatusCode.INTERNAL, f"{about} failed: the server's log says more")
+
+
+def _code(error: InferenceServerException) -> str:
+    return str(error.status() or "").removeprefix("StatusCode.")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from export.__main__ import EXPORTERS
+from export.demo.serving import REPOSITORY
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -62,6 +63,24 @@ def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def triton(tiny_repository: Path) -> Iterator[EmbeddedTriton]:
     with EmbeddedTriton(tiny_repository) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def demo_triton() -> Iterator[EmbeddedTriton]:
+    """A real Triton with the trained demo models, whose answers mean something."""
+    with EmbeddedTriton(REPOSITORY) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def demo_settings(demo_triton: EmbeddedTriton) -> Settings:
+    return Settings(triton=demo_triton.grpc_address, repository=REPOSITORY, port=0, grace_s=0)
+
+
+@pytest.fixture(scope="session")
+async def demo_client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
+    async with Gateway(demo_settings) as server, AsyncClient(f"127.0.0.1:{server.port}") as connected:
+        yield connected
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ class DetectionService(detection_service_pb2_grpc.DetectionServiceServicer):
         self, request: detection_service_pb2.DetectObjectsRequest, context: Context
     ) -> detection_service_pb2.DetectObjectsResponse:
         call = Call()
-        query = messages.object_query(request.query)
+        query = messages.object_query(request.query, self._core.settings)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
         detections = await self._detector.detect(image, query, request.model, call)

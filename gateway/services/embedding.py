@@ -11,6 +11,7 @@ from gateway.models import clip
 from gateway.pipelines.core import Call, Core
 from gateway.pipelines.embedding import CLIP, Embedder, ImageInfo, Picture, Text
 from gateway.services.service import Context, Service
+from gateway.settings import Settings
 from visiongate.v1 import embedding_service_pb2, embedding_service_pb2_grpc, image_pb2
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -84,7 +85,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         call = Call()
         pictures = self._pictures(request.images)
         labels = self._texts(request.labels, "labels")
-        prompts = _prompts(request, labels)
+        prompts = _prompts(request, labels, self._settings)
         top_k = request.top_k if request.HasField("top_k") else len(labels)
         if top_k < 1:
             raise InvalidArgumentError("top_k", "is 0; it must be 1 or more")
@@ -122,14 +123,14 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     def _texts(self, texts: Sequence[str], field: str) -> list[Text]:
         _check_filled(field, texts)
         _check_count(field, len(texts), self._settings.max_texts, field)
-        return [_text(text, f"{field}[{index}]") for index, text in enumerate(texts)]
+        return [_text(text, f"{field}[{index}]", self._settings) for index, text in enumerate(texts)]
 
     def _image_or_text(self, item: embedding_service_pb2.ImageOrText, field: str) -> Picture | Text:
         match item.WhichOneof("content"):
             case "image":
                 return self._picture(item.image, f"{field}.image")
             case "text":
-                return _text(item.text, f"{field}.text")
+                return _text(item.text, f"{field}.text", self._settings)
             case _:
                 raise InvalidArgumentError(field, "is missing: set image or text")
 
@@ -143,20 +144,18 @@ SERVICE = Service(
 )
 
 
-def _text(text: str, field: str) -> Text:
+def _text(text: str, field: str, settings: Settings) -> Text:
     if not text.strip():
         raise InvalidArgumentError(field, "is empty")
-    if len(text) > messages.LONGEST_TEXT:
-        raise InvalidArgumentError(field, f"has {len(text)} characters; the limit is {messages.LONGEST_TEXT}")
+    messages.check_length(len(text), field, settings)
     return Text(text, field)
 
 
-def _prompts(request: embedding_service_pb2.ClassifyImagesRequest, labels: Sequence[Text]) -> list[Text]:
+def _prompts(
+    request: embedding_service_pb2.ClassifyImagesRequest, labels: Sequence[Text], settings: Settings
+) -> list[Text]:
     template = request.prompt_template if request.HasField("prompt_template") else DEFAULT_TEMPLATE
-    if len(template) > messages.LONGEST_TEXT:
-        raise InvalidArgumentError(
-            "prompt_template", f"has {len(template)} characters; the limit is {messages.LONGEST_TEXT}"
-        )
+    messages.check_length(len(template), "prompt_template", settings)
     if template.count(PLACEHOLDER) != 1:
         raise InvalidArgumentError(
             "prompt_template",

@@ -95,7 +95,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     ) -> segmentation_service_pb2.SegmentPhrasesResponse:
         call = Call()
         write = messages.mask_writer(request.mask_format)
-        query = messages.object_query(request.query)
+        query = messages.object_query(request.query, self._core.settings)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
         objects = await self._segmenter.segment_phrases(

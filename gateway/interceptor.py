@@ -1,0 +1,137 @@
+"""The way of every call around its service: who calls, whether there is room, how long it may take."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from gateway.admission import Gate
+from gateway.errors import InvalidArgumentError, StatusError
+from gateway.observation import REQUEST_ID, Observation, observe
+
+logger = logging.getLogger(__name__)
+
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Metadata = Mapping[str, str]
+
+
+class Authenticator(Protocol):
+    """Knows callers by what they send."""
+
+    def authenticate(self, metadata: Metadata) -> str:
+        """The caller's name; raises StatusError with UNAUTHENTICATED."""
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Guards every method but those of health, which probes ask without a key.
+
+    A `StatusError` becomes its status, and anything unexpected INTERNAL without its text.
+    """
+
+    def __init__(self, gate: Gate, max_call_s: float, authenticator: Authenticator | None) -> None:
+        self._gate = gate
+        self._max_call_s = max_call_s
+        self._authenticator = authenticator
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method.startswith(f"/{HEALTH}/"):
+            return handler
+        if handler.unary_unary is None:
+            return self._guarded_stream(handler, method)
+
+        async def call(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
+            with observe(method, _metadata(context)) as observation:
+                try:
+                    answer = await self._answer(handler, messages, context, observation)
+                    context.set_trailing_metadata(((REQUEST_ID, observation.request_id),))
+                    return answer
+                except asyncio.CancelledError:
+                    # gRPC cancels at the caller's deadline, and when it hangs up.
+                    remaining = context.time_remaining()
+                    is_late = remaining is not None and remaining <= 0
+                    codes = grpc.StatusCode
+                    observation.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
+                    raise
+                except StatusError as error:
+                    status = error
+                except Exception:
+                    # The text may name paths or other callers' data: it goes to the log alone.
+                    logger.exception("%s failed", method)
+                    status = StatusError(
+                        grpc.StatusCode.INTERNAL, "internal error: the server's log says more"
+                    )
+                observation.code = status.code
+            await context.abort_with_status(status.to_status(observation.request_id))
+            return None
+
+        # As a stream of one message, which is read here: what is refused is refused before it is received.
+        return grpc.stream_unary_rpc_method_handler(call)
+
+    async def _answer(
+        self, handler: Any, messages: AsyncIterator[bytes], context: Context, observation: Observation
+    ) -> bytes:
+        self._authenticate(context, observation)
+        with self._gate.enter():
+            try:
+                async with asyncio.timeout(self._max_call_s):
+                    data = await anext(messages, None)
+                    if data is None:
+                        raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
+                    observation.request_bytes = len(data)
+                    with self._gate.hold(len(data)):
+                        request = _parse(handler.request_deserializer, data)
+                        response = await handler.unary_unary(request, context)
+            except TimeoutError as error:
+                raise StatusError(
+                    grpc.StatusCode.DEADLINE_EXCEEDED,
+                    f"the server gives a call {self._max_call_s:g} seconds, and this took longer",
+                ) from error
+        answer: bytes = handler.response_serializer(response)
+        observation.response_bytes = len(answer)
+        return answer
+
+    def _guarded_stream(self, handler: Any, method: str) -> Any:
+        """Reflection's stream: it costs little, so its callers must only be known."""
+
+        async def call(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            with observe(method, _metadata(context)) as observation:
+                try:
+                    self._authenticate(context, observation)
+                except StatusError as error:
+                    observation.code = error.code
+                    await context.abort_with_status(error.to_status(observation.request_id))
+                async for answer in handler.stream_stream(messages, context):
+                    yield answer
+
+        return grpc.stream_stream_rpc_method_handler(
+            call, handler.request_deserializer, handler.response_serializer
+        )
+
+    def _authenticate(self, context: Context, observation: Observation) -> None:
+        if self._authenticator is not None:
+            observation.caller = self._authenticator.authenticate(_metadata(context))
+
+
+def _metadata(context: Context) -> Metadata:
+    """What the caller sent beside the message, but for binary values."""
+    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+
+
+def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:
+    try:
+        return parse(data)
+    except DecodeError as error:
+        raise InvalidArgumentError("request", "is not a message of this method") from error

@@ -1,0 +1,62 @@
+"""What Prometheus is told. Other modules count with these; nothing here knows of them."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+# From a cached embedding to a page of text on a CPU.
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+CALLS = Counter(
+    "visiongate_calls",
+    "Calls that have ended, by gRPC status code and the name of the API key (empty without keys).",
+    ["method", "code", "caller"],
+)
+CALL_SECONDS = Histogram("visiongate_call_seconds", "What calls took.", ["method"], buckets=_SECONDS)
+CALLS_IN_FLIGHT = Gauge("visiongate_calls_in_flight", "Calls being answered.", multiprocess_mode="livesum")
+BYTES_IN_FLIGHT = Gauge(
+    "visiongate_request_bytes_in_flight", "Bytes of the requests being answered.", multiprocess_mode="livesum"
+)
+REFUSALS = Counter(
+    "visiongate_refusals", "Calls refused before any work: capacity, or an API key.", ["reason"]
+)
+REQUEST_BYTES = Counter("visiongate_request_bytes", "Bytes of requests.", ["method"])
+RESPONSE_BYTES = Counter("visiongate_response_bytes", "Bytes of answers.", ["method"])
+STAGE_SECONDS = Histogram(
+    "visiongate_stage_seconds",
+    "What the stages of calls took: decode, preprocess, inference, postprocess.",
+    ["stage"],
+    buckets=_SECONDS,
+)
+IMAGES = Counter(
+    "visiongate_images", "Images that requests brought: encoded, raw, uri or by image_id.", ["source"]
+)
+CACHE_LOOKUPS = Counter(
+    "visiongate_cache_lookups",
+    "Looks into a cache: hit, miss, or shared with a call that computes it already.",
+    ["cache", "result"],
+)
+CACHE_BYTES = Gauge("visiongate_cache_bytes", "Bytes a cache holds.", ["cache"], multiprocess_mode="livesum")
+TRITON_REQUESTS = Counter(
+    "visiongate_triton_requests", "Inference requests sent to Triton, by gRPC status code.", ["model", "code"]
+)
+TRITON_SECONDS = Histogram(
+    "visiongate_triton_seconds",
+    "What Triton took, its queue and the way included.",
+    ["model"],
+    buckets=_SECONDS,
+)
+TRITON_RETRIES = Counter(
+    "visiongate_triton_retries", "Inference requests that were sent again: Triton was unavailable.", ["model"]
+)
+BATCH_SIZE = Histogram(
+    "visiongate_batch_size",
+    "Items of an inference request, before Triton joins requests.",
+    ["model"],
+    buckets=_BATCHES,
+)
+READY = Gauge(
+    "visiongate_ready",
+    "1 while a service can answer; the service '' is the server as a whole.",
+    ["service"],
+    multiprocess_mode="livemin",
+)
