@@ -3,6 +3,8 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NoReturn
 
 from gateway import metrics
 from gateway.errors import OverloadedError
@@ -12,7 +14,7 @@ _RETRY_S = 0.5, 1.5
 
 
 class Gate:
-    """Counts calls in flight and the bytes of their requests; used from one event loop."""
+    """Counts calls in flight and the bytes they hold; used from one event loop."""
 
     def __init__(self, max_calls: int, max_bytes: int) -> None:
         self._max_calls = max_calls
@@ -35,24 +37,58 @@ class Gate:
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Take room for a request of so many bytes; raises OverloadedError where there is none.
+        """Take room for a request of so many bytes, and inside for what `hold_more` says it turns into.
 
-        A single request always fits: its size has a limit of its own.
+        Raises OverloadedError where there is no room. A call that is alone always has it: what one call may
+        bring has limits of its own.
         """
-        if self._bytes and self._bytes + size > self._max_bytes:
-            _refuse(
-                f"the server holds requests of {self._max_bytes} bytes at once, and has nearly as many",
-                "bytes",
-            )
-        self._bytes += size
-        metrics.BYTES_IN_FLIGHT.inc(size)
+        held = _Held(self)
         try:
-            yield
+            held.change(size)
+            token = _held.set(held)
+            try:
+                yield
+            finally:
+                _held.reset(token)
         finally:
-            self._bytes -= size
-            metrics.BYTES_IN_FLIGHT.dec(size)
+            held.change(-held.size)
+
+    def change(self, held: int, by: int) -> None:
+        """Count more, or less, bytes for a call that has `held` so far."""
+        others = self._bytes - held
+        if by > 0 and others and self._bytes + by > self._max_bytes:
+            _refuse(
+                f"the server holds {self._max_bytes} bytes for calls at once, and has nearly as many", "bytes"
+            )
+        self._bytes += by
+        metrics.BYTES_IN_FLIGHT.inc(by)
 
 
-def _refuse(message: str, reason: str) -> None:
+class _Held:
+    """The bytes of one call."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+        self.size = 0
+
+    def change(self, by: int) -> None:
+        self._gate.change(self.size, by)
+        self.size += by
+
+
+_held: ContextVar[_Held | None] = ContextVar("held", default=None)
+
+
+def hold_more(size: int) -> None:
+    """Take room for so many bytes until the current call ends; raises OverloadedError where there is none.
+
+    A compressed image may take hundreds of times its file. Negative where they are let go before.
+    """
+    held = _held.get()
+    if held is not None:
+        held.change(size)
+
+
+def _refuse(message: str, reason: str) -> NoReturn:
     metrics.REFUSALS.labels(reason).inc()
     raise OverloadedError(message, retry_s=random.uniform(*_RETRY_S))  # noqa: S311

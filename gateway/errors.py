@@ -56,6 +56,19 @@ class ImageNotCachedError(StatusError):
         )
 
 
+class ImageNotFetchedError(StatusError):
+    """The host of an `image.uri` did not deliver; later, or from elsewhere, it may."""
+
+    def __init__(self, field: str, description: str) -> None:
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
+        super().__init__(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"{field}: {description}",
+            error_details_pb2.BadRequest(field_violations=[violation]),
+            error_details_pb2.ErrorInfo(reason="IMAGE_NOT_FETCHED", domain=ERROR_DOMAIN),
+        )
+
+
 class NoModelError(StatusError):
     """The repository has no model for the task at all."""
 

@@ -15,6 +15,7 @@ from gateway.pipelines.core import (
     ImageSource,
     LoadedImage,
     RawImage,
+    UriImage,
 )
 from gateway.pipelines.detection import ObjectQuery
 from gateway.pipelines.segmentation import MaskResult
@@ -43,8 +44,10 @@ def image_source(image: image_pb2.Image, settings: Settings, field: str = "image
             return RawImage(image.raw.rgb, image.raw.width, image.raw.height)
         case "image_id":
             return CachedImage(image.image_id)
+        case "uri":
+            return UriImage(image.uri)
         case _:
-            raise InvalidArgumentError(field, "is missing: set encoded, raw or image_id")
+            raise InvalidArgumentError(field, "is missing: set encoded, raw, image_id or uri")
 
 
 def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -> ObjectQuery:

@@ -1,14 +1,12 @@
 """Images at the door: encoded or raw bytes in, RGB uint8 out; and the resize all models share."""
 
 import io
-import threading
+import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -22,7 +20,22 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-_warning_filters = threading.Lock()
+# Of what follows, cameras and editors write far less; without a limit, a file of some kilobytes takes minutes
+# to decode. Pillow reads chunks, segments, blocks and strips one by one, in Python:
+MOST_READS = 200_000
+# of a TIFF's list of strips or tiles, bytes:
+MOST_OFFSETS = 400_000
+# each of which goes over the whole JPEG, however little it has to say (encoders write about ten):
+MOST_SCANS = 50
+
+# Converted at once: what fits a core's cache.
+PIXELS_AT_ONCE = 64_000
+
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
+
+# Pillow warns of odd metadata, which is the caller's affair and no reason to refuse the pixels. Once and for
+# all: `catch_warnings` swaps state of the whole process, so that threads would have to take turns.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class ImageError(ValueError):
@@ -40,36 +53,40 @@ def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
     whichever first holds the largest value, and float pixels all within 0..1 are multiplied by 255.
 
     Raises ImageError for no data, an unknown format, damaged or truncated data, and images of more than
-    `max_pixels` pixels (or Pillow's own ceiling, 178,956,970), which are refused from the header alone.
+    `max_pixels` pixels (or Pillow's own ceiling, 178,956,970), which are refused from the header alone, as
+    are tiles of more, and files of more parts or scans than anyone means.
     """
     if not data:
         raise ImageError("The image is empty: it has no bytes.")
     try:
-        with _no_pillow_warnings():
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        _check_offsets(data)
+        image: Image.Image = Image.open(_File(data), formats=FORMATS)
+        _check_scans(data, image)
+        _check_tiles(image, max_pixels)
     except UnidentifiedImageError as error:
         raise ImageError(f"The data is not an image in a supported format ({', '.join(FORMATS)}).") from error
     except Image.DecompressionBombError as error:
         ceiling = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
         raise ImageError(f"The image has too many pixels; the limit is {ceiling}.") from error
-    except MemoryError:
+    except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise many kinds on bad headers
-        raise ImageError("The image header is damaged.") from error
+        raise ImageError("The image header is damaged, or its metadata is too large.") from error
     _check_size(image.width, image.height, max_pixels)
+    kind = image.format
     try:
-        _load(image)
+        # Not `Image.draft`: it decodes a JPEG at reduced size, which no reference does.
+        image.load()
         # A GIF frame may be larger than the screen its header declares.
         _check_size(image.width, image.height, max_pixels)
-        rgb = _to_rgb(image)
         upright = _orientation(image)
-        return np.asarray(rgb if upright is None else rgb.transpose(upright))
+        if upright is not None:
+            image = image.transpose(upright)
+        return _to_rgb(image)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
-        raise ImageError(
-            f"The {image.format} image is damaged, truncated or of an unsupported kind."
-        ) from error
+        raise ImageError(f"The {kind} image is damaged, truncated or of an unsupported kind.") from error
 
 
 def from_raw(data: bytes, width: int, height: int, *, max_pixels: int) -> NDArray[np.uint8]:
@@ -115,43 +132,87 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-@contextmanager
-def _no_pillow_warnings() -> Iterator[None]:
-    # Pillow warns of odd metadata, which is the caller's affair and no reason to refuse the pixels.
-    # `catch_warnings` swaps process-wide state, so threads take turns; only short header work is done inside.
-    with _warning_filters, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+class _File(io.BytesIO):
+    """A file that may be read in so many pieces."""
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads += 1
+        if self._reads > MOST_READS:
+            raise _too_many_parts()
+        return super().read(size)
 
 
-def _load(image: Image.Image) -> None:
-    # Not `Image.draft`: it decodes a JPEG at reduced size, which no reference does.
-    if image.format == "TIFF":  # reads its metadata, and applies the orientation, while loading
-        with _no_pillow_warnings():
-            image.load()
-    else:
-        image.load()
+def _too_many_parts() -> ImageError:
+    return ImageError("The image has too many parts; the limit is far above what any encoder writes.")
+
+
+def _check_offsets(data: bytes) -> None:
+    """Refuses a TIFF of more strips or tiles than are ever needed: Pillow lists them all when it opens it."""
+    if data[:2] not in (b"II", b"MM"):
+        return
+    is_big = data[2:3] == b"+"
+    directory = TiffImagePlugin.ImageFileDirectory_v1(data[: 16 if is_big else 8])
+    file = _File(data)
+    file.seek(directory.next)
+    directory.load(file)
+    tags = (TiffImagePlugin.STRIPOFFSETS, TiffImagePlugin.TILEOFFSETS)
+    if any(len(directory.tagdata.get(tag, b"")) > MOST_OFFSETS for tag in tags):
+        raise _too_many_parts()
+
+
+def _check_tiles(image: Image.Image, max_pixels: int) -> None:
+    """Refuses a TIFF whose tiles are over the limit: memory is taken for a whole one, whatever is in it."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (
+            image.tag_v2.get(tag, 1) for tag in (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
+        )
+        if width * height > max_pixels:
+            raise ImageError(
+                f"The image's tiles are {width}x{height} pixels; the limit is {max_pixels} pixels."
+            )
+
+
+def _check_scans(data: bytes, image: Image.Image) -> None:
+    if image.format not in ("JPEG", "MPO") or data.count(b"\xff\xda") <= MOST_SCANS:
+        return
+    # Exactly, now: thumbnails in the header, and videos behind the image, have such bytes too.
+    scans = place = 0
+    for _ in range(MOST_READS):
+        marker = _JPEG_MARKER.search(data, place)
+        if marker is None or marker[1] == b"\xd9":
+            return
+        place = marker.end()
+        if marker[1] not in (b"\xd8", b"\x01"):  # all others have a length
+            place += int.from_bytes(data[place : place + 2])
+        scans += marker[1] == b"\xda"
+        if scans > MOST_SCANS:
+            break
+    raise _too_many_parts()
 
 
 def _orientation(image: Image.Image) -> Image.Transpose | None:
     try:
-        with _no_pillow_warnings():
-            return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged metadata on good pixels
         return None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     image.info.pop("transparency", None)  # Pillow warns about it when a palette is converted, and drops it
     if image.mode.startswith("I"):
-        return _rgb_from_grey(_high_bits(np.asarray(image)))
-    if image.mode == "F":
-        return _rgb_from_grey(_from_float(np.asarray(image)))
-    return image.convert("RGB")
-
-
-def _rgb_from_grey(grey: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(grey).convert("RGB")
+        image = Image.fromarray(_high_bits(np.asarray(image)))
+    elif image.mode == "F":
+        image = Image.fromarray(_from_float(np.asarray(image)))
+    rgb = np.empty((image.height, image.width, 3), np.uint8)
+    # Some rows at a time: of a whole image, Pillow's copies on the way take four times its memory.
+    rows = max(1, PIXELS_AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        rgb[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+    rgb.flags.writeable = False
+    return rgb
 
 
 def _high_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -11,15 +11,19 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway import metrics
+from gateway.admission import hold_more
 from gateway.cache import ComputingCache
 from gateway.catalog import Catalog
-from gateway.errors import ImageNotCachedError, InvalidArgumentError
+from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InvalidArgumentError
+from gateway.fetch import AllowedHosts, Fetcher, FetchError, UriError
 from gateway.models import image as images
+from gateway.observation import observe_stage
 from gateway.settings import Settings
 from gateway.triton import Triton
 
@@ -38,7 +42,8 @@ class Call:
     def stage(self, stage: Stage) -> Iterator[None]:
         start = time.perf_counter()
         try:
-            yield
+            with observe_stage(stage):
+                yield
         finally:
             self.seconds[stage] += time.perf_counter() - start
 
@@ -47,6 +52,7 @@ class Call:
 class EncodedImage:
     """An image file."""
 
+    kind: ClassVar[str] = "encoded"
     data: bytes
 
 
@@ -54,6 +60,7 @@ class EncodedImage:
 class RawImage:
     """RGB bytes, row by row."""
 
+    kind: ClassVar[str] = "raw"
     data: bytes
     width: int
     height: int
@@ -63,10 +70,19 @@ class RawImage:
 class CachedImage:
     """An image that an earlier call brought."""
 
+    kind: ClassVar[str] = "image_id"
     image_id: str
 
 
-ImageSource = EncodedImage | RawImage | CachedImage
+@dataclass(frozen=True, slots=True)
+class UriImage:
+    """An image file that the server fetches."""
+
+    kind: ClassVar[str] = "uri"
+    uri: str
+
+
+ImageSource = EncodedImage | RawImage | CachedImage | UriImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,28 +115,63 @@ class Core:
         self.settings = settings
         self._workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
         self._images = ComputingCache[LoadedImage](
-            settings.image_cache_bytes, lambda image: image.pixels.nbytes
+            "image", settings.image_cache_bytes, lambda image: image.pixels.nbytes
         )
+        self._fetcher = Fetcher(
+            AllowedHosts(settings.uri_hosts),
+            max_bytes=settings.max_image_bytes,
+            timeout_s=settings.uri_timeout_s,
+            max_redirects=settings.uri_max_redirects,
+        )
+        # A small request brings a large file: all that are held at once take no more than requests may.
+        self._fetches = asyncio.Semaphore(max(1, settings.max_bytes_in_flight // settings.max_image_bytes))
 
     def close(self) -> None:
         self._workers.shutdown(wait=False, cancel_futures=True)
 
     async def load_image(self, source: ImageSource, call: Call, field: str = "image") -> LoadedImage:
         """Decodes an image, or finds it in the cache. `field` is the request's, for what is wrong with it."""
+        metrics.IMAGES.labels(source.kind).inc()
         with call.stage("decode"):
-            if isinstance(source, CachedImage):
+            image = await self._loaded(source, field)
+            hold_more(image.pixels.nbytes)
+            return image
+
+    def let_go(self, image: LoadedImage) -> None:
+        """Of an image that the call does not hold any more."""
+        hold_more(-image.pixels.nbytes)
+
+    async def _loaded(self, source: ImageSource, field: str) -> LoadedImage:
+        match source:
+            case CachedImage():
                 image = self._images.get(source.image_id)
                 if image is None:
                     raise ImageNotCachedError(source.image_id, field)
                 return image
-            image_id = await self.run(_content_hash, source)
-            try:
-                return await self._images.get_or_compute(
-                    image_id, lambda: self.run(_decode, source, image_id, self.settings.max_image_pixels)
-                )
-            except images.ImageError as error:
-                kind = "raw" if isinstance(source, RawImage) else "encoded"
-                raise InvalidArgumentError(f"{field}.{kind}", str(error)) from error
+            case EncodedImage():
+                return await self._decoded(source, f"{field}.encoded")
+            case RawImage():
+                return await self._decoded(source, f"{field}.raw")
+            case UriImage():
+                async with self._fetches:
+                    return await self._decoded(await self._fetched(source, f"{field}.uri"), f"{field}.uri")
+
+    async def _fetched(self, source: UriImage, field: str) -> EncodedImage:
+        try:
+            return EncodedImage(await self._fetcher.fetch(source.uri))
+        except UriError as error:
+            raise InvalidArgumentError(field, str(error)) from error
+        except FetchError as error:
+            raise ImageNotFetchedError(field, str(error)) from error
+
+    async def _decoded(self, source: EncodedImage | RawImage, field: str) -> LoadedImage:
+        image_id = await self.run(_content_hash, source)
+        try:
+            return await self._images.get_or_compute(
+                image_id, lambda: self.run(_decode, source, image_id, self.settings.max_image_pixels)
+            )
+        except images.ImageError as error:
+            raise InvalidArgumentError(field, str(error)) from error
 
     async def run(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
         """Runs CPU work in a worker thread; work that has not started is dropped with its caller."""

@@ -77,9 +77,19 @@ class Embedder:
     def __init__(self, core: Core) -> None:
         self._core = core
         settings = core.settings
-        self._texts = _Tower(core, "clip_text", "input_ids", "text_embedding", settings.text_cache_bytes)
+        self._texts = _Tower(
+            core,
+            "clip_text",
+            "input_ids",
+            "text_embedding",
+            ComputingCache("text", settings.text_cache_bytes, _size_of),
+        )
         self._images = _Tower(
-            core, "clip_image", "image", "image_embedding", settings.image_vector_cache_bytes
+            core,
+            "clip_image",
+            "image",
+            "image_embedding",
+            ComputingCache("image_vector", settings.image_vector_cache_bytes, _size_of),
         )
 
     def choose(self, variant: str) -> Variant[Clip]:
@@ -109,6 +119,7 @@ class Embedder:
                 elif image.image_id not in squares:
                     with call.stage("preprocess"):
                         squares[image.image_id] = await self._core.run(model.spec.preprocess, image.pixels)
+                self._core.let_go(image)
                 return ImageInfo(image.image_id, image.width, image.height)
 
         infos = await gather(prepare(picture) for picture in pictures)
@@ -198,19 +209,22 @@ class _Batch:
 class _Tower:
     """One of CLIP's two networks: gives each item's vector, computed once and in batches."""
 
-    def __init__(self, core: Core, role: str, tensor: str, output: str, cache_bytes: int) -> None:
+    def __init__(
+        self, core: Core, role: str, tensor: str, output: str, vectors: ComputingCache[Vector]
+    ) -> None:
         self._core = core
         self._role = role
         self._tensor = tensor
         self._output = output
-        self._vectors = ComputingCache[Vector](cache_bytes, lambda vector: vector.nbytes + OVERHEAD_BYTES)
+        self._vectors = vectors
         # Keeps nothing. The items of a batch share its one request through it, whoever waits for which of
         # them: the request goes on as long as anyone does.
-        self._batches = ComputingCache[dict[str, Vector]](0, len)
+        self._batches = ComputingCache[dict[str, Vector]](None, 0, len)
         self._serial_numbers = itertools.count()
 
     def get(self, key: str, model: Variant[Clip]) -> Vector | None:
-        return self._vectors.get(f"{model.name}/{key}")
+        """A vector that is kept; `embed` follows where there is none."""
+        return self._vectors.get(f"{model.name}/{key}", count_miss=False)
 
     async def embed(
         self, items: Mapping[str, NDArray[Any]], model: Variant[Clip], call: Call
@@ -245,6 +259,10 @@ class _Tower:
                 self._vectors.get_or_compute(f"{model.name}/{key}", partial(compute, key)) for key in items
             )
         return dict(zip(items, vectors, strict=True))
+
+
+def _size_of(vector: Vector) -> int:
+    return vector.nbytes + OVERHEAD_BYTES
 
 
 def _rows(vectors: Sequence[Vector], spec: Clip) -> NDArray[np.float32]:

@@ -67,10 +67,9 @@ class EverythingSegmenter:
                 found = await self._core.run(
                     sam_everything.suppress_cleaned, cleaned, choice.nms_iou_threshold
                 )
-            return await gather(
-                self._core.run(_finish, candidate, image.size, write)
-                for candidate in found[: choice.max_masks]
-            )
+            kept = found[: choice.max_masks]
+            self._segmenter.check_mask_pixels(len(kept), image, "max_masks")
+            return await gather(self._core.run(_finish, candidate, image.size, write) for candidate in kept)
 
     async def _candidates(
         self, image: LoadedImage, crop: Crop, model: Variant[Sam], choice: Choice, call: Call

@@ -95,7 +95,7 @@ class Segmenter:
         self._core = core
         self._detector = Detector(core)
         self._embeddings = ComputingCache[Embedding](
-            core.settings.embedding_cache_bytes, lambda embedding: embedding.nbytes
+            "embedding", core.settings.embedding_cache_bytes, lambda embedding: embedding.nbytes
         )
 
     async def encode(self, image: LoadedImage, variant: str, call: Call) -> None:
@@ -112,13 +112,16 @@ class Segmenter:
         write: Callable[[masks.Mask], Written],
         multimask: bool = False,
         with_logits: bool = False,
+        field: str = "prompts",
     ) -> list[list[MaskResult[Written]]]:
         """One mask a prompt, or three with `multimask`, the best predicted IoU first.
 
-        `write` turns a full-size mask into what is kept of it, in a worker thread.
+        `write` turns a full-size mask into what is kept of it, in a worker thread. `field` is the request's
+        that says how many masks there are.
         """
         model = self.choose(variant)
         size = image.size
+        self.check_mask_pixels(len(prompts) * (3 if multimask else 1), image, field)
         with call.stage("preprocess"):
             try:
                 groups = await self._core.run(
@@ -171,12 +174,24 @@ class Segmenter:
         if not detections:
             return []
         prompts = [Prompt(box=detection.box) for detection in detections]
-        found = await self.segment(image, prompts, segmentation_variant, call, write=write)
+        found = await self.segment(
+            image, prompts, segmentation_variant, call, write=write, field="query.max_detections"
+        )
         return [(detection, mask) for detection, (mask,) in zip(detections, found, strict=True)]
 
     def choose(self, variant: str, field: str = "model") -> Variant[Sam]:
         """The variant of that name, or the default one for an empty name."""
         return self._core.catalog.choose(SAM, variant, Sam, field)
+
+    def check_mask_pixels(self, count: int, image: LoadedImage, field: str) -> None:
+        """Refuses an answer of so many masks of the image's size, where that is too many pixels."""
+        pixels, limit = count * image.width * image.height, self._core.settings.max_mask_pixels
+        if pixels > limit:
+            raise InvalidArgumentError(
+                field,
+                f"would make an answer of {count} masks of {image.width}x{image.height} pixels, {pixels} in "
+                f"all; the limit is {limit}",
+            )
 
     async def embed(self, image: LoadedImage, model: Variant[Sam], call: Call) -> Embedding:
         """The model's view of an image, from the cache where it is kept."""

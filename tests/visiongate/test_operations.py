@@ -27,6 +27,7 @@ def test_every_kind_of_image_is_sent(tmp_path: Path) -> None:
     assert (raw.rgb, raw.width, raw.height) == (PIXELS.tobytes(), 4, 2)
     assert sent(PIXELS[:, :, 0]).raw.rgb == np.repeat(PIXELS[:, :, :1], 3, 2).tobytes()
     assert sent(EncodedImage(ImageId("abc"), 1, 1)).image_id == "abc"
+    assert sent("https://images.example/photo.jpg").uri == "https://images.example/photo.jpg"
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -16,7 +16,7 @@ from visiongate.v1 import embedding_service_pb2
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, where a plain string would be the path of an image."""
+    """A text, where a plain string would be the path or URI of an image."""
 
     text: str
 
@@ -86,7 +86,7 @@ def compare(
 ) -> Operation[NDArray[np.float32]]:
     """Say how alike an image or a text is to each of many: cosines float32 [N], -1 to 1, in their order.
 
-    Texts are `visiongate.Text("a cat")`; a plain string is the path of an image.
+    Texts are `visiongate.Text("a cat")`; a plain string is the path or URI of an image.
     """
     return Operation(
         "/visiongate.v1.EmbeddingService/CompareImagesAndTexts",

@@ -26,8 +26,10 @@ class EncodedImage:
 
 
 ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image.Image | EncodedImage
-"""A path, the bytes of an image file, RGB or grey uint8 pixels [H, W(, 3)], a Pillow image, or an image
-that the server keeps."""
+"""A path, the bytes of an image file, RGB or grey uint8 pixels [H, W(, 3)], a Pillow image, an image that the
+server keeps, or a string that starts with https://: a file that the server fetches, where it allows that."""
+
+URI_START = "https://"
 
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
@@ -38,6 +40,8 @@ def image_message(image: ImageLike) -> image_pb2.Image:
             return image_pb2.Image(image_id=image.image_id)
         case bytes():
             return image_pb2.Image(encoded=image)
+        case str() if image.startswith(URI_START):
+            return image_pb2.Image(uri=image)
         case str() | os.PathLike():
             return image_pb2.Image(encoded=Path(image).read_bytes())
         case np.ndarray():
@@ -52,7 +56,7 @@ def image_message(image: ImageLike) -> image_pb2.Image:
             return image_pb2.Image(encoded=file.getvalue())
         case _:
             raise TypeError(
-                f"an image is a path, bytes, pixels or a Pillow image, not {type(image).__name__}"
+                f"an image is a path, URI, bytes, pixels or a Pillow image, not {type(image).__name__}"
             )
 
 

@@ -1,0 +1,127 @@
+"""Every limit of the settings is one: what is over it is refused by field and limit, what is at it is not."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from PIL import Image
+
+from bad_input import encoded
+from gateway.server import Gateway
+from gateway.settings import Settings
+from visiongate import AsyncClient, Text, VisiongateError, operations
+
+PHOTO = Image.effect_noise((80, 60), 90).convert("RGB")
+PIXELS = np.asarray(PHOTO)
+FILE = encoded(PHOTO, "PNG")
+WIDER = encoded(Image.new("L", (81, 60)), "PNG")
+BOX: Any = [[5.0, 5.0, 50.0, 50.0]]
+ALL: Any = {"min_predicted_iou": 0, "min_stability_score": 0, "nms_iou_threshold": 1}
+
+LIMITS = {
+    "max_message_bytes": 100_000,
+    "max_image_bytes": len(FILE),
+    "max_image_pixels": 80 * 60,
+    "max_images": 2,
+    "max_pages": 2,
+    "max_texts": 3,
+    "max_phrases": 3,
+    "max_text_length": 40,
+    "max_prompts": 4,
+    "max_grid_points": 4,
+    "max_mask_pixels": 3 * 80 * 60,
+}
+
+
+@pytest.fixture(scope="module")
+async def client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
+    """Of a gateway with small limits."""
+    settings = demo_settings.model_copy(update=LIMITS)
+    async with Gateway(settings) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}") as connected:
+        yield connected
+
+
+@pytest.mark.parametrize(
+    ("operation", "field", "limit"),
+    [
+        (operations.encode_image(FILE + b"x"), "image.encoded", "max_image_bytes"),
+        (operations.encode_image(WIDER), "image.encoded", "max_image_pixels"),
+        (operations.encode_image(np.zeros((61, 80, 3), np.uint8)), "image.raw", "max_image_pixels"),
+        (operations.embed_images([FILE, FILE + b"x"]), "images[1].encoded", "max_image_bytes"),
+        (operations.embed_images([FILE] * 3), "images", "max_images"),
+        (operations.classify([FILE] * 3, ["dog"]), "images", "max_images"),
+        (operations.compare(Text("dog"), [FILE] * 3), "candidates", "max_images"),
+        (operations.recognize_text([FILE] * 3), "images", "max_pages"),
+        (operations.embed_texts(["dog"] * 4), "texts", "max_texts"),
+        (operations.classify([FILE], ["dog"] * 4), "labels", "max_texts"),
+        (operations.compare(FILE, [Text("dog")] * 4), "candidates", "max_texts"),
+        (operations.detect(FILE, ["dog", "cat", "cow", "ox"]), "query.phrases", "max_phrases"),
+        (operations.detect(FILE, ["d" * 20, "c" * 21]), "query.phrases", "max_text_length"),
+        (operations.segment_phrases(FILE, caption="d" * 41), "query.caption", "max_text_length"),
+        (operations.embed_texts(["dog", "d" * 41]), "texts[1]", "max_text_length"),
+        (operations.classify([FILE], ["d" * 41]), "labels[0]", "max_text_length"),
+        (
+            operations.classify([FILE], ["dog"], prompt_template="{}" * 21),
+            "prompt_template",
+            "max_text_length",
+        ),
+        (operations.compare(Text("d" * 41), [FILE]), "subject.text", "max_text_length"),
+        (operations.segment(FILE, boxes=BOX * 5), "prompts", "max_prompts"),
+        (operations.segment_everything(FILE, points_per_side=3), "points_per_side", "max_grid_points"),
+        (
+            operations.segment_everything(FILE, points_per_side=2, crop_layers=1),
+            "points_per_side",
+            "max_grid_points",
+        ),
+        (operations.segment(FILE, boxes=BOX * 4), "prompts", "max_mask_pixels"),
+        (operations.segment(FILE, boxes=BOX * 2, multimask=True), "prompts", "max_mask_pixels"),
+        (
+            operations.segment_phrases(FILE, ["dog"], box_threshold=0),
+            "query.max_detections",
+            "max_mask_pixels",
+        ),
+        (operations.segment_everything(FILE, points_per_side=2, **ALL), "max_masks", "max_mask_pixels"),
+    ],
+)  # fmt: skip
+async def test_over_a_limit(
+    client: AsyncClient, operation: operations.Operation[Any], field: str, limit: str
+) -> None:
+    with pytest.raises(VisiongateError) as caught:
+        await client.call(operation)
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    assert f"limit is {LIMITS[limit]}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        operations.encode_image(FILE),
+        operations.encode_image(PIXELS),
+        operations.embed_images([FILE, PIXELS]),
+        operations.embed_texts(["dog", "cat", "ox"]),
+        operations.classify([FILE] * 2, ["dog", "cat", "d" * 40], truncate=True),
+        operations.compare(FILE, [FILE, PIXELS, Text("dog"), Text("cat"), Text("ox")]),
+        operations.detect(FILE, ["dog", "cat", "ox"]),
+        operations.segment(FILE, boxes=BOX * 3),
+        operations.segment(FILE, boxes=BOX, multimask=True),
+        operations.segment_phrases(FILE, ["dog"], box_threshold=0, max_detections=3),
+        operations.segment_everything(FILE, points_per_side=2, max_masks=3, **ALL),
+    ],
+)
+async def test_at_a_limit(client: AsyncClient, operation: operations.Operation[Any]) -> None:
+    await client.call(operation)
+
+
+async def test_a_message_over_the_limit(client: AsyncClient) -> None:
+    with pytest.raises(VisiongateError) as caught:
+        await client.encode_image(bytes(LIMITS["max_message_bytes"]))
+    assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    await client.encode_image(FILE)
+
+
+def test_every_limit_is_tested() -> None:
+    limits = {name for name in Settings.model_fields if name.startswith("max_") and not name.endswith("_s")}
+    # Those of a process are in tests/test_admission.py.
+    assert limits - {"max_concurrent_calls", "max_bytes_in_flight"} == set(LIMITS)
