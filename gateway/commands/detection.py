@@ -9,8 +9,7 @@ from gateway.commands.common import (
     AsJson,
     Photo,
     Save,
-    Server,
-    Timeout,
+    asks_server,
     groups,
     numbers,
     report,
@@ -31,7 +30,9 @@ MaxDetections = Annotated[int | None, typer.Option(help="Most detections.", show
 
 
 @app.command()
+@asks_server
 def detect(
+    client: Client,
     photo: Photo,
     phrases: Annotated[
         list[str] | None, typer.Argument(help="What to look for: truck wheel 'red sign'")
@@ -41,22 +42,19 @@ def detect(
     nms_iou: NmsIou = None,
     max_detections: MaxDetections = None,
     model: Annotated[str, typer.Option(help="Model variant.", show_default="the repository's")] = "",
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
     """Find the objects that words name."""
-    with Client(server, timeout=timeout) as client:
-        detections = client.detect(
-            photo,
-            phrases or (),
-            caption=caption,
-            box_threshold=box_threshold,
-            nms_iou_threshold=nms_iou,
-            max_detections=max_detections,
-            model=model,
-        )
+    detections = client.detect(
+        photo,
+        phrases or (),
+        caption=caption,
+        box_threshold=box_threshold,
+        nms_iou_threshold=nms_iou,
+        max_detections=max_detections,
+        model=model,
+    )
     report(
         [detection.as_dict() for detection in detections],
         ("object", "score", BOX_COLUMN),

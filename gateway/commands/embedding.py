@@ -10,8 +10,7 @@ from gateway.commands.common import (
     AsJson,
     Photo,
     Save,
-    Server,
-    Timeout,
+    asks_server,
     errors,
     report,
     save_picture,
@@ -30,7 +29,9 @@ Truncate = Annotated[
 
 
 @app.command()
+@asks_server
 def embed(
+    client: Client,
     photos: Annotated[
         list[Path] | None, typer.Argument(help="Image files.", exists=True, dir_okay=False)
     ] = None,
@@ -41,8 +42,6 @@ def embed(
     raw: Annotated[bool, typer.Option("--raw", help="As the model gives them, not of length 1.")] = False,
     truncate: Truncate = False,
     model: Model = "",
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
 ) -> None:
     """Embed photos or texts: one vector each, close to those of what means the same.
@@ -55,12 +54,11 @@ def embed(
     """
     if bool(photos) == bool(text):
         raise ValueError("give photos, or texts with --text (any number of times)")
-    with Client(server, timeout=timeout) as client:
-        vectors = (
-            client.embed_images(photos, raw=raw, model=model)
-            if photos
-            else client.embed_texts(text or [], truncate=truncate, raw=raw, model=model)
-        )
+    vectors = (
+        client.embed_images(photos, raw=raw, model=model)
+        if photos
+        else client.embed_texts(text or [], truncate=truncate, raw=raw, model=model)
+    )
     names = [str(photo) for photo in photos] if photos else text or []
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +78,9 @@ def embed(
 
 
 @app.command()
+@asks_server
 def classify(
+    client: Client,
     photo: Photo,
     labels: Annotated[list[str], typer.Argument(help="What it may show: cat dog 'red car'")],
     template: Annotated[
@@ -89,8 +89,6 @@ def classify(
     top_k: Annotated[int | None, typer.Option(help="Most labels to show.", show_default="all")] = None,
     truncate: Truncate = False,
     model: Model = "",
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -100,10 +98,9 @@ def classify(
 
     visiongate classify photo.jpg cat dog "a red car" --template "a drawing of a {}."
     """
-    with Client(server, timeout=timeout) as client:
-        (scores,) = client.classify(
-            [photo], labels, prompt_template=template, top_k=top_k, truncate=truncate, model=model
-        )
+    (scores,) = client.classify(
+        [photo], labels, prompt_template=template, top_k=top_k, truncate=truncate, model=model
+    )
     report(
         [score.as_dict() for score in scores],
         ("label", "probability", "similarity"),
@@ -118,18 +115,17 @@ def classify(
 
 
 @app.command()
+@asks_server
 def compare(
+    client: Client,
     photo: Photo,
     texts: Annotated[list[str], typer.Argument(help="Texts to compare it with.")],
     truncate: Truncate = False,
     model: Model = "",
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
 ) -> None:
     """Say how well texts fit a photo: the cosine similarity of each, in the order given."""
-    with Client(server, timeout=timeout) as client:
-        similarities = client.compare(photo, [Text(text) for text in texts], truncate=truncate, model=model)
+    similarities = client.compare(photo, [Text(text) for text in texts], truncate=truncate, model=model)
     report(
         [
             {"text": text, "similarity": round(float(similarity), 6)}

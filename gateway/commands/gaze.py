@@ -11,8 +11,7 @@ from gateway.commands.common import (
     AsJson,
     Photo,
     Save,
-    Server,
-    Timeout,
+    asks_server,
     coordinates,
     numbers,
     report,
@@ -24,7 +23,9 @@ app = typer.Typer()
 
 
 @app.command()
+@asks_server
 def gaze(
+    client: Client,
     photo: Photo,
     box: Annotated[
         list[str] | None,
@@ -47,8 +48,6 @@ def gaze(
     face_detection_model: Annotated[
         str, typer.Option(help="Face detection model variant.", show_default="the repository's")
     ] = "",
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -61,17 +60,16 @@ def gaze(
 
     visiongate gaze group.jpg --box 178,65,269,176 --json
     """
-    with Client(server, timeout=timeout) as client:
-        faces = client.estimate_gaze(
-            photo,
-            boxes=np.array([coordinates(text, 4) for text in box]) if box else None,
-            min_score=min_score,
-            nms_iou_threshold=nms_iou,
-            max_faces=max_faces,
-            small_faces=small_faces,
-            model=model,
-            face_detection_model=face_detection_model,
-        )
+    faces = client.estimate_gaze(
+        photo,
+        boxes=np.array([coordinates(text, 4) for text in box]) if box else None,
+        min_score=min_score,
+        nms_iou_threshold=nms_iou,
+        max_faces=max_faces,
+        small_faces=small_faces,
+        model=model,
+        face_detection_model=face_detection_model,
+    )
     report(
         [face.as_dict() for face in faces],
         ("face", "score", "yaw", "pitch", BOX_COLUMN),

@@ -2,17 +2,17 @@
 
 import typer
 
-from gateway.commands.common import AsJson, Server, Timeout, report
+from gateway.commands.common import AsJson, asks_server, report
 from visiongate import Client
 
 app = typer.Typer()
 
 
 @app.command()
-def models(server: Server = "127.0.0.1:50051", timeout: Timeout = 10, as_json: AsJson = False) -> None:
+@asks_server
+def models(client: Client, as_json: AsJson = False) -> None:
     """List the models that a server offers."""
-    with Client(server, timeout=timeout) as client:
-        offered = client.list_models()
+    offered = client.list_models()
     report(
         [model.as_dict() for model in offered],
         ("task", "family", "variant", "default", "ready", "input size"),

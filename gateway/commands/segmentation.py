@@ -12,8 +12,7 @@ from gateway.commands.common import (
     AsJson,
     Photo,
     Save,
-    Server,
-    Timeout,
+    asks_server,
     coordinates,
     groups,
     numbers,
@@ -29,7 +28,9 @@ MASK_COLUMNS = ("object", "score", "predicted IoU", "pixels", BOX_COLUMN)
 
 
 @app.command()
+@asks_server
 def segment(
+    client: Client,
     photo: Photo,
     phrase: Annotated[
         list[str] | None, typer.Option(help="Cut out what this names; repeat for more.")
@@ -71,8 +72,6 @@ def segment(
     box_threshold: BoxThreshold = None,
     nms_iou: NmsIou = None,
     max_detections: MaxDetections = None,
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -90,32 +89,31 @@ def segment(
     """
     if sum(map(bool, (phrase, box, point, everything))) != 1:
         raise ValueError("give one of --phrase, --box and --point (any number of times), or --everything")
-    with Client(server, timeout=timeout) as client:
-        if phrase:
-            objects = client.segment_phrases(
-                photo,
-                phrase,
-                box_threshold=box_threshold,
-                nms_iou_threshold=nms_iou,
-                max_detections=max_detections,
-            )
-            report_objects(photo, objects, as_json, save)
-            return
-        if everything:
-            found = client.segment_everything(
-                photo,
-                points_per_side=points_per_side,
-                crop_layers=crop_layers,
-                min_predicted_iou=min_iou,
-                min_stability_score=min_stability,
-                min_region_area=min_region_area,
-                max_masks=max_masks,
-            )
-            _report_everything(photo, found, as_json, save)
-            return
-        boxes = np.array([coordinates(text, 4) for text in box]) if box else None
-        points = [np.array([coordinates(pair, 2) for pair in text.split()]) for text in point or ()]
-        regions = client.segment(photo, boxes=boxes, points=points or None, multimask=multimask)
+    if phrase:
+        objects = client.segment_phrases(
+            photo,
+            phrase,
+            box_threshold=box_threshold,
+            nms_iou_threshold=nms_iou,
+            max_detections=max_detections,
+        )
+        report_objects(photo, objects, as_json, save)
+        return
+    if everything:
+        found = client.segment_everything(
+            photo,
+            points_per_side=points_per_side,
+            crop_layers=crop_layers,
+            min_predicted_iou=min_iou,
+            min_stability_score=min_stability,
+            min_region_area=min_region_area,
+            max_masks=max_masks,
+        )
+        _report_everything(photo, found, as_json, save)
+        return
+    boxes = np.array([coordinates(text, 4) for text in box]) if box else None
+    points = [np.array([coordinates(pair, 2) for pair in text.split()]) for text in point or ()]
+    regions = client.segment(photo, boxes=boxes, points=points or None, multimask=multimask)
     report(
         [{"masks": [mask.as_dict() for mask in region]} for region in regions],
         MASK_COLUMNS,

@@ -7,14 +7,16 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.common import AsJson, Save, Server, Timeout, console, save_picture
+from gateway.commands.common import AsJson, Save, asks_server, console, save_picture
 from visiongate import Client, Page, draw
 
 app = typer.Typer()
 
 
 @app.command()
+@asks_server
 def ocr(
+    client: Client,
     photos: Annotated[list[Path], typer.Argument(help="The image files.", exists=True, dir_okay=False)],
     rotated: Annotated[bool, typer.Option("--rotated", help="Find words at any angle.")] = False,
     find_orientation: Annotated[
@@ -31,8 +33,6 @@ def ocr(
         typer.Option(help="Least mean probability of a word, 0 to 1.", show_default="the model's"),
     ] = None,
     model: Annotated[str, typer.Option(help="Model variant.", show_default="the repository's")] = "",
-    server: Server = "127.0.0.1:50051",
-    timeout: Timeout = 120,
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
@@ -46,16 +46,15 @@ def ocr(
     """
     if save is not None and len(photos) > 1:
         raise ValueError("--save draws on one photo: give one")
-    with Client(server, timeout=timeout) as client:
-        pages = client.recognize_text(
-            photos,
-            rotated=rotated,
-            blocks=blocks,
-            find_orientation=find_orientation,
-            bin_threshold=bin_threshold,
-            box_threshold=box_threshold,
-            model=model,
-        )
+    pages = client.recognize_text(
+        photos,
+        rotated=rotated,
+        blocks=blocks,
+        find_orientation=find_orientation,
+        bin_threshold=bin_threshold,
+        box_threshold=box_threshold,
+        model=model,
+    )
     if as_json:
         entries = [{"photo": str(photo)} | page.as_dict() for photo, page in zip(photos, pages, strict=True)]
         print(json.dumps(entries, ensure_ascii=False))

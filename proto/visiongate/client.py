@@ -4,6 +4,8 @@
         for found in client.segment_phrases("truck.jpg", ["truck", "wheel"]):
             print(found.detection.phrase, found.mask.area)
 
+    client = visiongate.Client("vision.example.com:443", tls=True, api_key=os.environ["VISIONGATE_API_KEY"])
+
 Every method raises `VisiongateError` where the server says no, or nothing.
 """
 
@@ -16,6 +18,7 @@ import grpc
 import grpc.aio
 
 from visiongate import operations
+from visiongate.connection import Connection, Pem
 from visiongate.errors import VisiongateError
 from visiongate.operations import Operation
 
@@ -48,11 +51,41 @@ class Client:
     """A connection to a visiongate server; safe to share between threads.
 
     `timeout` is the deadline of every call, in seconds; the server drops the work of a call that is past it.
+
+    `tls=True` encrypts, and checks the server's certificate by the authorities that this machine trusts;
+    `root_certificates` does so by others. `client_certificate` and `client_key` are for a server that asks
+    for them. Each of the three is a path or PEM bytes, and implies TLS.
+
+    `api_key` is sent with every call. Unencrypted it goes to this machine alone: for any other address
+    ValueError is raised, unless `tls=False` says that the network itself keeps it secret.
     """
 
-    def __init__(self, address: str = "127.0.0.1:50051", *, timeout: float = 60) -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        timeout: float = 60,
+        api_key: str | None = None,
+        tls: bool | None = None,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
+    ) -> None:
         self._timeout = timeout
-        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        connection = Connection(
+            address,
+            api_key=api_key,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+        )
+        self._metadata = connection.metadata
+        self._channel = (
+            grpc.insecure_channel(address, options=OPTIONS)
+            if connection.credentials is None
+            else grpc.secure_channel(address, connection.credentials, options=OPTIONS)
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +106,7 @@ class Client:
             response_deserializer=operation.response_type.FromString,
         )
         try:
-            response = method(operation.request, timeout=self._timeout)
+            response = method(operation.request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise VisiongateError.from_rpc(error) from None
         return operation.parse(response)
@@ -95,12 +128,35 @@ class Client:
 class AsyncClient:
     """A connection to a visiongate server for asyncio; cancelling an awaited call cancels its work.
 
-    `timeout` is the deadline of every call, in seconds.
+    The arguments are those of `Client`.
     """
 
-    def __init__(self, address: str = "127.0.0.1:50051", *, timeout: float = 60) -> None:
+    def __init__(
+        self,
+        address: str = "127.0.0.1:50051",
+        *,
+        timeout: float = 60,
+        api_key: str | None = None,
+        tls: bool | None = None,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
+    ) -> None:
         self._timeout = timeout
-        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        connection = Connection(
+            address,
+            api_key=api_key,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+        )
+        self._metadata = connection.metadata
+        self._channel = (
+            grpc.aio.insecure_channel(address, options=OPTIONS)
+            if connection.credentials is None
+            else grpc.aio.secure_channel(address, connection.credentials, options=OPTIONS)
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -121,7 +177,7 @@ class AsyncClient:
             response_deserializer=operation.response_type.FromString,
         )
         try:
-            response = await method(operation.request, timeout=self._timeout)
+            response = await method(operation.request, timeout=self._timeout, metadata=self._metadata)
         except grpc.aio.AioRpcError as error:
             raise VisiongateError.from_rpc(error) from None
         return operation.parse(response)

@@ -1,0 +1,187 @@
+"""API keys: the file that keeps their salted hashes, and who calls by the key that is sent.
+
+Keys are long and random, so one round of SHA-256 is enough: there is nothing to guess that a slow hash of
+passwords would protect.
+"""
+
+import hashlib
+import hmac
+import logging
+import os
+import re
+import secrets
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gateway import metrics
+from gateway.errors import UnauthenticatedError
+from gateway.file_watch import FileWatch
+
+logger = logging.getLogger(__name__)
+
+# Scanners for leaked secrets find keys by such a prefix.
+PREFIX = "vg_"
+KEY_BYTES = 32
+SALT_BYTES = 16
+# Longer ones are not hashed: nobody without a key should cost more than that.
+LONGEST_KEY = 256
+# Names become labels of metrics and words of log lines.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+HEADER = "# API keys of visiongate, written by `visiongate keys`: a caller's name, and the hash of its key.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A caller's name and the salted hash by which its key is known."""
+
+    name: str
+    salt: bytes
+    sha256: bytes
+    created: datetime
+
+    @classmethod
+    def generate(cls, name: str) -> tuple["ApiKey", str]:
+        """A new key, and its text, which is kept nowhere."""
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"{name!r} is no name for a key: letters, digits, '.', '_' and '-', at most 64 of them"
+            )
+        text = PREFIX + secrets.token_urlsafe(KEY_BYTES)
+        salt = secrets.token_bytes(SALT_BYTES)
+        return cls(name, salt, _sha256(salt, text), datetime.now(UTC).replace(microsecond=0)), text
+
+    def is_hash_of(self, text: str) -> bool:
+        return hmac.compare_digest(_sha256(self.salt, text), self.sha256)
+
+
+class ApiKeys:
+    """The gateway's authenticator: knows callers by the keys of a file, which may change at any time.
+
+    A file that is broken or gone leaves the last good keys in force, and is logged. Raises ValueError where
+    it is so at the start.
+    """
+
+    def __init__(self, path: Path, look_every_s: float = 1) -> None:
+        self._path = path
+        self._look_every_s = look_every_s
+        # Before it is read: a change meanwhile is then seen at the next look.
+        self._watch = FileWatch(path)
+        self._keys = read_keys(path)
+        self._looked = time.monotonic()
+        if not self._keys:
+            logger.warning("%s has no API keys: every call will be refused", path)
+
+    def authenticate(self, metadata: Mapping[str, str]) -> str:
+        """The name of the key in `x-api-key: KEY` or `authorization: Bearer KEY`.
+
+        The first goes before the second, which may be meant for a proxy on the way.
+        """
+        self._look()
+        key = metadata.get("x-api-key", "")
+        if not key:
+            scheme, _, rest = metadata.get("authorization", "").partition(" ")
+            key = rest.strip() if scheme.lower() == "bearer" else ""
+        if not key:
+            _refuse("no API key: send one as 'authorization: Bearer KEY' or 'x-api-key: KEY'")
+        caller = None
+        if len(key) <= LONGEST_KEY:
+            # Through all of them, found or not: the time it takes then says nothing about the file.
+            for known in self._keys:
+                if known.is_hash_of(key):
+                    caller = known.name
+        if caller is None:
+            _refuse("the API key is not valid")
+        return caller
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked < self._look_every_s:
+            return
+        self._looked = now
+        if not self._watch.has_changed():
+            return
+        try:
+            self._keys = read_keys(self._path)
+        except ValueError as error:
+            logger.error("%s; the API keys of before stay in force", error)
+        else:
+            logger.info("%s has changed: %d API keys", self._path, len(self._keys))
+
+
+def read_keys(path: Path) -> tuple[ApiKey, ...]:
+    """The keys of a file; raises ValueError where it is not one, or cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        tables = tomllib.loads(text)
+    except OSError as error:
+        raise ValueError(f"cannot read the API keys in {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of API keys: {error}") from error
+    if not text:
+        # Most likely one that is being written just now: one without keys still has its first line.
+        raise ValueError(f"{path} is no file of API keys: it is empty")
+    return tuple(_parse(path, name, table) for name, table in tables.items())
+
+
+def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
+    """Replaces the file at once, so that no reader sees half of it; only its owner may read it."""
+    path = path.resolve()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A temporary file has the mode 0600 from the start.
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write("\n".join([HEADER, *map(_format, keys)]))
+            file.flush()
+            os.fsync(file.fileno())
+        if os.geteuid() == 0 and path.exists():
+            # Else a key that root adds would lock out the gateway, which runs as somebody else.
+            owner = path.stat()
+            os.chown(temporary, owner.st_uid, owner.st_gid)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink()
+        raise
+
+
+def _format(key: ApiKey) -> str:
+    return (
+        f'["{key.name}"]\n'
+        f"created = {key.created.isoformat()}\n"
+        f'salt = "{key.salt.hex()}"\n'
+        f'sha256 = "{key.sha256.hex()}"\n'
+    )
+
+
+def _parse(path: Path, name: str, table: Any) -> ApiKey:
+    try:
+        key = ApiKey(name, bytes.fromhex(table["salt"]), bytes.fromhex(table["sha256"]), table["created"])
+        valid = (
+            NAME.fullmatch(name)
+            and key.salt
+            and len(key.sha256) == hashlib.sha256().digest_size
+            and isinstance(key.created, datetime)
+        )
+    except (KeyError, TypeError, ValueError):
+        valid = False
+    if not valid:
+        raise ValueError(
+            f"{path} is no file of API keys: {name!r} is not a name with created, salt and sha256 below it"
+        )
+    return key
+
+
+def _sha256(salt: bytes, text: str) -> bytes:
+    return hashlib.sha256(salt + text.encode()).digest()
+
+
+def _refuse(message: str) -> NoReturn:
+    metrics.REFUSALS.labels("key").inc()
+    raise UnauthenticatedError(message)

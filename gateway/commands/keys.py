@@ -1,0 +1,59 @@
+"""`visiongate keys`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from gateway.api_keys import ApiKey, read_keys, write_keys
+from gateway.commands.common import console, errors
+
+app = typer.Typer(
+    name="keys",
+    no_args_is_help=True,
+    help="Write the file of API keys that a gateway asks of its callers: the setting VISIONGATE_API_KEYS.",
+)
+
+# Not by VISIONGATE_API_KEYS: a variable is a setting of the gateway or an option of a command, not both.
+File = Annotated[Path, typer.Option("--file", help="The file of API keys.")]
+Name = Annotated[str, typer.Argument(help="Whose key it is: seen in logs and metrics.")]
+FILE = Path("keys.toml")
+
+
+@app.command()
+def add(name: Name, file: File = FILE) -> None:
+    """Make a new key and print it, this once: the file keeps a hash of it.
+
+    A running gateway takes it within a second or so. To replace a key, add one by another name (app-2), hand
+    it out, then remove the first.
+    """
+    keys = read_keys(file) if file.exists() else ()
+    if any(key.name == name for key in keys):
+        raise ValueError(f"{file} has a key {name} already: take another name, or remove that first")
+    added, text = ApiKey.generate(name)
+    write_keys(file, [*keys, added])
+    errors.print(
+        f"{file} has a key {name} now. It is shown this once:", highlight=False, markup=False, soft_wrap=True
+    )
+    print(text)
+
+
+@app.command("list")
+def list_command(file: File = FILE) -> None:
+    """List whose keys the file has, and since when."""
+    table = Table("name", "created")
+    for key in read_keys(file):
+        table.add_row(key.name, key.created.isoformat(sep=" "))
+    console.print(table)
+
+
+@app.command()
+def remove(name: Name, file: File = FILE) -> None:
+    """Take a key away: a running gateway refuses it within a second or so."""
+    keys = read_keys(file)
+    kept = [key for key in keys if key.name != name]
+    if len(kept) == len(keys):
+        raise ValueError(f"{file} has no key {name}")
+    write_keys(file, kept)
+    errors.print(f"{file} has no key {name} any more", highlight=False, markup=False, soft_wrap=True)
