@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 from cachetools import LRUCache
 
+from gateway import metrics
+
 Value = TypeVar("Value")
 
 
@@ -19,16 +21,23 @@ class _Flight(Generic[Value]):
 class ComputingCache(Generic[Value]):
     """Least recently used values go first once `max_bytes` are held, as `size_of` counts them.
 
-    Must be used from one event loop.
+    Must be used from one event loop. `name` is the metrics'; without one they are not told.
     """
 
-    def __init__(self, max_bytes: int, size_of: Callable[[Value], int]) -> None:
+    def __init__(self, name: str | None, max_bytes: int, size_of: Callable[[Value], int]) -> None:
+        self._name = name
         self._values: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._size_of = size_of
         self._flights: dict[str, _Flight[Value]] = {}
 
-    def get(self, key: str) -> Value | None:
-        return self._values.get(key)
+    def get(self, key: str, *, count_miss: bool = True) -> Value | None:
+        """The value of `key`, if it is kept. A miss that `get_or_compute` follows is counted there."""
+        value = self._values.get(key)
+        if value is not None:
+            self._count("hit")
+        elif count_miss:
+            self._count("miss")
+        return value
 
     async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
         """The value of `key`; calls that miss it together share one computation.
@@ -36,10 +45,11 @@ class ComputingCache(Generic[Value]):
         The computation belongs to all who wait for it: it outlives a cancelled caller as long as
         another one waits, and is cancelled with the last.
         """
-        value = self._values.get(key)
+        value = self.get(key, count_miss=False)
         if value is not None:
             return value
         flight = self._flights.get(key)
+        self._count("miss" if flight is None else "shared")
         if flight is None:
             flight = _Flight(asyncio.create_task(self._compute(key, compute)))
             self._flights[key] = flight
@@ -61,4 +71,10 @@ class ComputingCache(Generic[Value]):
         value = await compute()
         if self._size_of(value) <= self._values.maxsize:
             self._values[key] = value
+            if self._name is not None:
+                metrics.CACHE_BYTES.labels(self._name).set(self._values.currsize)
         return value
+
+    def _count(self, result: str) -> None:
+        if self._name is not None:
+            metrics.CACHE_LOOKUPS.labels(self._name, result).inc()

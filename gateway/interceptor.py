@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import grpc
@@ -35,9 +36,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     A `StatusError` becomes its status, and anything unexpected INTERNAL without its text.
     """
 
-    def __init__(self, gate: Gate, max_call_s: float, authenticator: Authenticator | None) -> None:
+    def __init__(
+        self, gate: Gate, max_call_s: float, max_receive_s: float, authenticator: Authenticator | None
+    ) -> None:
         self._gate = gate
         self._max_call_s = max_call_s
+        self._max_receive_s = max_receive_s
         self._authenticator = authenticator
 
     async def intercept_service(
@@ -53,7 +57,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return self._guarded_stream(handler, method)
 
         async def call(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
-            with observe(method, _metadata(context)) as observation:
+            with observe(method, _metadata(context), context.peer()) as observation:
                 try:
                     answer = await self._answer(handler, messages, context, observation)
                     context.set_trailing_metadata(((REQUEST_ID, observation.request_id),))
@@ -84,30 +88,32 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, handler: Any, messages: AsyncIterator[bytes], context: Context, observation: Observation
     ) -> bytes:
         self._authenticate(context, observation)
+        too_long = f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
         with self._gate.enter():
-            try:
-                async with asyncio.timeout(self._max_call_s):
-                    data = await anext(messages, None)
-                    if data is None:
-                        raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
-                    observation.request_bytes = len(data)
-                    with self._gate.hold(len(data)):
-                        request = _parse(handler.request_deserializer, data)
-                        response = await handler.unary_unary(request, context)
-            except TimeoutError as error:
-                raise StatusError(
-                    grpc.StatusCode.DEADLINE_EXCEEDED,
-                    f"the server gives a call {self._max_call_s:g} seconds, and this took longer",
-                ) from error
+            async with _limit(self._max_call_s, too_long):
+                data = await self._receive(messages)
+                observation.request_bytes = len(data)
+                with self._gate.hold(len(data)):
+                    request = _parse(handler.request_deserializer, data)
+                    response = await handler.unary_unary(request, context)
         answer: bytes = handler.response_serializer(response)
         observation.response_bytes = len(answer)
         return answer
+
+    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
+        """The call's one message. Callers that never send it must not keep the places of others."""
+        late = f"the request did not arrive within {self._max_receive_s:g} seconds"
+        async with _limit(self._max_receive_s, late):
+            data = await anext(messages, None)
+        if data is None:
+            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
+        return data
 
     def _guarded_stream(self, handler: Any, method: str) -> Any:
         """Reflection's stream: it costs little, so its callers must only be known."""
 
         async def call(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            with observe(method, _metadata(context)) as observation:
+            with observe(method, _metadata(context), context.peer()) as observation:
                 try:
                     self._authenticate(context, observation)
                 except StatusError as error:
@@ -123,6 +129,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _authenticate(self, context: Context, observation: Observation) -> None:
         if self._authenticator is not None:
             observation.caller = self._authenticator.authenticate(_metadata(context))
+
+
+@asynccontextmanager
+async def _limit(seconds: float, message: str) -> AsyncIterator[None]:
+    """DEADLINE_EXCEEDED after so many seconds; a TimeoutError of the work inside is left alone."""
+    timeout = asyncio.timeout(seconds)
+    try:
+        async with timeout:
+            yield
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, message) from error
 
 
 def _metadata(context: Context) -> Metadata:

@@ -1,6 +1,10 @@
 """What Prometheus is told. Other modules count with these; nothing here knows of them."""
 
-from prometheus_client import Counter, Gauge, Histogram
+import os
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.multiprocess import MultiProcessCollector
 
 # From a cached embedding to a page of text on a CPU.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -14,7 +18,9 @@ CALLS = Counter(
 CALL_SECONDS = Histogram("visiongate_call_seconds", "What calls took.", ["method"], buckets=_SECONDS)
 CALLS_IN_FLIGHT = Gauge("visiongate_calls_in_flight", "Calls being answered.", multiprocess_mode="livesum")
 BYTES_IN_FLIGHT = Gauge(
-    "visiongate_request_bytes_in_flight", "Bytes of the requests being answered.", multiprocess_mode="livesum"
+    "visiongate_bytes_in_flight",
+    "Bytes that the calls being answered hold: requests and decoded images.",
+    multiprocess_mode="livesum",
 )
 REFUSALS = Counter(
     "visiongate_refusals", "Calls refused before any work: capacity, or an API key.", ["reason"]
@@ -54,9 +60,45 @@ BATCH_SIZE = Histogram(
     ["model"],
     buckets=_BATCHES,
 )
+TASKS = Gauge(
+    "visiongate_tasks",
+    "asyncio's tasks: far more than calls in flight, and ever more, is a leak.",
+    multiprocess_mode="livesum",
+)
+# The whole server's service name, by the convention of gRPC's health protocol.
+WHOLE_SERVER = ""
 READY = Gauge(
     "visiongate_ready",
     "1 while a service can answer; the service '' is the server as a whole.",
     ["service"],
     multiprocess_mode="livemin",
 )
+
+
+def render(accept: str) -> tuple[bytes, str]:
+    """All metrics in a format that an Accept header names, and that format's content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(_registry()), content_type
+
+
+def readiness() -> dict[str, bool]:
+    """Whether each service can answer, in every worker process; empty before the first has said so."""
+    return {
+        sample.labels["service"]: sample.value == 1
+        for metric in _registry().collect()
+        if metric.name == "visiongate_ready"
+        for sample in metric.samples
+    }
+
+
+def _registry() -> CollectorRegistry:
+    """The process's metrics, or those of all worker processes where they share a folder for them.
+
+    The variable must be set before `prometheus_client` is imported.
+    """
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return REGISTRY
+    # A new one each time, without this process's own metrics, which the folder has already.
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry

@@ -16,7 +16,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from gateway import metrics
+from gateway import metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -115,6 +115,7 @@ class GrpcTriton:
     """
 
     def __init__(self, addresses: str, attempts: int = 4) -> None:
+        self._addresses = addresses
         self._attempts = attempts
         self._client = InferenceServerClient(channel_target(addresses), channel_args=CHANNEL_ARGUMENTS)
 
@@ -174,9 +175,12 @@ class GrpcTriton:
         wanted = [InferRequestedOutput(name) for name in outputs]
         for attempt in range(1, self._attempts + 1):
             start = time.perf_counter()
+            span = tracing.start_inference(model, self._addresses)
             code = "OK"
             try:
-                result = await self._client.infer(model, tensors, outputs=wanted)
+                result = await self._client.infer(
+                    model, tensors, outputs=wanted, headers=tracing.headers(span)
+                )
             except InferenceServerException as error:
                 code = _code(error)
                 if code != "UNAVAILABLE" or attempt == self._attempts:
@@ -189,6 +193,7 @@ class GrpcTriton:
             finally:
                 metrics.TRITON_REQUESTS.labels(model, code).inc()
                 metrics.TRITON_SECONDS.labels(model).observe(time.perf_counter() - start)
+                tracing.end_inference(span, code)
             metrics.TRITON_RETRIES.labels(model).inc()
             longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempt - 1))
             # A call whose deadline passes meanwhile is cancelled, and this sleep with it.

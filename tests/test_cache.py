@@ -8,7 +8,7 @@ from gateway.cache import ComputingCache
 
 
 def cache(max_bytes: int = 100) -> ComputingCache[bytes]:
-    return ComputingCache(max_bytes, len)
+    return ComputingCache("test", max_bytes, len)
 
 
 async def value(data: bytes) -> bytes:

@@ -1,0 +1,54 @@
+"""The log: text for people, one JSON object a line for machines. On standard error."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from gateway import observation
+from gateway.settings import Settings
+
+
+def configure(settings: Settings) -> None:
+    """Sets up the process's log."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
+    level = logging.getLevelNamesMapping()[settings.log_level.upper()]
+    # Of other packages only warnings: below, httpx logs whole URLs and Pillow what images say of themselves.
+    logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
+    logging.getLogger("gateway").setLevel(level)
+
+
+class TextFormatter(logging.Formatter):
+    """The message, then `name=value` of every field that has one."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        fields = (f"{name}={value}" for name, value in _fields(record).items() if value != "")
+        return " ".join([super().formatMessage(record), *fields])
+
+
+class JsonFormatter(logging.Formatter):
+    """One object a line: time (RFC 3339, UTC), level, logger, message, the fields, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What `extra={"fields": ...}` says, and the id of the call: what its caller can quote."""
+    call = observation.current()
+    request_id = {"request_id": call.request_id} if call is not None else {}
+    return request_id | getattr(record, "fields", {})

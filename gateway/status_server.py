@@ -1,0 +1,114 @@
+"""HTTP for operators: /metrics, /livez and /readyz, on a port of their own."""
+
+import logging
+import socket
+import sys
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import TCPServer
+from types import TracebackType
+from typing import Any, Self
+
+from gateway import metrics
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class StatusServer:
+    """A context manager that answers on `settings.metrics_port` while entered; without one it does nothing.
+
+    Answers come from the metrics alone, so that it works in a parent of worker processes as well.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._host = settings.metrics_host
+        self._asked_port = settings.metrics_port
+        self._server: _Server | None = None
+
+    def __enter__(self) -> Self:
+        if self._asked_port is None:
+            return self
+        try:
+            self._server = _Server(self._host, self._asked_port)
+        except OSError as error:
+            raise OSError(
+                f"cannot listen on {self._host}:{self._asked_port} for /metrics: {error}"
+            ) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
+        self._thread.start()
+        logger.info("/metrics, /livez and /readyz are at %s:%d", self._host, self.port)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._thread.join()
+            self._server.server_close()
+
+    @property
+    def port(self) -> int:
+        """The port in use, also where a free one was asked for."""
+        assert self._server is not None, "not entered, or without a port"
+        return self._server.server_port
+
+
+class _Server(ThreadingHTTPServer):
+    """A thread a request: a slow client holds up nobody."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int) -> None:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = found[0][0]
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # Not HTTPServer's, which asks DNS for the host's name: that may take many seconds.
+        TCPServer.server_bind(self)
+        self.server_port = self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if isinstance(sys.exception(), ConnectionError):
+            return  # the client hung up
+        logger.exception("a request for metrics or readiness failed")
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = 10
+    server_version = "visiongate"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        match self.path.partition("?")[0]:
+            case "/metrics":
+                body, content_type = metrics.render(self.headers.get("Accept", ""))
+                self._answer(HTTPStatus.OK, body, content_type)
+            case "/livez":
+                self._answer(HTTPStatus.OK, b"alive\n")
+            case "/readyz":
+                self._answer_readiness()
+            case _:
+                self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Not a word: probes come every few seconds."""
+
+    def _answer_readiness(self) -> None:
+        readiness = metrics.readiness()
+        is_ready = readiness.pop(metrics.WHOLE_SERVER, False)
+        lines = [f"{name} {'ready' if ready else 'not ready'}\n" for name, ready in readiness.items()]
+        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
+        self._answer(status, ("".join(lines) or "starting\n").encode())
+
+    def _answer(
+        self, status: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8"
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)

@@ -1,0 +1,132 @@
+"""Spans of calls, their stages and Triton requests, by OpenTelemetry; and the caller's trace, passed on.
+
+Without an exporter no span is made, but a caller's `traceparent` still reaches Triton.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.context import Context, attach, get_current
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from gateway.settings import Settings
+
+_INFERENCE = "inference.GRPCInferenceService/ModelInfer"
+_FLUSH_S = 3.0
+_PROPAGATOR = TraceContextTextMapPropagator()
+# Makes nothing but the caller's context until a provider is set.
+_tracer = trace.get_tracer("visiongate")
+
+# Of a server's codes, those that the semantic conventions call errors: the others are the caller's doing.
+SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+@contextmanager
+def exporting(settings: Settings) -> Iterator[None]:
+    """Inside, spans go to the settings' collector, where one is set; OTEL_TRACES_SAMPLER says which.
+
+    At most once a process: OpenTelemetry's provider can be set only once.
+    """
+    if settings.otlp_endpoint is None:
+        yield
+        return
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "visiongate"}), shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    trace.set_tracer_provider(provider)
+    try:
+        yield
+    finally:
+        # A collector that does not answer would hold up the end of the process by half a minute.
+        flush = threading.Thread(target=provider.shutdown, daemon=True)
+        flush.start()
+        flush.join(_FLUSH_S)
+
+
+@contextmanager
+def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[Span]:
+    """The span of a call, `/package.Service/Method`, which continues the caller's trace."""
+    caller = _PROPAGATOR.extract(metadata, Context())
+    name = method.removeprefix("/")
+    attributes = {"rpc.system.name": "grpc", "rpc.method": name, "client.address": peer}
+    span = _tracer.start_span(name, caller, SpanKind.SERVER, attributes)
+    outer = get_current()
+    attach(trace.set_span_in_context(span, caller))
+    try:
+        yield span
+    finally:
+        # Not `detach`: a stream that is given up ends in another context, where a token is an error.
+        attach(outer)
+        span.end()
+
+
+@contextmanager
+def stage_span(stage: str) -> Iterator[None]:
+    """The span of a stage, inside that of its call."""
+    if not trace.get_current_span().is_recording():
+        yield
+        return
+    # Exceptions are for the log alone: their text may hold what a caller sent.
+    with _tracer.start_as_current_span(stage, record_exception=False, set_status_on_exception=False):
+        yield
+
+
+def start_inference(model: str, addresses: str) -> Span:
+    """The span of a request to Triton, which `end_inference` ends."""
+    current = trace.get_current_span()
+    if not current.is_recording():
+        # Not itself: it may be that of a call which has ended, and left its work to others.
+        return NonRecordingSpan(current.get_span_context())
+    attributes = {
+        "rpc.system.name": "grpc",
+        "rpc.method": _INFERENCE,
+        "server.address": addresses,
+        "visiongate.triton_model": model,
+    }
+    return _tracer.start_span(_INFERENCE, kind=SpanKind.CLIENT, attributes=attributes)
+
+
+def headers(span: Span) -> dict[str, str]:
+    """What tells the next server of the span: `traceparent`, or nothing outside a trace."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
+    return carrier
+
+
+def end_inference(span: Span, code: str) -> None:
+    _set_code(span, code, is_error=code != grpc.StatusCode.OK.name)
+    span.end()
+
+
+def set_call_code(span: Span, code: grpc.StatusCode) -> None:
+    """How the call of a span ended."""
+    _set_code(span, code.name, is_error=code in SERVER_FAULTS)
+
+
+def trace_id(span: Span) -> str:
+    """Of the trace that a span is in, as hexadecimal digits; empty outside one."""
+    context = span.get_span_context()
+    return format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+def _set_code(span: Span, code: str, *, is_error: bool) -> None:
+    span.set_attribute("rpc.response.status_code", code)
+    if is_error:
+        span.set_attribute("error.type", code)
+        span.set_status(Status(StatusCode.ERROR))

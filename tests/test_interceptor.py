@@ -1,0 +1,241 @@
+"""What happens around a call, with a real server and a method that does as it is told."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from gateway.admission import Gate
+from gateway.errors import InvalidArgumentError, UnauthenticatedError
+from gateway.interceptor import CallInterceptor, Metadata
+
+METHOD = "/test.Service/Method"
+Method = Callable[[StringValue, Any], Awaitable[StringValue]]
+
+
+class OneKey:
+    """Knows one caller."""
+
+    def authenticate(self, metadata: Metadata) -> str:
+        if metadata.get("x-api-key") != "right":
+            raise UnauthenticatedError("no such key")
+        return "somebody"
+
+
+@asynccontextmanager
+async def serving(
+    method: Method,
+    *,
+    gate: Gate | None = None,
+    max_call_s: float = 60,
+    max_receive_s: float = 60,
+    authenticator: OneKey | None = None,
+) -> AsyncIterator[Any]:
+    gate = gate or Gate(10, 1 << 20)
+    server = grpc.aio.server(
+        interceptors=[CallInterceptor(gate, max_call_s, max_receive_s, authenticator)],
+        options=[("grpc.max_receive_message_length", 1000)],
+    )
+    handler = grpc.unary_unary_rpc_method_handler(
+        method, StringValue.FromString, StringValue.SerializeToString
+    )
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler("test.Service", {"Method": handler})]
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield channel
+    finally:
+        await server.stop(None)
+
+
+async def echo(request: StringValue, context: Any) -> StringValue:
+    return request
+
+
+async def ask(
+    channel: Any, data: bytes = StringValue(value="hello").SerializeToString(), **options: Any
+) -> bytes:
+    answer: bytes = await channel.unary_unary(METHOD)(data, **options)
+    return answer
+
+
+async def failure(channel: Any, *arguments: Any, **options: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await ask(channel, *arguments, **options)
+    return caught.value
+
+
+def details(error: grpc.aio.AioRpcError, kind: Any) -> Any:
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    assert status is not None
+    [found] = [detail for detail in status.details if detail.Is(kind.DESCRIPTOR)]
+    found.Unpack(kind)
+    return kind
+
+
+async def test_answers_come_through_with_the_callers_request_id() -> None:
+    async with serving(echo) as channel:
+        call = channel.unary_unary(METHOD)(
+            StringValue(value="hello").SerializeToString(), metadata=(("x-request-id", "mine"),)
+        )
+        assert StringValue.FromString(await call).value == "hello"
+        assert dict(await call.trailing_metadata())["x-request-id"] == "mine"
+
+
+async def test_expected_errors_keep_status_and_details() -> None:
+    async def refuse(request: StringValue, context: Any) -> StringValue:
+        raise InvalidArgumentError("field", "is wrong")
+
+    async with serving(refuse) as channel:
+        error = await failure(channel, metadata=(("x-request-id", "mine"),))
+    assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert details(error, error_details_pb2.BadRequest()).field_violations[0].field == "field"
+    assert details(error, error_details_pb2.RequestInfo()).request_id == "mine"
+
+
+async def test_unexpected_errors_tell_callers_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async def fail(request: StringValue, context: Any) -> StringValue:
+        raise RuntimeError("/secret/path")
+
+    async with serving(fail) as channel:
+        error = await failure(channel)
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in str(error)
+    assert "/secret/path" in caplog.text
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+async def test_bytes_that_are_no_message(data: bytes) -> None:
+    async with serving(echo) as channel:
+        assert (await failure(channel, data)).code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_call_without_a_message() -> None:
+    async with serving(echo) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="has no message") as caught:
+            await channel.stream_unary(METHOD)(iter([]))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_message_that_is_too_large_never_arrives() -> None:
+    async with serving(echo) as channel:
+        error = await failure(channel, StringValue(value="x" * 2000).SerializeToString())
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "1000" in (error.details() or "")
+        await ask(channel)
+
+
+async def test_a_caller_that_sends_nothing_does_not_keep_its_place() -> None:
+    gate = Gate(1, 1 << 20)
+    async with serving(echo, gate=gate, max_receive_s=0.05) as channel:
+        idle = channel.stream_unary(METHOD)()
+        with pytest.raises(grpc.aio.AioRpcError, match=r"within 0\.05 seconds") as caught:
+            await idle
+        assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await ask(channel)
+
+
+async def test_a_full_server_refuses_before_it_receives() -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+    received = []
+
+    async def wait(request: StringValue, context: Any) -> StringValue:
+        received.append(request.value)
+        entered.set()
+        await leave.wait()
+        return request
+
+    async with serving(wait, gate=Gate(1, 1 << 20)) as channel:
+        first = asyncio.create_task(ask(channel))
+        await entered.wait()
+        # Not even one that is too large is looked at.
+        error = await failure(channel, StringValue(value="x" * 2000).SerializeToString())
+        assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert details(error, error_details_pb2.RetryInfo()).HasField("retry_delay")
+        assert details(error, error_details_pb2.ErrorInfo()).reason == "OVERLOADED"
+        leave.set()
+        await first
+        await ask(channel)
+    assert received == ["hello", "hello"]
+
+
+async def test_places_of_cancelled_calls_are_free_again() -> None:
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: StringValue, context: Any) -> StringValue:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return request
+
+    async with serving(wait, gate=Gate(1, 1 << 20)) as channel:
+        for _ in range(3):
+            entered.clear()
+            cancelled.clear()
+            call = asyncio.create_task(ask(channel))
+            await entered.wait()
+            call.cancel()
+            await cancelled.wait()
+
+
+async def test_the_deadline_of_the_caller_cancels_the_work() -> None:
+    cancelled = asyncio.Event()
+
+    async def wait(request: StringValue, context: Any) -> StringValue:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return request
+
+    async with serving(wait) as channel:
+        assert (await failure(channel, timeout=0.1)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await cancelled.wait()
+
+
+async def test_calls_without_a_deadline_have_the_servers() -> None:
+    async def wait(request: StringValue, context: Any) -> StringValue:
+        await asyncio.Event().wait()
+        return request
+
+    async with serving(wait, max_call_s=0.05) as channel:
+        error = await failure(channel)
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "0.05 seconds" in (error.details() or "")
+
+
+async def test_a_timeout_inside_the_work_is_no_deadline_of_the_call() -> None:
+    async def fail(request: StringValue, context: Any) -> StringValue:
+        raise TimeoutError("some socket")
+
+    async with serving(fail) as channel:
+        assert (await failure(channel)).code() is grpc.StatusCode.INTERNAL
+
+
+async def test_who_is_not_known_does_not_get_in() -> None:
+    received = []
+
+    async def count(request: StringValue, context: Any) -> StringValue:
+        received.append(request)
+        return request
+
+    async with serving(count, authenticator=OneKey()) as channel:
+        error = await failure(channel, metadata=(("x-api-key", "wrong"),))
+        assert error.code() is grpc.StatusCode.UNAUTHENTICATED
+        assert not received
+        await ask(channel, metadata=(("x-api-key", "right"),))
+        assert len(received) == 1
