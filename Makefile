@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench soak clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -12,6 +12,7 @@ help:
 	@echo "make lint    formatting, lint, types, import contracts, the API's own rules"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
+	@echo "make soak    half an hour of overload and of mixed traffic: does the gateway hold, does it leak"
 	@echo "make clean   remove all that these commands made"
 
 # What serving needs, and the demo: no PyTorch.
@@ -47,6 +48,10 @@ format: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/bench/overhead.py --repository export/demo/repository
+
+soak: .venv/installed
+	PYTHONPATH=tests $(BIN)/python -m soak.overload
+	PYTHONPATH=tests $(BIN)/python -m soak.endurance
 
 clean:
 	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

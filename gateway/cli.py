@@ -1,23 +1,28 @@
 """The `visiongate` command: serve models, export them, and ask a server from the shell."""
 
 import asyncio
+import functools
 import importlib
-import logging
+import inspect
+import json
+import os
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Container, Coroutine, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.table import Table
+from rich.text import Text
 
+from gateway import logs
 from gateway.catalog import CatalogError
-from gateway.commands import detection, embedding, gaze, models, segmentation, text
-from gateway.commands.common import console, errors
+from gateway.commands import detection, embedding, gaze, keys, models, segmentation, text
+from gateway.commands.common import AsJson, console, errors
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
-from gateway.server import Gateway, serve, stop_signal
-from gateway.settings import Settings
+from gateway.server import StopSignals, serve, until_first
+from gateway.settings import Loaded, Settings, flag, group, load, metavar, shown
+from gateway.workers import WorkersError, serve_with_workers
 from visiongate import VisiongateError
 
 app = typer.Typer(
@@ -26,13 +31,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Serve vision foundation models over gRPC with NVIDIA Triton, and ask them from the shell.",
 )
-for task in (models, detection, segmentation, embedding, gaze, text):
+for task in (models, detection, segmentation, embedding, gaze, text, keys):
     app.add_typer(task.app)
-
-Repository = Annotated[Path, typer.Option(help="Triton's model repository.")]
-Host = Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")]
-Port = Annotated[int | None, typer.Option(help="Port to listen on; 0: a free one.", show_default="50051")]
-REPOSITORY = Path("model_repository")
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
         CatalogError,
         EmbeddedTritonError,
         VisiongateError,
-        ValidationError,
+        WorkersError,
         OSError,
         ValueError,
     ) as error:
@@ -52,39 +52,88 @@ def main() -> None:
         sys.exit(1)
 
 
+def takes_settings(without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for each setting, and the settings in force as its first argument."""
+    options = [_config_option(), *(_option(name) for name in Settings.model_fields if name not in without)]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(command).parameters.values()
+
+        @functools.wraps(command)
+        def run(**values: Any) -> None:
+            given = {option.name: values.pop(option.name) for option in options}
+            file = given.pop("config")
+            flags = {name: value for name, value in given.items() if value is not None}
+            command(load(flags, os.environ, file, _other_variables()), **values)
+
+        # typer reads both.
+        parameters = [*own, *options]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def _config_option() -> inspect.Parameter:
+    option = typer.Option(
+        "--config",
+        help="TOML file of settings, by their names with underscores: max_images = 8.",
+        envvar="VISIONGATE_CONFIG",
+        metavar="FILE",
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter("config", kind, default=None, annotation=Annotated[Path | None, option])
+
+
+def _option(name: str) -> inspect.Parameter:
+    """A setting's option. Its text is not converted here: `load` says where a wrong value comes from."""
+    info = Settings.model_fields[name]
+    option = typer.Option(
+        flag(name),
+        help=info.description,
+        metavar=metavar(name),
+        show_default=shown(info.default) or False,
+        rich_help_panel=group(name),
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=None, annotation=Annotated[str | None, option])
+
+
+def _other_variables() -> set[str]:
+    """The environment variables that are other options of commands, or not read by commands at all."""
+
+    def options(command: Any) -> Iterator[Any]:
+        yield from command.params
+        for inner in getattr(command, "commands", {}).values():
+            yield from options(inner)
+
+    variables = {option.envvar for option in options(typer.main.get_command(app)) if option.envvar}
+    return variables | {"VISIONGATE_CACHE_DIR"}
+
+
 @app.command("serve")
-def serve_command(
-    triton: Annotated[
-        str | None, typer.Option(help="Triton's gRPC address.", show_default="127.0.0.1:8001")
-    ] = None,
-    repository: Annotated[
-        Path | None,
-        typer.Option(
-            help="The model repository that Triton serves, or a copy of its small files.",
-            show_default=str(REPOSITORY),
-        ),
-    ] = None,
-    host: Host = None,
-    port: Port = None,
-) -> None:
+@takes_settings()
+def serve_command(loaded: Loaded) -> None:
     """Start the gateway in front of a running Triton.
 
-    Every other setting is an environment variable VISIONGATE_…: see `visiongate settings`.
+    Every option is a setting: also a variable VISIONGATE_… of the environment, and a key of the TOML file.
+    See `visiongate settings`.
     """
-    _serve(_settings(triton=triton, repository=repository, host=host, port=port))
+    _serve(loaded.settings)
 
 
 @app.command()
-def up(repository: Repository = REPOSITORY, host: Host = None, port: Port = None) -> None:
+@takes_settings(without=["triton"])
+def up(loaded: Loaded) -> None:
     """Start Triton from pip and the gateway together: all that one machine needs."""
-    with EmbeddedTriton(repository, progress=_progress) as triton:
-        settings = _settings(triton=triton.grpc_address, repository=repository, host=host, port=port)
-        _serve(settings, _death(triton))
+    with EmbeddedTriton(loaded.settings.repository, progress=_progress) as triton:
+        _serve(loaded.settings.model_copy(update={"triton": triton.grpc_address}), _death(triton))
 
 
 @app.command("triton")
 def triton_command(
-    repository: Repository = REPOSITORY,
+    repository: Annotated[Path, typer.Option(help="Triton's model repository.")] = Path("model_repository"),
     grpc_port: Annotated[int, typer.Option(help="0: a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="0: a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(help="0: a free one.")] = 8002,
@@ -104,7 +153,11 @@ def triton_command(
             highlight=False,
             soft_wrap=True,
         )
-        asyncio.run(_first(stop_signal(), _death(triton)))
+
+        async def wait() -> None:
+            await until_first(StopSignals().first.wait(), _death(triton))
+
+        asyncio.run(wait())
 
 
 PASSED_ON: dict[str, Any] = {
@@ -126,12 +179,36 @@ def demo_command(context: typer.Context) -> None:
 
 
 @app.command("settings")
-def settings_command() -> None:
-    """Show every setting of the gateway: its value in force and what it means."""
-    settings = Settings()
-    table = Table("environment variable", "value", "meaning")
-    for name, info in Settings.model_fields.items():
-        table.add_row(f"VISIONGATE_{name.upper()}", str(getattr(settings, name)), info.description)
+@takes_settings()
+def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
+    """Show every setting of the gateway: its value in force, where that comes from, and what it means.
+
+    Settings are flags of `visiongate serve` and `up` (--max-images 8), over variables of the environment
+    (VISIONGATE_MAX_IMAGES=8), over keys of a TOML file (max_images = 8), over defaults. The same flags
+    given here show what they would do there.
+    """
+    # Through JSON: paths and infinity are texts there.
+    values = json.loads(loaded.settings.model_dump_json())
+    fields = Settings.model_fields.items()
+    if as_json:
+        entries = [
+            {
+                "name": name,
+                "value": shown(values[name]) if isinstance(values[name], str) else values[name],
+                "source": loaded.sources[name],
+                "meaning": info.description,
+            }
+            for name, info in fields
+        ]
+        print(json.dumps(entries, ensure_ascii=False))
+        return
+    table = Table(
+        *("setting", "value", "from", "meaning"),
+        caption="max_images is --max-images, VISIONGATE_MAX_IMAGES and, in a TOML file, max_images.",
+    )
+    for name, info in fields:
+        value = shown(getattr(loaded.settings, name))
+        table.add_row(name, Text(value), loaded.sources[name], Text(info.description or ""))
     console.print(table)
 
 
@@ -145,28 +222,27 @@ def _pass_on(module: str, name: str, context: typer.Context) -> None:
     command.app(args=context.args, prog_name=f"visiongate {name}")
 
 
-def _settings(**flags: Any) -> Settings:
-    """The settings in force: flags that were given go before the environment."""
-    return Settings(**{name: value for name, value in flags.items() if value is not None})
-
-
 def _progress(message: str) -> None:
     errors.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
     """Serves until a signal, or until a watch ends."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.configure(settings)
 
-    def started(gateway: Gateway) -> None:
-        served = ", ".join(f"{variant.family.name} {variant.name}" for variant in gateway.catalog.variants)
+    def started(port: int, served: str) -> None:
         console.print(
-            f"visiongate answers at {settings.host}:{gateway.port} ({served}); Ctrl-C stops it.",
+            f"visiongate answers at {settings.host}:{port} ({served}); Ctrl-C stops it.",
             highlight=False,
             soft_wrap=True,
         )
 
-    asyncio.run(_first(serve(settings, started), *watches))
+    serving = (
+        serve(settings, lambda gateway: started(gateway.port, gateway.served))
+        if settings.workers == 1
+        else serve_with_workers(settings, started)
+    )
+    asyncio.run(until_first(serving, *watches))
 
 
 async def _death(triton: EmbeddedTriton) -> None:
@@ -174,14 +250,3 @@ async def _death(triton: EmbeddedTriton) -> None:
     while triton.poll() is None:  # noqa: ASYNC110
         await asyncio.sleep(0.5)
     raise EmbeddedTritonError(f"Triton died with exit code {triton.poll()}: {triton.explanation()}")
-
-
-async def _first(*work: Coroutine[Any, Any, None]) -> None:
-    """Runs all until the first ends, then cancels the others."""
-    tasks = [asyncio.create_task(item) for item in work]
-    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)
-    for task in done:
-        task.result()

@@ -1,11 +1,12 @@
 """The composition root: services, interceptor, health, reflection, and how they start and stop."""
 
 import asyncio
+import contextlib
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import grpc
 import grpc.aio
@@ -13,13 +14,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 from grpc_reflection.v1alpha import reflection
 
-from gateway import metrics
+from gateway import metrics, tracing
 from gateway.admission import Gate
+from gateway.api_keys import ApiKeys
 from gateway.catalog import Catalog, CatalogError, Family
-from gateway.interceptor import HEALTH, CallInterceptor
+from gateway.interceptor import HEALTH, CallInterceptor, Context
 from gateway.pipelines.core import Core
 from gateway.services import detection, embedding, gaze, models, segmentation, text
 from gateway.settings import Settings
+from gateway.status_server import StatusServer
+from gateway.tls import server_credentials
 from gateway.triton import GrpcTriton
 
 logger = logging.getLogger(__name__)
@@ -35,14 +39,39 @@ SERVICES = (
 FAMILIES = tuple(
     dict.fromkeys(family for service in SERVICES for family in (*service.families, *service.optional))
 )
-# The health of the server as a whole, by the health protocol's convention.
-WHOLE_SERVER = ""
+
+
+class Health(health_aio.HealthServicer):
+    """gRPC's health service, whose watchers can be sent away: they would hold up the end of the server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._watchers: set[asyncio.Task[Any] | None] = set()
+        self._is_over = False
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:  # noqa: N802
+        watcher = asyncio.current_task()
+        self._watchers.add(watcher)
+        try:
+            await super().Watch(request, context)
+        except asyncio.CancelledError:
+            if not self._is_over:
+                raise
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
+        finally:
+            self._watchers.discard(watcher)
+
+    def send_watchers_away(self) -> None:
+        self._is_over = True
+        for watcher in filter(None, self._watchers):
+            watcher.cancel()
 
 
 class Gateway:
     """A running gateway: an async context manager that listens once entered.
 
-    Raises CatalogError where Triton does not answer in time or lacks what the gateway needs.
+    Raises CatalogError where Triton does not answer in time or lacks what the gateway needs, and ValueError
+    where the files of API keys or certificates are not what they should be.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -51,6 +80,10 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
+        # Before Triton is waited for: what is wrong with these files is said at once.
+        credentials = server_credentials(settings)
+        authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
+        _set_unready()
         self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
         try:
             await self._wait_for_triton()
@@ -64,7 +97,8 @@ class Gateway:
                 CallInterceptor(
                     Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight),
                     settings.max_call_s,
-                    None,
+                    settings.max_receive_s,
+                    authenticator,
                 )
             ],
             options=[
@@ -76,17 +110,23 @@ class Gateway:
         )
         for service in SERVICES:
             service.add(self._core, self._server)
-        self._health = health_aio.HealthServicer()
+        self._health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection(
             [service.name for service in SERVICES] + [HEALTH, reflection.SERVICE_NAME], self._server
         )
+        address = f"{settings.host}:{settings.port}"
+        # Before the port is bound: from then on the kernel puts connections into its queue.
+        await self._set_health()
         try:
-            self.port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+            self.port = (
+                self._server.add_insecure_port(address)
+                if credentials is None
+                else self._server.add_secure_port(address, credentials)
+            )
         except RuntimeError as error:
             await self._triton.close()
-            raise CatalogError(f"cannot listen on {settings.host}:{settings.port}: {error}") from error
-        await self._set_health()
+            raise CatalogError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
         self._health_task = asyncio.create_task(self._watch_health())
         return self
@@ -95,14 +135,27 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._health_task.cancel()
+        _set_unready()
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._settings.grace_s)
-        self._core.close()
-        await self._triton.close()
+        try:
+            await asyncio.sleep(self._settings.drain_s)
+            self._health.send_watchers_away()
+            await self._server.stop(self._settings.grace_s)
+        except asyncio.CancelledError:
+            await self._server.stop(None)  # cuts the calls off for which the other waits
+            raise
+        finally:
+            self._core.close()
+            await self._triton.close()
 
     @property
     def catalog(self) -> Catalog:
         return self._core.catalog
+
+    @property
+    def served(self) -> str:
+        """The models, as an operator reads them."""
+        return ", ".join(f"{variant.family.name} {variant.name}" for variant in self.catalog.variants)
 
     async def _wait_for_triton(self) -> None:
         deadline = asyncio.get_running_loop().time() + self._settings.triton_wait_s
@@ -121,6 +174,7 @@ class Gateway:
         while True:
             await asyncio.sleep(self._settings.health_interval_s)
             await self._set_health()
+            metrics.TASKS.set(len(asyncio.all_tasks()))
 
     async def _set_health(self) -> None:
         """Each service serves while Triton is ready to run the default models that it needs."""
@@ -132,7 +186,7 @@ class Gateway:
             if all(self.catalog.has(family) for family in service.families):
                 healthy.append(ready)
             await self._set_service_health(service.name, ready)
-        await self._set_service_health(WHOLE_SERVER, all(healthy))
+        await self._set_service_health(metrics.WHOLE_SERVER, all(healthy))
 
     async def _set_service_health(self, service: str, ready: bool) -> None:
         statuses = health_pb2.HealthCheckResponse
@@ -149,19 +203,53 @@ class Gateway:
         return bool(names) and all([await self._triton.is_model_ready(name) for name in names])
 
 
-async def stop_signal() -> None:
-    """Waits for SIGINT or SIGTERM."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    await stop.wait()
+def _set_unready() -> None:
+    for service in (metrics.WHOLE_SERVER, *(service.name for service in SERVICES)):
+        metrics.READY.labels(service).set(0)
 
 
-async def serve(settings: Settings, started: Callable[[Gateway], None]) -> None:
-    """Runs a gateway until SIGINT or SIGTERM; calls in flight may then finish."""
-    stop = asyncio.create_task(stop_signal())
-    async with Gateway(settings) as gateway:
-        started(gateway)
-        await stop
-        logger.info("stopping: calls in flight have %g seconds", settings.grace_s)
+class StopSignals:
+    """SIGINT and SIGTERM: the first asks to stop in good order, the second at once, a third kills."""
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._receive)
+
+    def _receive(self) -> None:
+        if self.first.is_set():
+            self.second.set()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._loop.remove_signal_handler(number)
+        self.first.set()
+
+
+async def until_first(*work: Coroutine[Any, Any, Any]) -> None:
+    """Runs all until the first ends, then cancels the others and waits for them."""
+    tasks = [asyncio.create_task(item) for item in work]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
+
+
+async def serve(
+    settings: Settings, started: Callable[[Gateway], None], stop: StopSignals | None = None
+) -> None:
+    """Runs a gateway until SIGINT or SIGTERM; calls in flight may then finish, until a second signal."""
+    stop = stop or StopSignals()
+    with StatusServer(settings), tracing.exporting(settings):
+        async with contextlib.AsyncExitStack() as stack:
+            gateway = Gateway(settings)
+            await until_first(stack.enter_async_context(gateway), stop.first.wait())
+            if not stop.first.is_set():
+                started(gateway)
+                await stop.first.wait()
+                logger.info("stopping: calls in flight have %g seconds", settings.drain_s + settings.grace_s)
+            await until_first(stack.aclose(), stop.second.wait())

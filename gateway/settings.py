@@ -1,32 +1,71 @@
-"""Everything that can be set, in one place: environment variables named VISIONGATE_…, or flags."""
+"""Everything that can be set, in one place: flags, over the environment, over a TOML file, over defaults."""
 
+import difflib
 import math
 import os
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from gateway.fetch import AllowedHosts
 
 MEBIBYTE = 1 << 20
 
+PREFIX = "VISIONGATE_"
 
-class Settings(BaseSettings):
-    """Settings of the gateway. Defaults suit one machine with one Triton."""
+Source = Literal["default", "file", "environment", "flag"]
 
-    model_config = SettingsConfigDict(env_prefix="VISIONGATE_", extra="forbid", frozen=True)
+
+class Settings(BaseModel):
+    """Settings of the gateway. Defaults suit one machine with one Triton.
+
+    The constructor takes values and looks nowhere else; `load` gathers them.
+    """
+
+    # Infinity as a text: JSON has no such number.
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    workers: PositiveInt = Field(1, description="Processes that share the port.")
+    workers: PositiveInt = Field(
+        1, description="Processes that share the port. Limits, caches and threads are those of each."
+    )
     repository: Path = Field(
         Path("model_repository"),
         description="Triton's model repository, or a copy of its small files (tokenizer.json).",
     )
     health_interval_s: PositiveFloat = Field(2, description="Seconds between two looks at Triton's health.")
-    grace_s: float = Field(20, ge=0, description="Seconds that calls may still take after SIGTERM.")
+    drain_s: float = Field(
+        0,
+        ge=0,
+        description="Seconds after SIGTERM in which new calls are still answered, while health says "
+        "NOT_SERVING: as long as load balancers take to look away.",
+    )
+    grace_s: float = Field(
+        20, ge=0, description="Seconds that calls in flight may then still take, before they are cut off."
+    )
     max_call_s: PositiveFloat = Field(
         300, description="Most seconds of a call, whatever its own deadline says, or if it has none."
+    )
+
+    max_receive_s: PositiveFloat = Field(
+        30, description="Most seconds from the start of a call until its request has arrived."
     )
 
     triton: str = Field(
@@ -59,7 +98,8 @@ class Settings(BaseSettings):
         64, description="Most calls of a process at once; what is more is refused at once."
     )
     max_bytes_in_flight: PositiveInt = Field(
-        512 * MEBIBYTE, description="Most bytes of the requests that a process answers at once."
+        2048 * MEBIBYTE,
+        description="Most bytes that the calls of a process hold at once: requests and decoded images.",
     )
     max_image_bytes: PositiveInt = Field(32 * MEBIBYTE, description="Largest image file.")
     max_image_pixels: PositiveInt = Field(64_000_000, description="Most pixels of an image, width x height.")
@@ -82,7 +122,9 @@ class Settings(BaseSettings):
     )
 
     uri_hosts: tuple[str, ...] = Field(
-        (), description="Hosts that image.uri may name, and their subdomains after a dot (.example.com)."
+        (),
+        description="Hosts that image.uri may name, after commas: example.com, example.com:8443 for another "
+        "port than 443, .example.com for all below example.com. Without one, image.uri is refused.",
     )
     uri_timeout_s: PositiveFloat = Field(10, description="Most seconds to fetch the image of a URI.")
     uri_max_redirects: int = Field(3, ge=0, description="Most redirects of a URI, each checked like the URI.")
@@ -120,3 +162,219 @@ class Settings(BaseSettings):
     )
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+
+    @field_validator("uri_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        AllowedHosts(hosts)
+        return hosts
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _read_text(cls, value: object, info: ValidationInfo) -> object:
+        """What environment and flags can write too: lists with commas, and nothing as the empty text."""
+        name = info.field_name or ""
+        kind = _schema(name)
+        if isinstance(value, str) and kind.get("type") == "array":
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        if value == "" and kind.get("optional"):
+            return None
+        # Path("") would be the working directory, and True the number 1.
+        if value == "" or (isinstance(value, bool) and kind.get("type") != "boolean"):
+            raise PydanticCustomError("not_allowed", "must be {allowed}", {"allowed": allowed(name)})
+        return value
+
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.port and (self.host, self.port) == (self.metrics_host, self.metrics_port):
+            raise ValueError(f"port and metrics_port are both {self.port}: each needs one of its own")
+        return self
+
+
+# The first setting of each group, as help shows them.
+GROUPS: Mapping[str, str] = {
+    "host": "Serving",
+    "triton": "Triton",
+    "tls_certificate": "Who may call",
+    "max_message_bytes": "Limits",
+    "uri_hosts": "Images by URI",
+    "image_cache_bytes": "Caches, batches, threads",
+    "metrics_host": "Watching",
+}
+
+
+class SettingsError(ValueError):
+    """Settings that cannot be: a sentence a line for each thing that is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Settings in force, and where each comes from."""
+
+    settings: Settings
+    sources: Mapping[str, Source]
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value that somebody wrote, and where."""
+
+    name: str
+    value: object
+    source: Source
+    place: str
+
+
+def load(
+    flags: Mapping[str, object],
+    environment: Mapping[str, str],
+    file: Path | None,
+    other_variables: Collection[str] = (),
+) -> Loaded:
+    """Gather the settings: flags by setting name, variables VISIONGATE_…, and a TOML file of plain keys.
+
+    other_variables: those named VISIONGATE_… that are something else, such as a command's option.
+    Raises SettingsError.
+    """
+    given: dict[str, _Given] = {}
+    problems = []
+    for item in (*_from_file(file), *_from_environment(environment, other_variables), *_from_flags(flags)):
+        if item.name in Settings.model_fields:
+            given[item.name] = item
+        else:
+            problems.append(_unknown(item, other_variables))
+    try:
+        settings = Settings.model_validate({item.name: item.value for item in given.values()})
+    except ValidationError as error:
+        # A list can be wrong in many places: one sentence a setting.
+        faults = {str(fault["loc"][0]) if fault["loc"] else "": fault for fault in error.errors()}
+        problems += [_sentence(given.get(name), fault) for name, fault in faults.items()]
+    if problems:
+        raise SettingsError("\n".join(problems))
+    sources: dict[str, Source] = dict.fromkeys(Settings.model_fields, "default")
+    return Loaded(settings, sources | {item.name: item.source for item in given.values()})
+
+
+def variable(name: str) -> str:
+    """The environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """The command line option of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def shown(value: object) -> str:
+    """A value as one would write it, but for the user and password of a URL."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return re.sub(r"(?<=://)\S*(?=@)", "***", text)
+
+
+def allowed(name: str) -> str:
+    """What values a setting can have, in words."""
+    kind = _schema(name)
+    if "enum" in kind:
+        return "one of " + ", ".join(kind["enum"])
+    words = {
+        "integer": "a whole number",
+        "number": "a number",
+        "boolean": "true or false",
+        "array": "a list of texts (with commas between them)",
+        "string": "a path" if kind.get("format") == "path" else "a text",
+    }[kind["type"]]
+    if "minimum" in kind and "maximum" in kind:
+        words += f" from {kind['minimum']} to {kind['maximum']}"
+    elif "minimum" in kind:
+        words += f" of at least {kind['minimum']}"
+    elif "exclusiveMinimum" in kind:
+        words += f" above {kind['exclusiveMinimum']}"
+    return words + (", or empty for none" if kind.get("optional") else "")
+
+
+def group(name: str) -> str:
+    """The group that a setting belongs to."""
+    names = list(Settings.model_fields)
+    until = names[: names.index(name) + 1]
+    return next(GROUPS[before] for before in reversed(until) if before in GROUPS)
+
+
+def metavar(name: str) -> str:
+    """What stands for a setting's value in help."""
+    kind = _schema(name)
+    if "enum" in kind:
+        return "|".join(kind["enum"])
+    if kind["type"] == "array":
+        return "A,B,…"
+    return (
+        "PATH" if kind.get("format") == "path" else {"string": "TEXT"}.get(kind["type"], kind["type"].upper())
+    )
+
+
+def _schema(name: str) -> dict[str, Any]:
+    """A setting's JSON schema; `optional` where it may be None."""
+    schema: dict[str, Any] = _SCHEMA["properties"][name]
+    choices = [choice for choice in schema.get("anyOf", ()) if choice["type"] != "null"]
+    return {**choices[0], "optional": True} if choices else schema
+
+
+_SCHEMA = Settings.model_json_schema()
+
+
+def _from_file(file: Path | None) -> Iterator[_Given]:
+    if file is None:
+        return
+    try:
+        with file.open("rb") as opened:
+            values = tomllib.load(opened)
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings in {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise SettingsError(f"{file} is not a TOML file: {error}") from error
+    for name, value in values.items():
+        yield _Given(name, value, "file", f"{name} in {file}")
+
+
+def _from_environment(environment: Mapping[str, str], others: Collection[str]) -> Iterator[_Given]:
+    names = {variable(name): name for name in Settings.model_fields}
+    for key, value in environment.items():
+        is_other = key in others and key not in names
+        if key.upper().startswith(PREFIX) and not is_other and not _is_service_link(key, value):
+            yield _Given(names.get(key, key), value, "environment", f"the environment variable {key}")
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
+    for name, value in flags.items():
+        yield _Given(name, value, "flag", flag(name))
+
+
+def _is_service_link(key: str, value: str) -> bool:
+    """Whether Kubernetes set it: a Service named visiongate gives VISIONGATE_PORT=tcp://… to every pod."""
+    if re.search(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$", key):
+        return True
+    return key.endswith("_PORT") and re.match("(tcp|udp|sctp)://", value) is not None
+
+
+def _unknown(item: _Given, other_variables: Collection[str]) -> str:
+    notation = variable if item.source == "environment" else str
+    known = [*map(notation, Settings.model_fields)]
+    if item.source == "environment":
+        known += other_variables
+    # Without the prefix: it would make any two alike.
+    names = {key.removeprefix(PREFIX): key for key in known}
+    asked = item.name.upper().removeprefix(PREFIX) if item.source == "environment" else item.name
+    close = difflib.get_close_matches(asked, names, 1)
+    hint = f"did you mean {names[close[0]]}?" if close else "`visiongate settings` lists them"
+    return f"{item.place} is no setting: {hint}"
+
+
+def _sentence(item: _Given | None, fault: Any) -> str:
+    own_words = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
+    if item is None:
+        return own_words
+    value = repr(shown(item.value)) if isinstance(item.value, str) else shown(item.value)
+    return f"{item.place} is {value}: " + (own_words or f"it must be {allowed(item.name)}")

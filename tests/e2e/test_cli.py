@@ -118,4 +118,4 @@ def test_nothing_found_says_so(server: str, photo: Path) -> None:
 def test_help_teaches() -> None:
     assert "segment" in run(["--help"]).stdout
     assert "--weights" in run(["export", "--help"]).stdout
-    assert "VISIONGATE_MAX_IMAGE_PIXELS" in run(["settings"]).stdout
+    assert "max_image_pixels" in run(["settings"]).stdout

@@ -1,0 +1,221 @@
+"""What callers see when Triton dies, is late, or is one of several: real servers, really killed."""
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from export.demo.serving import REPOSITORY
+from gateway.embedded import EmbeddedTriton
+from gateway.metrics import WHOLE_SERVER
+from gateway.server import Gateway
+from gateway.settings import Settings
+from visiongate import AsyncClient, VisiongateError
+
+GAZE = "visiongate.v1.GazeService"
+DEADLINE_S = 20.0
+# What a call may end with while there is no Triton; nothing else, and never silence.
+RIGHT_CODES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two small models, that start quickly."""
+    folder = tmp_path_factory.mktemp("faces")
+    for model in ("face_detection", "gaze"):
+        shutil.copytree(REPOSITORY / model, folder / model)
+    return folder
+
+
+@pytest.fixture
+def ports() -> list[int]:
+    """Free ports, to start a server again where it was."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    found = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return found
+
+
+@pytest.fixture
+def triton(repository: Path, ports: list[int]) -> Iterator[EmbeddedTriton]:
+    with EmbeddedTriton(repository, grpc_port=ports[0]) as server:
+        yield server
+
+
+def settings(repository: Path, addresses: str, **others: Any) -> Settings:
+    return Settings(
+        triton=addresses, repository=repository, port=0, grace_s=0, health_interval_s=0.1, **others
+    )
+
+
+@pytest.fixture
+async def gateway(triton: EmbeddedTriton, repository: Path) -> AsyncIterator[Gateway]:
+    async with Gateway(settings(repository, triton.grpc_address)) as server:
+        yield server
+
+
+async def health(gateway: Gateway, service: str) -> int:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        return int((await stub.Check(health_pb2.HealthCheckRequest(service=service))).status)
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await condition():  # noqa: ASYNC110 - what another process does sets no event
+            await asyncio.sleep(0.05)
+
+
+def kill(triton: EmbeddedTriton) -> None:
+    os.kill(triton.pid, signal.SIGKILL)
+
+
+def image(seed: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """A picture that no cache has."""
+    return np.random.default_rng(seed).integers(0, 256, (120, 160, 3), np.uint8)
+
+
+async def outcome(client: AsyncClient, seed: int) -> grpc.StatusCode:
+    try:
+        # With its own box the face need not be found: one model, one request.
+        await client.estimate_gaze(image(seed), boxes=[(10, 10, 90, 90)])
+    except VisiongateError as error:
+        return error.code
+    return grpc.StatusCode.OK
+
+
+async def test_a_killed_triton_costs_no_more_than_the_calls_meanwhile(
+    repository: Path, ports: list[int]
+) -> None:
+    """No call outlives its deadline, each failed one says UNAVAILABLE, all is well again by itself."""
+    server = EmbeddedTriton(repository, grpc_port=ports[0])
+    server.start()
+    try:
+        async with (
+            Gateway(settings(repository, server.grpc_address)) as gateway,
+            AsyncClient(f"127.0.0.1:{gateway.port}", timeout=DEADLINE_S) as client,
+        ):
+            outcomes: list[grpc.StatusCode] = []
+            is_over = asyncio.Event()
+
+            async def caller(number: int) -> None:
+                seed = number * 1_000_000
+                while not is_over.is_set():
+                    seed += 1
+                    # Were a call to hang, it would end as TimeoutError, which no one expects.
+                    async with asyncio.timeout(DEADLINE_S + 5):
+                        outcomes.append(await outcome(client, seed))
+
+            async def is_down() -> bool:
+                return await health(gateway, GAZE) == health_pb2.HealthCheckResponse.NOT_SERVING
+
+            async def is_up() -> bool:
+                return await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING
+
+            async with asyncio.TaskGroup() as group:
+                for number in range(4):
+                    group.create_task(caller(number))
+                for _ in range(5):
+                    before = len(outcomes)
+                    await until(lambda before=before: _is(len(outcomes) > before + 8))  # type: ignore[misc]
+                    kill(server)
+                    await until(is_down)
+                    assert await health(gateway, WHOLE_SERVER) == health_pb2.HealthCheckResponse.NOT_SERVING
+                    await asyncio.to_thread(server.stop)
+                    await asyncio.to_thread(server.start)
+                    await until(is_up)
+                is_over.set()
+            assert set(outcomes) <= {grpc.StatusCode.OK, *RIGHT_CODES}
+            assert grpc.StatusCode.UNAVAILABLE in outcomes
+            assert await outcome(client, -1 % 2**32) is grpc.StatusCode.OK
+    finally:
+        server.stop()
+
+
+async def _is(value: bool) -> bool:
+    return value
+
+
+async def test_one_dead_address_of_two_costs_no_call(
+    triton: EmbeddedTriton, repository: Path, ports: list[int]
+) -> None:
+    addresses = f"127.0.0.1:{ports[1]},{triton.grpc_address}"
+    async with (
+        Gateway(settings(repository, addresses)) as gateway,
+        AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+    ):
+        assert {await outcome(client, seed) for seed in range(40)} == {grpc.StatusCode.OK}
+
+
+async def test_a_server_killed_under_load_leaves_its_calls_to_the_other(
+    triton: EmbeddedTriton, repository: Path, ports: list[int]
+) -> None:
+    with EmbeddedTriton(repository, grpc_port=ports[1]) as other:
+        addresses = f"{triton.grpc_address},{other.grpc_address}"
+        async with (
+            Gateway(settings(repository, addresses)) as gateway,
+            AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+        ):
+            calls = [asyncio.create_task(outcome(client, seed)) for seed in range(60)]
+            await calls[4]
+            kill(triton)
+            assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
+            assert {await outcome(client, seed) for seed in range(100, 140)} == {grpc.StatusCode.OK}
+
+
+async def test_work_of_a_call_that_is_gone_is_dropped(demo_settings: Settings) -> None:
+    """Everything segmented would be dozens of decoder requests: none is sent once the caller has left."""
+    async with (
+        Gateway(demo_settings) as gateway,
+        AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+        grpc.aio.insecure_channel(demo_settings.triton) as channel,
+    ):
+        from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+
+        async def executed() -> int:
+            answer = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name="sam_decoder"))
+            return int(answer.model_stats[0].inference_count)
+
+        before = await executed()
+        call = asyncio.create_task(client.segment_everything(image(7), points_per_side=64))
+        await until(lambda: _later(executed, before))
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        # What Triton had begun may end; then there is nothing more.
+        counts: list[int] = []
+
+        async def is_still() -> bool:
+            counts.append(await executed())
+            await asyncio.sleep(0.5)
+            return len(counts) > 3 and counts[-1] == counts[-3]
+
+        await until(is_still)
+        assert counts[-1] - before < 64 * 64 / demo_settings.decoder_batch / 2
+
+
+async def _later(executed: Callable[[], Awaitable[int]], before: int) -> bool:
+    return await executed() > before
+
+
+async def test_the_servers_own_limit_ends_calls_without_a_deadline(demo_settings: Settings) -> None:
+    hurried = demo_settings.model_copy(update={"max_call_s": 0.05})
+    async with (
+        Gateway(hurried) as gateway,
+        AsyncClient(f"127.0.0.1:{gateway.port}", timeout=3600) as client,
+    ):
+        with pytest.raises(VisiongateError, match=r"0\.05 seconds") as caught:
+            await client.segment_everything(image(8), points_per_side=64)
+        assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -1,0 +1,141 @@
+"""What ten times the capacity does to a gateway: calls completed, refusals, memory.
+
+    PYTHONPATH=tests python -m soak.overload
+
+First as many callers as the gateway takes calls, which is the best it can do; then calls arrive ten times as
+fast as it answered those, whatever becomes of them. Exits with 1 where a goal is missed.
+"""
+
+import argparse
+import asyncio
+import io
+import itertools
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+from PIL import Image
+
+from export.demo import scenes
+from export.demo.serving import REPOSITORY
+from gateway.embedded import EmbeddedTriton
+from soak.service import Service, serving
+from visiongate import AsyncClient, VisiongateError
+
+CAPACITY = 4
+TIMES = 10
+LEAST_SHARE, MOST_REFUSAL_S, MOST_GROWTH = 0.9, 0.05, 1.25
+"""Of the best rate; in the median; of the memory after the best rate."""
+# Calls of the driver at once: a server that hangs must not fill the driver's memory.
+MOST_AT_ONCE = 2000
+
+
+def pictures() -> Iterator[bytes]:
+    """JPEG files of a scene, each with another last byte or two: no cache knows one."""
+    file = io.BytesIO()
+    Image.fromarray(scenes.draw(scenes.FIRST_UNSEEN_SEED, 480, 360).image).save(file, "JPEG", quality=85)
+    return (file.getvalue() + number.to_bytes(8, "big") for number in itertools.count())
+
+
+class Driver:
+    """Asks, and keeps count of what came of it."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+        self._pictures = pictures()
+        self.codes: Counter[grpc.StatusCode] = Counter()
+        self.refusals_s: list[float] = []
+        self.all_say_when = True
+
+    async def ask(self) -> None:
+        start = time.perf_counter()
+        try:
+            await self._client.detect(next(self._pictures), ["red circle", "blue square", "green star"])
+            code = grpc.StatusCode.OK
+        except VisiongateError as error:
+            code = error.code
+            if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                self.all_say_when &= bool(error.retry_s)
+                self.refusals_s.append(time.perf_counter() - start)
+        self.codes[code] += 1
+
+    async def closed(self, callers: int, seconds: float) -> float:
+        """Calls completed a second by callers of whom each asks again once it is answered."""
+        end = time.perf_counter() + seconds
+
+        async def caller() -> None:
+            while time.perf_counter() < end:
+                await self.ask()
+
+        start, before = time.perf_counter(), self.codes[grpc.StatusCode.OK]
+        await asyncio.gather(*(caller() for _ in range(callers)))
+        return (self.codes[grpc.StatusCode.OK] - before) / (time.perf_counter() - start)
+
+    async def arriving(self, rate: float, seconds: float) -> float:
+        """Calls completed a second where calls come at a rate, answered or not."""
+        start, before = time.perf_counter(), self.codes[grpc.StatusCode.OK]
+        under_way: set[asyncio.Task[None]] = set()
+        for number in itertools.count():
+            if time.perf_counter() > start + seconds:
+                break
+            await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
+            if len(under_way) >= MOST_AT_ONCE:
+                raise RuntimeError(f"{MOST_AT_ONCE} calls are without an answer")
+            task = asyncio.create_task(self.ask())
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+        done = (self.codes[grpc.StatusCode.OK] - before) / (time.perf_counter() - start)
+        await asyncio.gather(*under_way)
+        return done
+
+
+async def measure(service: Service, seconds: float) -> bool:
+    async with AsyncClient(service.address, timeout=30) as client:
+        driver = Driver(client)
+        await driver.closed(CAPACITY, seconds / 6)  # warm
+        best = await driver.closed(CAPACITY, seconds / 2)
+        before_mb = service.resident_mb
+        driver.codes.clear()
+        reached = await driver.arriving(TIMES * best, seconds)
+        after_mb = service.resident_mb
+    refusal_s = statistics.median(driver.refusals_s)
+    codes = ", ".join(f"{code.name} {count}" for code, count in driver.codes.items())
+    print(f"best: {best:.1f} calls/s with {CAPACITY} callers")
+    print(
+        f"at {TIMES} times that: {reached:.1f} calls/s completed, {reached / best:.2f} of the best; {codes}"
+    )
+    print(
+        f"refusals: median {refusal_s * 1e3:.1f} ms, 99% {np.quantile(driver.refusals_s, 0.99) * 1e3:.1f} ms"
+    )
+    print(f"memory: {before_mb:.0f} MB before, {after_mb:.0f} MB after")
+    only_right = set(driver.codes) <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    return (
+        only_right
+        and driver.all_say_when
+        and reached >= LEAST_SHARE * best
+        and refusal_s <= MOST_REFUSAL_S
+        and after_mb <= MOST_GROWTH * before_mb
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=60)
+    arguments = parser.parse_args()
+    with (
+        EmbeddedTriton(REPOSITORY) as triton,
+        serving(triton.grpc_address, "--max-concurrent-calls", str(CAPACITY)) as service,
+    ):
+        is_good = asyncio.run(measure(service, arguments.seconds))
+    print("reached" if is_good else "MISSED")
+    sys.exit(not is_good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""A gateway as a process of its own, as in production, and what can be seen of it from outside."""
+
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.demo.serving import REPOSITORY
+
+COMMAND = str(Path(sys.executable).parent / "visiongate")
+FLAGS = ("--port", "0", "--metrics-port", "0", "--log-level", "warning")
+SERIES = re.compile(r"^(\w+(?:\{[^}]*\})?) ([-+.\deE]+|NaN)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running gateway. `address` is its gRPC address."""
+
+    process: subprocess.Popen[str]
+    address: str
+    metrics_url: str
+
+    @property
+    def resident_mb(self) -> float:
+        """Megabytes of memory of the process."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+
+    @property
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def metrics(self) -> dict[str, float]:
+        """What /metrics says, by series."""
+        with urllib.request.urlopen(self.metrics_url) as answer:
+            return {name: float(value) for name, value in SERIES.findall(answer.read().decode())}
+
+
+@contextmanager
+def serving(triton: str, *arguments: str) -> Iterator[Service]:
+    """Start `visiongate serve` in front of a Triton; it must end with 0 when it is told to stop."""
+    with subprocess.Popen(
+        [COMMAND, "serve", "--triton", triton, "--repository", str(REPOSITORY), *FLAGS, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        said = ""
+        while not (found := re.search(r"answers at (\S+)", said)):
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"visiongate serve did not start: {said}")
+            said += line
+        metrics = re.search(r"http://\S+/metrics", said)
+        assert metrics is not None, said
+        try:
+            yield Service(process, found[1], metrics[0])
+        finally:
+            process.terminate()
+            code = process.wait(60)
+        if code:
+            raise RuntimeError(f"visiongate serve ended with {code}")

@@ -1,0 +1,97 @@
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gateway import cli
+from gateway.commands import common
+from gateway.settings import Settings, flag
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(common.console, "width", 200)
+    monkeypatch.setattr(common.errors, "width", 200)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command, and return its exit code."""
+    monkeypatch.setattr(sys, "argv", ["visiongate", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def options(name: str) -> dict[str, Any]:
+    command: Any = typer.main.get_command(cli.app)
+    return {option: parameter for parameter in command.commands[name].params for option in parameter.opts}
+
+
+def test_every_setting_is_an_option() -> None:
+    flags = {flag(name) for name in Settings.model_fields}
+    assert set(options("serve")) == {*flags, "--config"}
+    assert set(options("up")) == {*flags, "--config"} - {"--triton"}
+    assert set(options("settings")) == {*flags, "--config", "--json"}
+    assert options("serve")["--port"].help == Settings.model_fields["port"].description
+
+
+def test_settings_say_where_they_come_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "visiongate.toml"
+    file.write_text('max_images = 8\nuri_hosts = ["a.com"]\nport = 1\n')
+    monkeypatch.setenv("VISIONGATE_CONFIG", str(file))
+    monkeypatch.setenv("VISIONGATE_OTLP_ENDPOINT", "http://user:pass@collector:4317")
+    assert run(monkeypatch, "settings", "--json", "--port", "2") == 0
+    entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert set(entries) == set(Settings.model_fields)
+    given = {name: (entry["value"], entry["source"]) for name, entry in entries.items()}
+    assert given["max_images"] == (8, "file")
+    assert given["uri_hosts"] == (["a.com"], "file")
+    assert given["port"] == (2, "flag")
+    assert given["otlp_endpoint"] == ("http://***@collector:4317", "environment")
+    assert given["max_pages"] == (32, "default")
+    assert given["triton_wait_s"] == ("Infinity", "default")
+    assert entries["port"]["meaning"] == Settings.model_fields["port"].description
+
+    assert run(monkeypatch, "settings") == 0
+    table = capsys.readouterr().out
+    assert "pass" not in table.replace("passes", "")
+    assert re.search(r"max_images\s+│\s+8\s+│\s+file\s+│ Most images of", table)
+
+
+def test_config_goes_before_its_variable(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "other.toml"
+    file.write_text("port = 7")
+    monkeypatch.setenv("VISIONGATE_CONFIG", "/nowhere.toml")
+    assert run(monkeypatch, "settings", "--json", "--config", str(file)) == 0
+    assert {"port": 7}.items() <= {e["name"]: e["value"] for e in json.loads(capsys.readouterr().out)}.items()
+    assert run(monkeypatch, "settings") == 1
+    assert "cannot read the settings in /nowhere.toml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["serve", "up", "settings"])
+def test_faults_are_sentences(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setenv("VISIONGATE_PROT", "1")
+    assert run(monkeypatch, command, "--port", "x") == 1
+    assert capsys.readouterr().err.splitlines() == [
+        "error: the environment variable VISIONGATE_PROT is no setting: did you mean VISIONGATE_PORT?",
+        "--port is 'x': it must be a whole number from 0 to 65535",
+    ]
+
+
+def test_what_other_commands_read_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("SERVER", "API_KEY", "CA", "CACHE_DIR"):
+        monkeypatch.setenv(f"VISIONGATE_{name}", "something")
+    assert run(monkeypatch, "settings", "--json") == 0
+    assert "something" not in capsys.readouterr().out
