@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 import cv2
 import numpy as np
@@ -17,8 +17,18 @@ from visiongate import AsyncClient, Face
 
 SAME = 0.5
 """Boxes that overlap by this IoU are of one object."""
-# Several queries of the demo Grounding DINO find one object.
-NMS = 0.5
+
+
+class Thresholds(TypedDict):
+    """Of a query for objects."""
+
+    box_threshold: float
+    nms_iou_threshold: float
+
+
+BEST_QUERY: Thresholds = {"box_threshold": 0.5, "nms_iou_threshold": 0.5}
+"""How the demo Grounding DINO wants to be asked: several of its queries find one object, and what it scores
+below a half is of the right colour or the right shape alone."""
 PHRASES_ASKED = 10
 SIZES = ((480, 360), (360, 480), (400, 400))
 ONE_SHAPE = Plan(shapes=(1, 1), words=(0, 0), faces=(0, 0), shape_size=(0.35, 0.8))
@@ -53,12 +63,16 @@ def unseen(count: int) -> list[Scene]:
     return [scenes.draw(FIRST_UNSEEN_SEED + index, *SIZES[index % len(SIZES)]) for index in range(count)]
 
 
+Measure = Callable[[AsyncClient, Sequence[Scene], Advance], Awaitable[list[Figure]]]
+"""How well something is done on some scenes."""
+
+
 async def detection(client: AsyncClient, pictures: Sequence[Scene], advance: Advance) -> list[Figure]:
     """Recall and precision of boxes for ten phrases a scene, most of them of things that are not there."""
 
     async def ask(index: int) -> tuple[int, int, int]:
         scene = pictures[index]
-        found = await client.detect(scene.image, asked_phrases(scene, index), nms_iou_threshold=NMS)
+        found = await client.detect(scene.image, asked_phrases(scene, index), **BEST_QUERY)
         right = right_boxes(scene, [(item.phrase, item.box) for item in found])
         return right, len(scene.things), len(found)
 
@@ -99,7 +113,7 @@ async def words_to_masks(client: AsyncClient, pictures: Sequence[Scene], advance
 
     async def ask(index: int) -> tuple[float, int]:
         scene = pictures[index]
-        found = await client.segment_phrases(scene.image, asked_phrases(scene, index), nms_iou_threshold=NMS)
+        found = await client.segment_phrases(scene.image, asked_phrases(scene, index), **BEST_QUERY)
         total = 0.0
         for phrase in {thing.phrase for thing in scene.things}:
             masks = [item.mask.pixels for item in found if item.detection.phrase == phrase]
@@ -184,7 +198,8 @@ async def everything(client: AsyncClient, count: int, advance: Advance) -> list[
     """All figures, on `count` scenes each; `advance` is called after every one of `steps(count)` answers."""
     pictures = unseen(count)
     figures = []
-    for measure in (detection, segmentation, words_to_masks, reading, gaze):
+    measures: tuple[Measure, ...] = (detection, segmentation, words_to_masks, reading, gaze)
+    for measure in measures:
         figures += await measure(client, pictures, advance)
     for draw_and_measure in (classification, retrieval):
         figures += await draw_and_measure(client, count, advance)

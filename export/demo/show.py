@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from export.demo import scenes
-from export.demo.evaluate import NMS, angle, mask_iou, pairs
+from export.demo.evaluate import BEST_QUERY, angle, mask_iou, pairs
 from gateway.models import boxes
 from visiongate import AsyncClient, Face, Page, SegmentedObject, draw
 
@@ -30,7 +30,7 @@ class Row:
 
 
 def scene(seed: int) -> scenes.Scene:
-    """The demo's picture: places and things are set, backgrounds, shades and noise come from the seed."""
+    """The demo's picture: places and things are set, background and shades come from the seed."""
     painter = scenes.Painter(np.random.default_rng(scenes.FIRST_UNSEEN_SEED + seed), *SIZE)
     painter.face(0.5, at=(0.8, 0.32), yaw_pitch=(math.radians(28), math.radians(-12)))
     painter.word("Visiongate", scenes.PILLOW_FONT, 0.1, at=(0.3, 0.12))
@@ -44,13 +44,13 @@ def scene(seed: int) -> scenes.Scene:
         ("purple", "cross", 0.26, (0.64, 0.74)),
     ):
         painter.shape(colour, shape, size, at)
-    return painter.scene(degraded=True)
+    return painter.scene(degraded=False)
 
 
 async def ask(client: AsyncClient, picture: scenes.Scene) -> tuple[list[Row], Image.Image]:
     """Ask for everything and return the table and the picture with the answers on it."""
     phrases = [*dict.fromkeys(thing.phrase for thing in picture.things), *ABSENT]
-    objects = await client.segment_phrases(picture.image, phrases, nms_iou_threshold=NMS)
+    objects = await client.segment_phrases(picture.image, phrases, **BEST_QUERY)
     [page] = await client.recognize_text([picture.image])
     faces = await client.estimate_gaze(picture.image)
     crops = [_crop(picture.image, item.detection.box) for item in objects]

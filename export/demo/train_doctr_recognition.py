@@ -26,11 +26,11 @@ from gateway.models.doctr_recognition import PIECE_WIDTH, WIDEST_CROP, decode_ct
 
 Pixels = NDArray[np.uint8]
 
-RECIPE = Recipe(steps=4200, learning_rate=2e-3, warmup=150, largest_gradient=5.0, report_every=200)
+RECIPE = Recipe(steps=9600, learning_rate=2e-3, warmup=150, largest_gradient=5.0, report_every=200)
 BATCH = 64
 
 # Words are drawn before the training starts: so many pages of so many words.
-PAGES, WORDS = 2000, 22
+PAGES, WORDS = 4000, 22
 PAGE_SIZE = 480, 360
 FONT_SIZE = 0.045, 0.13
 # What is kept of the page around a word, in pixels.

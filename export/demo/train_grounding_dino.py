@@ -26,14 +26,14 @@ from torchvision.ops import (  # type: ignore[import-untyped]
 from export import bert_tokenizer
 from export.demo import scenes
 from export.demo.command import main
-from export.demo.evaluate import NMS, asked_phrases, right_boxes, unseen
+from export.demo.evaluate import BEST_QUERY, asked_phrases, right_boxes, unseen
 from export.demo.training import Recipe, save_halves, train
 from export.grounding_dino import DEMO_SIZES, VARIANTS, text_inputs
 from export.pixels import normalised
-from gateway.messages import DEFAULT_BOX_THRESHOLD, DEFAULT_TEXT_THRESHOLD
+from gateway.messages import DEFAULT_TEXT_THRESHOLD
 from gateway.models.grounding_dino import Detection, GroundingDino
 
-RECIPE = Recipe(steps=5000, learning_rate=1e-3, warmup=300, bfloat16=True, weight_decay=0.02)
+RECIPE = Recipe(steps=6500, learning_rate=1e-3, warmup=300, bfloat16=True, weight_decay=0.02)
 BATCH = 16
 SIZES = ((160, 160), (160, 120), (120, 160))
 """(width, height) of the scenes: each fits a canvas of the model."""
@@ -41,6 +41,8 @@ SCENES = 3000
 """So many of each size are drawn, then mirrored and named anew each time."""
 PLAN = scenes.Plan(words=(0, 2))
 MOST_PHRASES = 10
+CONFUSABLE = 4.0
+"""How much likelier a phrase is asked for that shares a word with something that is there."""
 FACE = "face"
 
 LONGEST_TEXT = 256
@@ -116,7 +118,7 @@ class Learner:
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8], phrases: Sequence[str]) -> list[Detection]:
-        """What the phrases find in an image of any size, as the gateway answers it by default."""
+        """What the phrases find in an image of any size, as the gateway answers BEST_QUERY."""
         processor = GroundingDino(
             shortest_edge=int(DEMO_SIZES["shortest_edge"]),
             longest_edge=int(DEMO_SIZES["longest_edge"]),
@@ -141,9 +143,8 @@ class Learner:
             output.pred_boxes[0].cpu().numpy(),
             text,
             (image.shape[0], image.shape[1]),
-            box_threshold=DEFAULT_BOX_THRESHOLD,
             text_threshold=DEFAULT_TEXT_THRESHOLD,
-            nms_iou_threshold=NMS,
+            **BEST_QUERY,
             max_detections=100,
         )
 
@@ -203,11 +204,18 @@ def mirrored(example: Example, is_mirrored: bool) -> Example:
 
 
 def phrases_for(names: Sequence[str], random: np.random.Generator, present: float = 0.8) -> list[str]:
-    """Phrases to ask for: of what is there, each with a chance of `present`, and some that are not there."""
+    """Phrases to ask for: of what is there, each with a chance of `present`, and some that are not there.
+
+    Of those, the ones that share a word with what is there teach most, and are chosen most often.
+    """
     there = [name for name in dict.fromkeys(names) if random.random() < present]
     others = [name for name in (*scenes.PHRASES, FACE) if name not in names]
     count = int(random.integers(max(1, len(there)), MOST_PHRASES + 1)) - len(there)
-    absent = random.choice(others, max(count, 0 if there else 1), replace=False).tolist()
+    words = {word for name in names for word in name.split()}
+    chances = np.array([1.0 if words.isdisjoint(name.split()) else CONFUSABLE for name in others])
+    absent = random.choice(
+        others, max(count, 0 if there else 1), replace=False, p=chances / chances.sum()
+    ).tolist()
     phrases = there + absent
     return [phrases[index] for index in random.permutation(len(phrases))]
 

@@ -22,10 +22,10 @@ from export.weights import Options
 from gateway.models.sam import BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, PADDING, Prompt, Sam
 
 RECIPE = Recipe(
-    steps=2200, learning_rate=1.2e-3, warmup=150, weight_decay=0.02, average=0.995, report_every=100
+    steps=3600, learning_rate=1.2e-3, warmup=150, weight_decay=0.02, average=0.995, report_every=100
 )
 
-SCENES, IMAGES, PROMPTS = 2000, 8, 6
+SCENES, IMAGES, PROMPTS = 3500, 8, 6
 """Scenes that training goes round in; images of a step, and first prompts of an image."""
 REFINED = 3
 """Every other step asks as many of an image's prompts again, with more points, the first mask, or both."""

@@ -7,13 +7,13 @@ import grpc
 import numpy as np
 import pytest
 from PIL import Image
-from reference import SamReference
 from skimage import data as skimage_data
 from skimage import measure
 from tritonclient.grpc.aio import InferenceServerClient
 
 from export.weights import Options
 from gateway.embedded import EmbeddedTriton
+from reference import SamReference
 from visiongate import AsyncClient, GridMask, VisiongateError, operations
 
 PHOTO = skimage_data.coffee()

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from reference import Sam2Reference
 from skimage import data as skimage_data
 
 from export.weights import Options
 from gateway.models.sam import Sam
 from gateway.models.sam_everything import Choice, candidates, crops, suppress
+from reference import Sam2Reference
 from visiongate import AsyncClient, Mask
 
 MODEL = "hiera_toy"

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from reference import Reference
 from skimage import data as skimage_data
 
 from export.weights import Options
 from gateway.server import Gateway
+from reference import Reference
 from visiongate import AsyncClient, Detection, Mask
 
 PHRASES = ["Dog", "hot dog", "a red wheel", "truck"]

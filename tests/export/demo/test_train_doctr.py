@@ -56,8 +56,8 @@ def test_printed_words_end_where_their_ink_does() -> None:
         assert len(one.ends) == len(one.text)
         assert (np.diff(one.ends) > 0).all()
         width, height = one.box[2:] - one.box[:2]
-        # The last character takes a little more than its ink.
-        assert abs(one.ends[-1] - width) < 0.25 * height
+        # The last character takes more than its ink, most in a font whose characters are all as wide.
+        assert -0.1 * height < one.ends[-1] - width < 0.35 * height
         assert one.pixels.shape[0] >= height
         assert one.pixels.shape[1] >= width
 

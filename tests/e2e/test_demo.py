@@ -1,0 +1,118 @@
+"""What the shipped models see on scenes that they never saw, through gRPC, gateway and Triton."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from export.demo import evaluate, scenes, show
+from export.demo.scenes import FIRST_UNSEEN_SEED
+from export.demo.train_grounding_dino import Learner
+from export.weights import demo_weights
+from visiongate import AsyncClient
+
+SCENES = 30
+# Of the seeds from here on neither the trainings' reports nor the table in README have seen any.
+FIRST_SEED = FIRST_UNSEEN_SEED + 5_000_000
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[scenes.Scene]:
+    sizes = evaluate.SIZES
+    return [scenes.draw(FIRST_SEED + index, *sizes[index % len(sizes)]) for index in range(SCENES)]
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        evaluate.detection,
+        evaluate.segmentation,
+        evaluate.words_to_masks,
+        evaluate.reading,
+        evaluate.gaze,
+    ],
+)
+async def test_figures_reach_their_goals(
+    demo_client: AsyncClient, pictures: list[scenes.Scene], measure: evaluate.Measure
+) -> None:
+    for figure in await measure(demo_client, pictures, lambda: None):
+        assert figure.reached, figure
+
+
+async def test_classification_reaches_its_goal(demo_client: AsyncClient) -> None:
+    [figure] = await evaluate.classification(demo_client, SCENES, lambda: None)
+    assert figure.reached, figure
+
+
+async def test_retrieval_reaches_its_goal(demo_client: AsyncClient) -> None:
+    [figure] = await evaluate.retrieval(demo_client, evaluate.GALLERY, lambda: None)
+    assert figure.reached, figure
+
+
+async def test_what_is_not_there_is_not_found(demo_client: AsyncClient) -> None:
+    """A page of nothing but words and a face has no shapes, and a page of shapes no words."""
+    none = scenes.Plan(shapes=(0, 0), words=(2, 3), faces=(1, 1))
+    for seed in range(FIRST_SEED, FIRST_SEED + 8):
+        found = await demo_client.detect(scenes.draw(seed, 480, 360, none).image, ["red circle", "blue star"])
+        assert not found
+        shapes = scenes.draw(seed, 480, 360, scenes.Plan(words=(0, 0), faces=(0, 0)))
+        [page] = await demo_client.recognize_text([shapes.image])
+        assert not list(page.words())
+        assert not await demo_client.estimate_gaze(shapes.image)
+
+
+async def test_colours_and_words_decide_and_not_places(demo_client: AsyncClient) -> None:
+    """The same picture with red and blue swapped has its circle and square swapped."""
+    painter = scenes.Painter(np.random.default_rng(FIRST_SEED), 480, 360)
+    assert painter.shape("red", "circle", 0.4, (0.25, 0.5))
+    assert painter.shape("blue", "circle", 0.4, (0.75, 0.5))
+    image = painter.scene(degraded=False).image
+    for pixels, red_is_left in ((image, True), (np.ascontiguousarray(image[..., ::-1]), False)):
+        found = await demo_client.segment_phrases(
+            pixels, ["red circle", "blue circle"], **evaluate.BEST_QUERY
+        )
+        left = {item.detection.phrase: item.mask.pixels[:, :240].mean() > 0.01 for item in found}
+        assert left == {"red circle": red_is_left, "blue circle": not red_is_left}
+
+
+async def test_boxes_are_those_of_the_weights_in_pytorch(
+    demo_client: AsyncClient, pictures: list[scenes.Scene]
+) -> None:
+    learner = Learner(torch.device("cpu"))
+    state = load_file(demo_weights("grounding_dino") / "model.safetensors")
+    learner.network.load_state_dict({name: value.float() for name, value in state.items()}, strict=False)
+    learner.network.eval()
+    compared = 0
+    for index, scene in enumerate(pictures[:6]):
+        phrases = evaluate.asked_phrases(scene, index)
+        expected = learner.detect(scene.image, phrases)
+        found = await demo_client.detect(scene.image, phrases, **evaluate.BEST_QUERY)
+        assert [item.phrase for item in found] == [item.phrase for item in expected]
+        for item, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(item.box, other.box, atol=0.05)
+            assert item.score == pytest.approx(other.score, abs=1e-3)
+            compared += 1
+    assert compared > SCENES // 6
+
+
+async def test_the_demo_is_right_about_everything(demo_client: AsyncClient) -> None:
+    scene = show.scene(0)
+    rows, picture = await show.ask(demo_client, scene)
+    assert len(rows) == len(scene.things) + len(show.ABSENT) + len(scene.words) + len(scene.faces)
+    assert all(row.is_right for row in rows), rows
+    assert picture.size == show.SIZE
+    assert (np.asarray(picture) != scene.image).any()
+
+
+def test_the_command_leaves_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "demo.png"
+    command = [str(Path(sys.executable).parent / "visiongate"), "demo", "--save", str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "red circle" in result.stdout
+    assert Image.open(path).size == show.SIZE
