@@ -13,7 +13,7 @@ from gateway.models import boxes
 from visiongate import AsyncClient, Face, Page, SegmentedObject, draw
 
 SIZE = (800, 600)
-ABSENT = ("red star", "blue circle")
+ABSENT = ("red star", "green circle")
 """Asked for, and not there."""
 # A crop shows an object with so much around it, as a share of its longer side.
 MARGIN = 0.15
@@ -33,7 +33,7 @@ def scene(seed: int) -> scenes.Scene:
     """The demo's picture: places and things are set, background and shades come from the seed."""
     painter = scenes.Painter(np.random.default_rng(scenes.FIRST_UNSEEN_SEED + seed), *SIZE)
     painter.face(0.5, at=(0.8, 0.32), yaw_pitch=(math.radians(28), math.radians(-12)))
-    painter.word("Visiongate", scenes.PILLOW_FONT, 0.1, at=(0.3, 0.12))
+    painter.word("Triton", scenes.PILLOW_FONT, 0.1, at=(0.3, 0.12))
     painter.word("sees", scenes.PILLOW_FONT, 0.08, at=(0.16, 0.9))
     painter.word("2026", scenes.PILLOW_FONT, 0.08, at=(0.86, 0.9))
     for colour, shape, size, at in (

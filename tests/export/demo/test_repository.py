@@ -5,6 +5,8 @@ from typing import Any
 
 import onnxruntime
 import pytest
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
 
 from export.__main__ import EXPORTERS
 from export.demo.serving import REPOSITORY
@@ -28,9 +30,10 @@ def test_files_are_those_of_the_weights(export: Any) -> None:
     for path, text in export.files.items():
         assert (REPOSITORY / path).read_text(encoding="utf-8") == text
     for graph in export.graphs:
-        config = (REPOSITORY / graph.model / "config.pbtxt").read_text(encoding="utf-8")
-        for name, value in graph.parameters.items():
-            assert f'key: "{name}" value: {{ string_value: "{value}" }}' in config
+        config = model_config_pb2.ModelConfig()
+        text_format.Parse((REPOSITORY / graph.model / "config.pbtxt").read_text(encoding="utf-8"), config)
+        written = {name: parameter.string_value for name, parameter in config.parameters.items()}
+        assert graph.parameters.items() <= written.items()
 
 
 def test_graphs_answer_as_the_weights_do_in_pytorch(export: Any) -> None:
@@ -41,8 +44,8 @@ def test_graphs_answer_as_the_weights_do_in_pytorch(export: Any) -> None:
         for case in graph.cases:
             actual = dict(zip(graph.outputs, session.run(list(graph.outputs), case), strict=True))
             for name, expected in graph.reference(case, actual).items():
-                # The weights are the same halves here and there.
-                assert difference(actual[name], expected) <= 2e-3 * abs(expected).max(), (graph.model, name)
+                # The weights are halves here and there, but where the exporter folds norms into them.
+                assert difference(actual[name], expected) <= 1e-2 * abs(expected).max(), (graph.model, name)
 
 
 def test_all_of_it_is_small() -> None:
