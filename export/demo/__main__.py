@@ -77,7 +77,7 @@ def evaluate_command(
         bound = "at most" if figure.at_most else "at least"
         console.print(
             f"| {figure.what} | {figure.value:.{digits}f}{figure.unit} "
-            f"| {bound} {figure.goal:g}{figure.unit} |{'' if figure.reached else '  MISSED'}",
+            f"| {bound} {figure.goal:g}{figure.unit}{'' if figure.reached else ': missed'} |",
             highlight=False,
             soft_wrap=True,
         )

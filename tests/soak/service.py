@@ -1,6 +1,7 @@
 """A gateway as a process of its own, as in production, and what can be seen of it from outside."""
 
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -12,7 +13,6 @@ from pathlib import Path
 from export.demo.serving import REPOSITORY
 
 COMMAND = str(Path(sys.executable).parent / "visiongate")
-FLAGS = ("--port", "0", "--metrics-port", "0", "--log-level", "warning")
 SERIES = re.compile(r"^(\w+(?:\{[^}]*\})?) ([-+.\deE]+|NaN)$", re.MULTILINE)
 
 
@@ -43,24 +43,23 @@ class Service:
 @contextmanager
 def serving(triton: str, *arguments: str) -> Iterator[Service]:
     """Start `visiongate serve` in front of a Triton; it must end with 0 when it is told to stop."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        metrics_port = free.getsockname()[1]
+    places = ["--triton", triton, "--repository", str(REPOSITORY), "--metrics-port", str(metrics_port)]
     with subprocess.Popen(
-        [COMMAND, "serve", "--triton", triton, "--repository", str(REPOSITORY), *FLAGS, *arguments],
+        [COMMAND, "serve", "--port", "0", "--log-level", "warning", *places, *arguments],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
-        said = ""
-        while not (found := re.search(r"answers at (\S+)", said)):
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(f"visiongate serve did not start: {said}")
-            said += line
-        metrics = re.search(r"http://\S+/metrics", said)
-        assert metrics is not None, said
         try:
-            yield Service(process, found[1], metrics[0])
+            said = process.stdout.readline()
+            found = re.search(r"answers at (\S+)", said)
+            if found is None:
+                raise RuntimeError(f"visiongate serve did not start: {said}")
+            yield Service(process, found[1], f"http://127.0.0.1:{metrics_port}/metrics")
         finally:
             process.terminate()
             code = process.wait(60)
-        if code:
-            raise RuntimeError(f"visiongate serve ended with {code}")
+    if code:
+        raise RuntimeError(f"visiongate serve ended with {code}")
