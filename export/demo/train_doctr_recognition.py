@@ -64,10 +64,10 @@ class Printed:
 class RecognitionLearner:
     """CTC's loss of reading words."""
 
-    def __init__(self, device: torch.device, pages: int = PAGES) -> None:
+    def __init__(self, device: torch.device, pages: int | None = None) -> None:
         self.network = new_recognizer(DEMO).to(memory_format=torch.channels_last)
         self._device = device
-        self._printed = [one for seed in range(pages) for one in print_page(seed)]
+        self._printed = [one for seed in range(PAGES if pages is None else pages) for one in print_page(seed)]
 
     def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
         """Of some of the words, as detection might have cut them."""

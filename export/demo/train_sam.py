@@ -167,7 +167,7 @@ def losses(outputs: Sequence[Tensor], truth: Tensor, is_thing: Tensor) -> dict[s
 class Learner:
     """A SamModel from scratch. Scenes are drawn once, and seen in many ways."""
 
-    def __init__(self, device: torch.device, scenes: int = SCENES) -> None:
+    def __init__(self, device: torch.device, scenes: int | None = None) -> None:
         self.network = build(Options(weights="random", variant="demo"))[0].to(device)
         # The waves that tell places apart: constants in the decoder's graph.
         self.network.shared_image_embedding.requires_grad_(False)
@@ -177,7 +177,7 @@ class Learner:
         vision = self.network.config.vision_config
         self._sam = Sam(vision.image_size, vision.image_size // vision.patch_size * 4)
         self._device = device
-        self._scenes = scenes
+        self._scenes = SCENES if scenes is None else scenes
 
     @cached_property
     def _examples(self) -> list[Example]:
