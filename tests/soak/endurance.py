@@ -27,8 +27,6 @@ CALLERS = 6
 CANCELLED_SHARE, WRONG_SHARE = 0.15, 0.05
 SAMPLE_EVERY_S = 2.0
 MOST_GROWTH = 1.05
-# Small, so that they are full, and at work, long before the second quarter.
-CACHES = ("--image-cache-bytes", "20000000", "--embedding-cache-bytes", "5000000")
 PICTURES = 400
 
 Image = NDArray[np.uint8]
@@ -123,7 +121,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=20)
     arguments = parser.parse_args()
-    with EmbeddedTriton(REPOSITORY) as triton, serving(triton.grpc_address, *CACHES) as service:
+    with EmbeddedTriton(REPOSITORY) as triton, serving(triton.grpc_address) as service:
         is_good = asyncio.run(measure(service, arguments.minutes))
     print("reached" if is_good else "MISSED")
     sys.exit(not is_good)

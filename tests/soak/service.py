@@ -12,6 +12,8 @@ from pathlib import Path
 
 from export.demo.serving import REPOSITORY
 
+# Small, so that they are full, and at work, long before memory is looked at.
+CACHES = ("--image-cache-bytes", "20000000", "--embedding-cache-bytes", "5000000")
 COMMAND = str(Path(sys.executable).parent / "visiongate")
 SERIES = re.compile(r"^(\w+(?:\{[^}]*\})?) ([-+.\deE]+|NaN)$", re.MULTILINE)
 
@@ -47,7 +49,7 @@ def serving(triton: str, *arguments: str) -> Iterator[Service]:
         metrics_port = free.getsockname()[1]
     places = ["--triton", triton, "--repository", str(REPOSITORY), "--metrics-port", str(metrics_port)]
     with subprocess.Popen(
-        [COMMAND, "serve", "--port", "0", "--log-level", "warning", *places, *arguments],
+        [COMMAND, "serve", "--port", "0", "--log-level", "warning", *CACHES, *places, *arguments],
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
