@@ -22,6 +22,10 @@ class CatalogError(Exception):
     """The repository cannot be served; the message is one sentence for the operator."""
 
 
+class NotReadyError(CatalogError):
+    """The repository cannot be served yet."""
+
+
 @dataclass(frozen=True, slots=True)
 class Role:
     """A Triton model that a family needs: its tensors' types and ranks, batch dimension included."""
@@ -82,7 +86,8 @@ class Catalog:
         """Reads and checks what Triton has loaded of these families.
 
         Raises CatalogError where a needed model is missing or failed to load, a tensor's name, type or
-        rank is not what the gateway sends, or a constant or file beside the model is missing.
+        rank is not what the gateway sends, or a constant or file beside the model is missing; NotReadyError
+        where Triton is still loading one.
         """
         models = {state.name: state for state in await triton.models()}
         variants = []
@@ -99,9 +104,7 @@ class Catalog:
             known = ", ".join(
                 role.name for family in families for choice in family.choices for role in choice.roles
             )
-            raise CatalogError(
-                f"Triton's repository holds none of the models that visiongate serves: {known}"
-            )
+            raise CatalogError(f"Triton has loaded none of the models that visiongate serves: {known}")
         return cls(variants)
 
     def of(self, family: Family) -> list[Variant[object]]:
@@ -159,7 +162,9 @@ async def _load_variant(
         state = models.get(name)
         if state is None:
             others = " and ".join(other.name + suffix for other in family.roles if other is not role)
-            raise CatalogError(f"model {name} is not in Triton's repository, but {others} needs it")
+            raise CatalogError(f"model {name} is not loaded in Triton, but {others} needs it")
+        if not state.ready and state.is_changing:
+            raise NotReadyError(f"Triton has not loaded model {name} yet")
         if not state.ready:
             raise CatalogError(f"Triton could not load model {name}: {state.reason or 'no reason given'}")
         config = await triton.config(name)

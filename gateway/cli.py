@@ -127,6 +127,10 @@ def serve_command(loaded: Loaded) -> None:
 @takes_settings(without=["triton"])
 def up(loaded: Loaded) -> None:
     """Start Triton from pip and the gateway together: all that one machine needs."""
+    if loaded.sources["triton"] != "default":
+        _progress(
+            f"up starts a Triton of its own: the setting triton ({loaded.sources['triton']}) is not used"
+        )
     with EmbeddedTriton(loaded.settings.repository, progress=_progress) as triton:
         _serve(loaded.settings.model_copy(update={"triton": triton.grpc_address}), _death(triton))
 

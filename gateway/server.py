@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection
 from gateway import metrics, tracing
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
-from gateway.catalog import Catalog, CatalogError, Family
+from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
+from gateway.errors import StatusError
 from gateway.interceptor import HEALTH, CallInterceptor, Context
 from gateway.pipelines.core import Core
 from gateway.services import detection, embedding, gaze, models, segmentation, text
@@ -27,6 +28,9 @@ from gateway.tls import server_credentials
 from gateway.triton import GrpcTriton
 
 logger = logging.getLogger(__name__)
+
+# gRPC takes the largest of its integers for no limit.
+_NEVER_MS = 2**31 - 1
 
 SERVICES = (
     detection.SERVICE,
@@ -86,8 +90,7 @@ class Gateway:
         _set_unready()
         self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
         try:
-            await self._wait_for_triton()
-            catalog = await Catalog.load(self._triton, settings.repository, FAMILIES)
+            catalog = await self._load_catalog()
         except BaseException:
             await self._triton.close()
             raise
@@ -104,6 +107,7 @@ class Gateway:
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_age_ms", int(min(settings.max_connection_age_s * 1000, _NEVER_MS))),
                 # Two servers on one port would each get a part of the calls: by mistake, that is an error.
                 ("grpc.so_reuseport", int(settings.workers > 1)),
             ],
@@ -157,17 +161,28 @@ class Gateway:
         """The models, as an operator reads them."""
         return ", ".join(f"{variant.family.name} {variant.name}" for variant in self.catalog.variants)
 
-    async def _wait_for_triton(self) -> None:
-        deadline = asyncio.get_running_loop().time() + self._settings.triton_wait_s
-        told = False
-        while not await self._triton.is_live():
-            if asyncio.get_running_loop().time() >= deadline:
-                raise CatalogError(
-                    f"no Triton answers at {self._settings.triton}: start it, or give its address by --triton"
-                )
-            if not told:
-                logger.info("waiting for Triton at %s", self._settings.triton)
-                told = True
+    async def _load_catalog(self) -> Catalog:
+        """As soon as Triton is there and has loaded its models."""
+        address, loop = self._settings.triton, asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.triton_wait_s
+        told = ""
+        while True:
+            try:
+                if not await self._triton.is_live():
+                    raise NotReadyError(
+                        f"no Triton answers at {address}: start it, or give its address by --triton"
+                    )
+                return await Catalog.load(self._triton, self._settings.repository, FAMILIES)
+            except NotReadyError as error:
+                reason = error
+            except StatusError as error:
+                # It went away again between two questions.
+                reason = NotReadyError(f"Triton at {address}: {error.message}")
+            if loop.time() >= deadline:
+                raise reason
+            if told != str(reason):
+                logger.info("waiting: %s", reason)
+                told = str(reason)
             await asyncio.sleep(0.25)
 
     async def _watch_health(self) -> None:

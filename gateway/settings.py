@@ -63,9 +63,13 @@ class Settings(BaseModel):
     max_call_s: PositiveFloat = Field(
         300, description="Most seconds of a call, whatever its own deadline says, or if it has none."
     )
-
     max_receive_s: PositiveFloat = Field(
         30, description="Most seconds from the start of a call until its request has arrived."
+    )
+    max_connection_age_s: PositiveFloat = Field(
+        3600,
+        description="Seconds after which clients are asked to connect anew, and find new servers and show "
+        "certificates that are still valid; calls in flight go on. inf: never.",
     )
 
     triton: str = Field(
@@ -168,6 +172,14 @@ class Settings(BaseModel):
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         AllowedHosts(hosts)
         return hosts
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _has_scheme(cls, endpoint: str | None) -> str | None:
+        # OpenTelemetry would take an address without one for TLS, and keep trying.
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError("it must start with http:// (without TLS) or https://")
+        return endpoint
 
     @field_validator("*", mode="before")
     @classmethod

@@ -42,11 +42,15 @@ CHANNEL_ARGUMENTS = [
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """A row of Triton's repository index: `reason` says why a model is not ready."""
+    """What Triton says of a model.
+
+    is_changing: while it is loaded or unloaded. reason: why it is not ready otherwise.
+    """
 
     name: str
     ready: bool
-    reason: str
+    reason: str = ""
+    is_changing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ class Triton(Protocol):
         """Whether the server answers. Never raises."""
 
     async def models(self) -> list[ModelState]:
-        """All models of the repository, loaded or not."""
+        """The models of the repository that the server was told to load."""
 
     async def is_model_ready(self, name: str) -> bool:
         """Whether a model answers requests. Never raises."""
@@ -139,7 +143,11 @@ class GrpcTriton:
             index = await self._client.get_model_repository_index()
         except InferenceServerException as error:
             raise self._status(error) from error
-        return [ModelState(model.name, model.state == "READY", model.reason) for model in index.models]
+        # A row for each version; without a state where nobody asked for the model to be loaded.
+        rows = [row for row in index.models if row.state]
+        return [
+            _model_state(name, [row for row in rows if row.name == name]) for name in {r.name for r in rows}
+        ]
 
     async def config(self, model: str) -> ModelConfig:
         try:
@@ -212,6 +220,12 @@ class GrpcTriton:
         if code == "RESOURCE_EXHAUSTED":
             return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{about} is full")
         return StatusError(grpc.StatusCode.INTERNAL, f"{about} failed: the server's log says more")
+
+
+def _model_state(name: str, versions: Sequence[Any]) -> ModelState:
+    states = {version.state for version in versions}
+    reasons = ", ".join(version.reason for version in versions if version.reason)
+    return ModelState(name, "READY" in states, reasons, not states.isdisjoint(("LOADING", "UNLOADING")))
 
 
 def _code(error: InferenceServerException) -> str:

@@ -134,7 +134,7 @@ def changed(tensor: str, value: tuple[str, int] | None) -> dict[str, ModelConfig
     ("offer", "says"),
     [
         (Offer({}), "none of the models"),
-        (Offer(without(sam(), "sam_decoder")), "model sam_decoder is not in .* but sam_encoder needs it"),
+        (Offer(without(sam(), "sam_decoder")), "model sam_decoder is not loaded .* but sam_encoder needs it"),
         (
             Offer(without(sam(), "sam_decoder"), {"sam_decoder": "no memory"}),
             "could not load model sam_decoder: no memory",
@@ -148,7 +148,10 @@ def changed(tensor: str, value: tuple[str, int] | None) -> dict[str, ModelConfig
             Offer(sam("large") | sam2("large")),
             "models sam_decoder and sam2_decoder are both variant 'large'",
         ),
-        (Offer(without(sam2(), "sam2_decoder")), "model sam2_decoder is not in .* but sam2_encoder needs it"),
+        (
+            Offer(without(sam2(), "sam2_decoder")),
+            "model sam2_decoder is not loaded .* but sam2_encoder needs it",
+        ),
         (Offer(changed("mood", ("FP32", 1))), "input that visiongate does not know: mood"),
         (
             Offer({name: replace(config, parameters={}) for name, config in sam().items()}),

@@ -92,6 +92,11 @@ def test_empty_is_none(tmp_path: Path) -> None:
         ),
         ({"uri_hosts": "https://a.com"}, {}, "--uri-hosts is 'https://a.com': 'https://a.com' is not a host"),
         (
+            {"otlp_endpoint": "collector:4317"},
+            {},
+            "--otlp-endpoint is 'collector:4317': it must start with http:// (without TLS) or https://",
+        ),
+        (
             {"port": "7", "metrics_port": "7"},
             {},
             "port and metrics_port are both 7: each needs one of its own",

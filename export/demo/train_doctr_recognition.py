@@ -26,7 +26,7 @@ from gateway.models.doctr_recognition import PIECE_WIDTH, WIDEST_CROP, decode_ct
 
 Pixels = NDArray[np.uint8]
 
-RECIPE = Recipe(steps=9600, learning_rate=2e-3, warmup=150, largest_gradient=5.0, report_every=200)
+RECIPE = Recipe(steps=18000, learning_rate=2e-3, warmup=150, largest_gradient=5.0, report_every=200)
 BATCH = 64
 
 # Words are drawn before the training starts: so many pages of so many words.
@@ -68,11 +68,14 @@ class RecognitionLearner:
         self.network = new_recognizer(DEMO).to(memory_format=torch.channels_last)
         self._device = device
         self._printed = [one for seed in range(PAGES if pages is None else pages) for one in print_page(seed)]
+        # Each character as often as any other: a word is wrong with a single one of its characters.
+        lengths = np.array([len(one.text) for one in self._printed])
+        self._shares = lengths / lengths.sum()
 
     def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
         """Of some of the words, as detection might have cut them."""
         texts, crops = [], []
-        for index in random.integers(len(self._printed), size=BATCH):
+        for index in random.choice(len(self._printed), BATCH, p=self._shares):
             text, crop = cut(random, self._printed[index])
             texts.append(text)
             crops.append(self._fit(crop))

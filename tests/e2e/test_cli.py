@@ -111,6 +111,12 @@ def test_failures_are_one_sentence(
     assert "Traceback" not in result.stderr
 
 
+def test_up_says_that_it_has_a_triton_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONGATE_TRITON", "10.0.0.7:8001")
+    said = run(["up", "--repository", "/nowhere"], code=1).stderr
+    assert "the setting triton (environment) is not used" in said
+
+
 def test_nothing_found_says_so(server: str, photo: Path) -> None:
     assert "Nothing found" in run(["detect", str(photo), "cup", "--box-threshold", "1"], server).stdout
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import math
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -209,6 +210,22 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
             assert await client.detect(PHOTO, ["dog"], box_threshold=0) != []
         finally:
             await asyncio.to_thread(second.stop)
+
+
+async def test_an_old_connection_is_given_up_and_a_new_one_made(settings: Settings) -> None:
+    short = settings.model_copy(update={"max_connection_age_s": 0.5})
+    async with (
+        Gateway(short) as gateway,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
+        asyncio.timeout(60),
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        for _ in range(3):
+            await stub.Check(health_pb2.HealthCheckRequest())
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    endless = settings.model_copy(update={"max_connection_age_s": math.inf})
+    async with Gateway(endless) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}") as client:
+        assert await client.list_models() != []
 
 
 async def test_no_triton_is_one_clear_sentence(settings: Settings) -> None:

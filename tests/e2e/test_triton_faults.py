@@ -6,6 +6,7 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from export.demo.serving import REPOSITORY
+from gateway.catalog import CatalogError
 from gateway.embedded import EmbeddedTriton
+from gateway.errors import TritonUnavailableError
 from gateway.metrics import WHOLE_SERVER
 from gateway.server import Gateway
 from gateway.settings import Settings
+from gateway.triton import GrpcTriton, ModelState
 from visiongate import AsyncClient, VisiongateError
 
 GAZE = "visiongate.v1.GazeService"
@@ -219,3 +223,43 @@ async def test_the_servers_own_limit_ends_calls_without_a_deadline(demo_settings
         with pytest.raises(VisiongateError, match=r"0\.05 seconds") as caught:
             await client.segment_everything(image(8), points_per_side=64)
         assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_gateway_waits_for_models_that_triton_still_loads(
+    triton: EmbeddedTriton, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, seen = GrpcTriton.models, []
+
+    async def models(self: GrpcTriton) -> list[ModelState]:
+        seen.append(len(seen))
+        if len(seen) == 1:
+            raise TritonUnavailableError("gone again")
+        states = await real(self)
+        is_early = len(seen) < 4
+        return [replace(state, ready=False, is_changing=True) for state in states] if is_early else states
+
+    monkeypatch.setattr(GrpcTriton, "models", models)
+    async with Gateway(settings(repository, triton.grpc_address)) as gateway:
+        assert len(seen) == 4
+        assert await health(gateway, WHOLE_SERVER) == health_pb2.HealthCheckResponse.SERVING
+    seen.clear()
+    with pytest.raises(CatalogError, match="has not loaded model gaze yet"):
+        async with Gateway(settings(repository, triton.grpc_address, triton_wait_s=0.3)):
+            pass
+
+
+async def test_a_gateway_serves_what_triton_was_told_to_load() -> None:
+    chosen = ("clip_image", "clip_text")
+    with EmbeddedTriton(
+        REPOSITORY, model_control="explicit", extra_arguments=[f"--load-model={name}" for name in chosen]
+    ) as triton:
+        async with (
+            Gateway(settings(REPOSITORY, triton.grpc_address)) as gateway,
+            AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+        ):
+            assert [variant.family.name for variant in gateway.catalog.variants] == ["clip"]
+            assert await health(gateway, WHOLE_SERVER) == health_pb2.HealthCheckResponse.SERVING
+            assert (await client.embed_texts(["a red circle"])).shape[0] == 1
+            with pytest.raises(VisiongateError) as caught:
+                await client.estimate_gaze(np.zeros((8, 8, 3), np.uint8))
+            assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
