@@ -228,7 +228,8 @@ async def test_the_servers_own_limit_ends_calls_without_a_deadline(demo_settings
 async def test_a_gateway_waits_for_models_that_triton_still_loads(
     triton: EmbeddedTriton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, seen = GrpcTriton.models, []
+    real = GrpcTriton.models
+    seen: list[int] = []
 
     async def models(self: GrpcTriton) -> list[ModelState]:
         seen.append(len(seen))
