@@ -9,15 +9,13 @@ from typing import Any, Protocol
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from grpc_health.v1 import health_pb2
 
 from gateway.admission import Gate
 from gateway.errors import InvalidArgumentError, StatusError
+from gateway.health import HEALTH
 from gateway.observation import REQUEST_ID, Observation, observe
 
 logger = logging.getLogger(__name__)
-
-HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = Mapping[str, str]

@@ -10,8 +10,7 @@ from typing import Any, Self
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway import metrics, tracing
@@ -19,7 +18,8 @@ from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
 from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
 from gateway.errors import StatusError
-from gateway.interceptor import HEALTH, CallInterceptor, Context
+from gateway.health import HEALTH, Health
+from gateway.interceptor import CallInterceptor
 from gateway.pipelines.core import Core
 from gateway.services import detection, embedding, gaze, models, segmentation, text
 from gateway.settings import Settings
@@ -43,32 +43,6 @@ SERVICES = (
 FAMILIES = tuple(
     dict.fromkeys(family for service in SERVICES for family in (*service.families, *service.optional))
 )
-
-
-class Health(health_aio.HealthServicer):
-    """gRPC's health service, whose watchers can be sent away: they would hold up the end of the server."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._watchers: set[asyncio.Task[Any] | None] = set()
-        self._is_over = False
-
-    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Context) -> None:  # noqa: N802
-        watcher = asyncio.current_task()
-        self._watchers.add(watcher)
-        try:
-            await super().Watch(request, context)
-        except asyncio.CancelledError:
-            if not self._is_over:
-                raise
-            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
-        finally:
-            self._watchers.discard(watcher)
-
-    def send_watchers_away(self) -> None:
-        self._is_over = True
-        for watcher in filter(None, self._watchers):
-            watcher.cancel()
 
 
 class Gateway:
@@ -140,7 +114,7 @@ class Gateway:
     ) -> None:
         self._health_task.cancel()
         _set_unready()
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         try:
             await asyncio.sleep(self._settings.drain_s)
             self._health.send_watchers_away()
@@ -200,12 +174,11 @@ class Gateway:
             # A service whose models the repository does not have is no fault of the server's.
             if all(self.catalog.has(family) for family in service.families):
                 healthy.append(ready)
-            await self._set_service_health(service.name, ready)
-        await self._set_service_health(metrics.WHOLE_SERVER, all(healthy))
+            self._set_service_health(service.name, ready)
+        self._set_service_health(metrics.WHOLE_SERVER, all(healthy))
 
-    async def _set_service_health(self, service: str, ready: bool) -> None:
-        statuses = health_pb2.HealthCheckResponse
-        await self._health.set(service, statuses.SERVING if ready else statuses.NOT_SERVING)
+    def _set_service_health(self, service: str, ready: bool) -> None:
+        self._health.set(service, ready)
         metrics.READY.labels(service).set(ready)
 
     async def _is_family_ready(self, family: Family) -> bool:
