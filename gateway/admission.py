@@ -1,6 +1,7 @@
 """How much a process takes on at once. What is more is refused at once: a queue would only make all wait."""
 
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -62,6 +63,29 @@ class Gate:
             )
         self._bytes += by
         metrics.BYTES_IN_FLIGHT.inc(by)
+
+
+class Memory:
+    """Bytes that worker threads share for what they do at a time: who finds too few left waits."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._taken = 0
+        self._freed = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Have so many bytes, or all of them where that is more."""
+        size = min(size, self._max_bytes)
+        with self._freed:
+            self._freed.wait_for(lambda: self._taken + size <= self._max_bytes)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._freed:
+                self._taken -= size
+                self._freed.notify_all()
 
 
 class _Held:

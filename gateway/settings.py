@@ -103,7 +103,8 @@ class Settings(BaseModel):
     )
     max_bytes_in_flight: PositiveInt = Field(
         2048 * MEBIBYTE,
-        description="Most bytes that the calls of a process hold at once: requests and decoded images.",
+        description="Most bytes that the calls of a process hold at once: requests and decoded images. "
+        "Images being decoded take at most as much again.",
     )
     max_image_bytes: PositiveInt = Field(32 * MEBIBYTE, description="Largest image file.")
     max_image_pixels: PositiveInt = Field(64_000_000, description="Most pixels of an image, width x height.")

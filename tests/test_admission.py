@@ -1,9 +1,13 @@
-"""The gate: who gets in, and that places are given back."""
+"""The gate: who gets in, and that places are given back; and the memory that threads share."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from google.rpc import error_details_pb2
 
-from gateway.admission import Gate, hold_more
+from gateway.admission import Gate, Memory, hold_more
 from gateway.errors import OverloadedError
 
 
@@ -66,3 +70,34 @@ def test_what_a_request_turns_into_counts_until_its_call_ends() -> None:
 
 def test_without_a_call_nothing_is_counted() -> None:
     hold_more(1 << 60)
+
+
+def test_memory_is_never_taken_twice_and_everyone_gets_it() -> None:
+    memory = Memory(100)
+    lock, taken, most, done = threading.Lock(), 0, 0, 0
+
+    def work(size: int) -> None:
+        nonlocal taken, most, done
+        with memory.take(size):
+            # More than there is means all of it.
+            with lock:
+                taken += min(size, 100)
+                most = max(most, taken)
+            time.sleep(0.001)
+            with lock:
+                taken -= min(size, 100)
+                done += 1
+
+    sizes = [7, 40, 60, 100, 250] * 20
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(work, sizes))
+    assert done == len(sizes)
+    # Several at once, where there is room.
+    assert 60 < most <= 100
+
+
+def test_memory_comes_back_whatever_came_of_the_work() -> None:
+    memory = Memory(100)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), memory.take(100):
+            raise ZeroDivisionError

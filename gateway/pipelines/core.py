@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import metrics
-from gateway.admission import hold_more
+from gateway.admission import Memory, hold_more
 from gateway.cache import ComputingCache
 from gateway.catalog import Catalog
 from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InvalidArgumentError
@@ -114,6 +114,8 @@ class Core:
         self.catalog = catalog
         self.settings = settings
         self._workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
+        # Beside what calls hold, as it is not known before.
+        self._decoding = Memory(settings.max_bytes_in_flight)
         self._images = ComputingCache[LoadedImage](
             "image", settings.image_cache_bytes, lambda image: image.pixels.nbytes
         )
@@ -168,10 +170,18 @@ class Core:
         image_id = await self.run(_content_hash, source)
         try:
             return await self._images.get_or_compute(
-                image_id, lambda: self.run(_decode, source, image_id, self.settings.max_image_pixels)
+                image_id, lambda: self.run(self._decode, source, image_id)
             )
         except images.ImageError as error:
             raise InvalidArgumentError(field, str(error)) from error
+
+    def _decode(self, source: EncodedImage | RawImage, image_id: str) -> LoadedImage:
+        limit = self.settings.max_image_pixels
+        if isinstance(source, RawImage):
+            pixels = images.from_raw(source.data, source.width, source.height, max_pixels=limit)
+        else:
+            pixels = images.decode(source.data, max_pixels=limit, room=self._decoding.take)
+        return LoadedImage(image_id, pixels)
 
     async def run(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
         """Runs CPU work in a worker thread; work that has not started is dropped with its caller."""
@@ -195,11 +205,3 @@ def _content_hash(source: EncodedImage | RawImage) -> str:
         # The same bytes are another image at another width, and as a file.
         digest.update(f"rgb {source.width}x{source.height}".encode())
     return digest.hexdigest()
-
-
-def _decode(source: EncodedImage | RawImage, image_id: str, max_pixels: int) -> LoadedImage:
-    if isinstance(source, RawImage):
-        pixels = images.from_raw(source.data, source.width, source.height, max_pixels=max_pixels)
-    else:
-        pixels = images.decode(source.data, max_pixels=max_pixels)
-    return LoadedImage(image_id, pixels)

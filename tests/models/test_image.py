@@ -2,8 +2,9 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import cv2
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+import bad_input
 from gateway.models import image as images
 
 Noise = Callable[[int, int], NDArray[np.uint8]]
@@ -202,6 +204,36 @@ def test_pixel_limit_is_inclusive(noise: Noise) -> None:
     assert images.decode(data, max_pixels=600).shape == (20, 30, 3)
     with pytest.raises(images.ImageError, match=r"30x20 = 600 pixels; the limit is 599 pixels"):
         images.decode(data, max_pixels=599)
+
+
+def test_memory_is_asked_for_between_header_and_pixels(noise: Noise) -> None:
+    asked: list[int] = []
+
+    @contextmanager
+    def room(size: int) -> Iterator[None]:
+        asked.append(size)
+        yield
+
+    picture = Image.fromarray(noise(20, 30))
+    images.decode(encoded(picture, "PNG"), max_pixels=LIMIT, room=room)
+    # A tile of 64x48 for a picture of 30x20.
+    tiled = bad_input.tiff(
+        {
+            256: (4, 1, 30),
+            257: (4, 1, 20),
+            322: (4, 1, 64),
+            323: (4, 1, 48),
+            324: (4, 1, 256),
+            325: (4, 1, 9),
+        },
+        bytes(300),
+    )
+    with pytest.raises(images.ImageError, match="damaged"):
+        images.decode(tiled, max_pixels=LIMIT, room=room)
+    assert asked == [images.BYTES_A_PIXEL * 600, images.BYTES_A_PIXEL * 64 * 48]
+    with pytest.raises(images.ImageError, match="limit is 599"):
+        images.decode(encoded(picture, "PNG"), max_pixels=599, room=room)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("side", [5_000, 10_000, 60_000])
