@@ -20,7 +20,7 @@ from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
 from gateway.errors import StatusError
 from gateway.health import HEALTH, Health
 from gateway.interceptor import CallInterceptor
-from gateway.pipelines.core import Core
+from gateway.pipelines.core import Core, gather
 from gateway.services import detection, embedding, gaze, models, segmentation, text
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
@@ -31,6 +31,15 @@ logger = logging.getLogger(__name__)
 
 # gRPC takes the largest of its integers for no limit.
 _NEVER_MS = 2**31 - 1
+
+KEEPALIVE = (
+    # Clients that have vanished are found out, and their calls ended.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # Many clients ask every half minute whether the server is there. By default gRPC hangs up on them.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+)
 
 SERVICES = (
     detection.SERVICE,
@@ -82,6 +91,7 @@ class Gateway:
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.max_connection_age_ms", int(min(settings.max_connection_age_s * 1000, _NEVER_MS))),
+                *KEEPALIVE,
                 # Two servers on one port would each get a part of the calls: by mistake, that is an error.
                 ("grpc.so_reuseport", int(settings.workers > 1)),
             ],
@@ -162,33 +172,41 @@ class Gateway:
     async def _watch_health(self) -> None:
         while True:
             await asyncio.sleep(self._settings.health_interval_s)
-            await self._set_health()
+            try:
+                await self._set_health()
+            except Exception:
+                # Nobody would notice that health is not looked at any more.
+                logger.exception("Triton's health cannot be told")
             metrics.TASKS.set(len(asyncio.all_tasks()))
 
     async def _set_health(self) -> None:
         """Each service serves while Triton is ready to run the default models that it needs."""
+        models = {family: self._default_models(family) for family in FAMILIES}
+        names = sorted(set().union(*models.values()))
+        answers = await gather(self._triton.is_model_ready(name) for name in names)
+        ready = {name for name, is_ready in zip(names, answers, strict=True) if is_ready}
         healthy = []
         for service in SERVICES:
             needed = [*service.families, *filter(self.catalog.has, service.optional)]
-            ready = all([await self._is_family_ready(family) for family in needed])
+            serves = all(models[family] and models[family] <= ready for family in needed)
             # A service whose models the repository does not have is no fault of the server's.
             if all(self.catalog.has(family) for family in service.families):
-                healthy.append(ready)
-            self._set_service_health(service.name, ready)
+                healthy.append(serves)
+            self._set_service_health(service.name, serves)
         self._set_service_health(metrics.WHOLE_SERVER, all(healthy))
 
     def _set_service_health(self, service: str, ready: bool) -> None:
         self._health.set(service, ready)
         metrics.READY.labels(service).set(ready)
 
-    async def _is_family_ready(self, family: Family) -> bool:
-        names = {
+    def _default_models(self, family: Family) -> set[str]:
+        """Triton's names of what the default variant consists of."""
+        return {
             name
             for variant in self.catalog.of(family)
             if variant.is_default
             for name in variant.triton_models.values()
         }
-        return bool(names) and all([await self._triton.is_model_ready(name) for name in names])
 
 
 def _set_unready() -> None:

@@ -25,7 +25,6 @@ HEALTH_TIMEOUT_S = 5.0
 
 # Before the second, third, ... attempt: a random part of twice as long each time.
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
-# No keepalive pings: Triton takes those of a call that waits for minutes for abuse, and hangs up.
 CHANNEL_ARGUMENTS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
@@ -35,6 +34,11 @@ CHANNEL_ARGUMENTS = [
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.dns_min_time_between_resolutions_ms", 5000),
+    # A host that has vanished says nothing: the kernel gives its connection up once data is unacknowledged
+    # for the timeout. It would take a quarter of an hour, but for a keepalive. The pings themselves are as
+    # rare as Triton bears: of more than one in five minutes of a call's wait it hangs up.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
     # Connections of one channel only: else a test's dead server would slow down another's start.
     ("grpc.use_local_subchannel_pool", 1),
 ]

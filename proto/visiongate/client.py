@@ -25,8 +25,14 @@ from visiongate.operations import Operation
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# Answers with many masks pass gRPC's default of 4 MiB.
-OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+OPTIONS = (
+    # Answers with many masks pass gRPC's default of 4 MiB.
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    # A server whose host has vanished is given up soon, and not after a quarter of an hour.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
 
 
 def _sync(operation: Callable[P, Operation[R]]) -> "Callable[Concatenate[Client, P], R]":

@@ -18,6 +18,7 @@ from PIL import Image
 from skimage import data as skimage_data
 from tritonclient.grpc.aio import InferenceServerClient
 
+from gateway import server
 from gateway.catalog import CatalogError
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
@@ -226,6 +227,27 @@ async def test_an_old_connection_is_given_up_and_a_new_one_made(settings: Settin
     endless = settings.model_copy(update={"max_connection_age_s": math.inf})
     async with Gateway(endless) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}") as client:
         assert await client.list_models() != []
+
+
+async def test_clients_may_ask_often_whether_the_server_is_there(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gRPC's default would end their connection after the third time."""
+    interval = "grpc.http2.min_ping_interval_without_data_ms"
+    shorter = [(name, 10 if name == interval else value) for name, value in server.KEEPALIVE]
+    monkeypatch.setattr(server, "KEEPALIVE", shorter)
+    options = [("grpc.keepalive_time_ms", 100), ("grpc.http2.max_pings_without_data", 0)]
+    async with (
+        Gateway(settings) as gateway,
+        grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}", options=options) as channel,
+    ):
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        await asyncio.sleep(2)
+        assert not watch.done()
+        assert channel.get_state() is grpc.ChannelConnectivity.READY
+        watch.cancel()
 
 
 async def test_no_triton_is_one_clear_sentence(settings: Settings) -> None:
