@@ -177,6 +177,32 @@ async def test_a_server_killed_under_load_leaves_its_calls_to_the_other(
             assert {await outcome(client, seed) for seed in range(100, 140)} == {grpc.StatusCode.OK}
 
 
+async def test_a_triton_that_hangs_is_not_ready(
+    triton: EmbeddedTriton, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.triton.HEALTH_TIMEOUT_S", 0.5)
+
+    async def tells(status: int) -> None:
+        async def is_told() -> bool:
+            return await health(gateway, GAZE) == status
+
+        await until(is_told)
+
+    async with (
+        AsyncClient(f"127.0.0.1:{gateway.port}", timeout=1) as hurried,
+        AsyncClient(f"127.0.0.1:{gateway.port}", timeout=DEADLINE_S) as client,
+    ):
+        assert await outcome(client, 1) is grpc.StatusCode.OK
+        os.kill(triton.pid, signal.SIGSTOP)
+        try:
+            assert await outcome(hurried, 2) is grpc.StatusCode.DEADLINE_EXCEEDED
+            await tells(health_pb2.HealthCheckResponse.NOT_SERVING)
+        finally:
+            os.kill(triton.pid, signal.SIGCONT)
+        await tells(health_pb2.HealthCheckResponse.SERVING)
+        assert await outcome(client, 3) is grpc.StatusCode.OK
+
+
 async def test_work_of_a_call_that_is_gone_is_dropped(demo_settings: Settings) -> None:
     """Everything segmented would be dozens of decoder requests: none is sent once the caller has left."""
     async with (
