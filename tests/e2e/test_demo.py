@@ -20,8 +20,8 @@ from visiongate import AsyncClient
 SCENES = 200
 # Of the seeds from here on not even the trainings' reports have seen any.
 FIRST_SEED = FIRST_UNSEEN_SEED + 5_000_000
-# A goal that is not reached so far, and what is. Nothing else may fall behind.
-REACHED = {"docTR: words read without a fault": 0.9}
+# Another processor rounds otherwise, and reads a word or two of hundreds differently.
+SLACK = 0.005
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ async def test_figures_reach_their_goals(
     demo_client: AsyncClient, pictures: list[scenes.Scene], measure: evaluate.Measure
 ) -> None:
     for figure in await measure(demo_client, pictures, lambda: None):
-        assert figure.reached or figure.value >= REACHED[figure.what], figure
+        assert figure.reached or figure.value >= figure.goal - SLACK, figure
 
 
 async def test_classification_reaches_its_goal(demo_client: AsyncClient) -> None:
