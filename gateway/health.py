@@ -29,7 +29,7 @@ class Health(health_pb2_grpc.HealthServicer):
 
     def set(self, service: str, ready: bool) -> None:
         """Whether a service can answer; nothing any more after `stop`."""
-        if not self._is_stopping:
+        if not self._is_stopping and self._ready.get(service) is not ready:
             self._ready[service] = ready
             self._tell()
 

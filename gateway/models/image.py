@@ -31,8 +31,8 @@ MOST_OFFSETS = 400_000
 MOST_SCANS = 50
 
 # The most that decoding takes, measured: 7 for most JPEG and PNG files, 10 for progressive JPEGs that are to
-# be turned, 16 for WebP.
-BYTES_A_PIXEL = 16
+# be turned, 16 for WebP, 17 for TIFFs of floats.
+BYTES_A_PIXEL = 17
 
 # Converted at once: what fits a core's cache.
 PIXELS_AT_ONCE = 64_000
