@@ -67,7 +67,7 @@ class Settings(BaseModel):
         30, description="Most seconds from the start of a call until its request has arrived."
     )
     max_connection_age_s: PositiveFloat = Field(
-        3600,
+        math.inf,
         description="Seconds after which clients are asked to connect anew, and find new servers and show "
         "certificates that are still valid; calls in flight go on. inf: never.",
     )

@@ -29,6 +29,9 @@ OPTIONS = (
     # Answers with many masks pass gRPC's default of 4 MiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
+    # By itself gRPC sends a call again that a server had not seen when it closed an old connection; but only
+    # one whose request it kept, and it keeps 256 KiB.
+    ("grpc.per_rpc_retry_buffer_size", 2**30),
     # A server whose host has vanished is given up soon, and not after a quarter of an hour.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
