@@ -19,6 +19,7 @@ from gateway.api_keys import ApiKeys
 from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
 from gateway.errors import StatusError
 from gateway.health import HEALTH, Health
+from gateway.heap import keep_trimmed
 from gateway.interceptor import CallInterceptor
 from gateway.pipelines.core import Core, gather
 from gateway.services import detection, embedding, gaze, models, segmentation, text
@@ -116,13 +117,14 @@ class Gateway:
             await self._triton.close()
             raise CatalogError(f"cannot listen on {address}: {error}") from error
         await self._server.start()
-        self._health_task = asyncio.create_task(self._watch_health())
+        self._tasks = [asyncio.create_task(work) for work in (self._watch_health(), keep_trimmed())]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._health_task.cancel()
+        for task in self._tasks:
+            task.cancel()
         _set_unready()
         self._health.stop()
         try:
