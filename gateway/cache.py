@@ -66,6 +66,8 @@ class ComputingCache(Generic[Value]):
                 # Not when a later call has already started a new one.
                 if self._flights.get(key) is flight:
                     del self._flights[key]
+            # A failure knows this frame: it would be in a cycle with the task, and keep what the call held.
+            del flight
 
     async def _compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
         value = await compute()

@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from gateway import tracing
 from gateway.admission import Gate
 from gateway.errors import InvalidArgumentError, StatusError
 from gateway.health import HEALTH
@@ -68,15 +69,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     observation.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
                     raise
                 except StatusError as error:
-                    status = error
+                    status = error.to_status(observation.request_id)
+                    observation.code = error.code
+                    if error.code in tracing.SERVER_FAULTS:
+                        observation.cause = str(error.__cause__ or "")
                 except Exception:
                     # The text may name paths or other callers' data: it goes to the log alone.
                     logger.exception("%s failed", method)
-                    status = StatusError(
+                    fault = StatusError(
                         grpc.StatusCode.INTERNAL, "internal error: the server's log says more"
                     )
-                observation.code = status.code
-            await context.abort_with_status(status.to_status(observation.request_id))
+                    status = fault.to_status(observation.request_id)
+                    observation.code = fault.code
+            # Of the exception nothing is kept: it knows this frame, and would keep all that the call held
+            # until Python looks for cycles.
+            await context.abort_with_status(status)
             return None
 
         # As a stream of one message, which is read here: what is refused is refused before it is received.

@@ -20,6 +20,7 @@ logger = logging.getLogger("gateway.calls")
 REQUEST_ID = "x-request-id"
 # What a caller's id may be to be kept: anything else could forge log lines.
 _GIVEN_ID = re.compile(r"[!-~]{1,128}")
+_LONGEST_CAUSE = 500
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Observation:
     code: grpc.StatusCode = grpc.StatusCode.OK
     request_bytes: int = 0
     response_bytes: int = 0
+    # What is not for the caller: Triton's own words.
+    cause: str = ""
     stage_seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -113,6 +116,9 @@ def _log(observation: Observation, seconds: float, trace_id: str) -> None:
     }
     for stage, stage_seconds in observation.stage_seconds.items():
         fields[f"{stage}_ms"] = round(stage_seconds * 1e3, 3)
+    if observation.cause:
+        # On one line, whatever is in it.
+        fields["cause"] = " ".join(observation.cause.split())[:_LONGEST_CAUSE]
     level = logging.WARNING if observation.code in tracing.SERVER_FAULTS else logging.INFO
     logger.log(level, "call ended", extra={"fields": fields})
 

@@ -1,5 +1,6 @@
 """What tests share: real photos, and one real Triton with toy models and a gateway in front of it."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -36,6 +37,15 @@ def data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def without_cycle_search() -> Iterator[None]:
+    """Inside, what is part of a cycle of references stays in memory."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

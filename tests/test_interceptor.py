@@ -1,6 +1,8 @@
 """What happens around a call, with a real server and a method that does as it is told."""
 
 import asyncio
+import logging
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,7 +15,7 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from gateway.admission import Gate
-from gateway.errors import InvalidArgumentError, UnauthenticatedError
+from gateway.errors import InvalidArgumentError, TritonUnavailableError, UnauthenticatedError
 from gateway.interceptor import CallInterceptor, Metadata
 
 METHOD = "/test.Service/Method"
@@ -112,6 +114,41 @@ async def test_unexpected_errors_tell_callers_nothing(caplog: pytest.LogCaptureF
     assert error.code() is grpc.StatusCode.INTERNAL
     assert "secret" not in str(error)
     assert "/secret/path" in caplog.text
+
+
+async def test_why_triton_failed_is_for_the_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway.calls")
+
+    async def fail(request: StringValue, context: Any) -> StringValue:
+        try:
+            raise RuntimeError("Connection refused by 10.0.0.7")
+        except RuntimeError as error:
+            raise TritonUnavailableError("model sam cannot be reached") from error
+
+    async with serving(fail) as channel:
+        error = await failure(channel)
+    assert error.code() is grpc.StatusCode.UNAVAILABLE
+    assert "10.0.0.7" not in str(error)
+    [line] = [record.fields for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
+    assert line["cause"] == "Connection refused by 10.0.0.7"
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_what_a_failed_call_held_is_let_go_at_once(is_late: bool, without_cycle_search: None) -> None:
+    """Images and tensors are megabytes: those of a hundred calls must not wait for Python's search."""
+    held: list[weakref.ref[set[int]]] = []
+
+    async def fail(request: StringValue, context: Any) -> StringValue:
+        image = {1}
+        held.append(weakref.ref(image))
+        if is_late:
+            await asyncio.sleep(60)
+        raise InvalidArgumentError("field", "is wrong")
+
+    async with serving(fail) as channel:
+        await failure(channel, timeout=0.2)
+        await asyncio.sleep(0.1)  # until the server, too, is at its end
+    assert [reference() for reference in held] == [None]
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])

@@ -55,6 +55,14 @@ def test_a_call_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
     }
 
 
+def test_a_cause_is_logged_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    with observe(METHOD, {}) as observation:
+        observation.cause = "Triton says\n2026-01-01 INFO forged: " + "x" * 1000
+    (line,) = fields(caplog)
+    assert line["cause"].startswith("Triton says 2026-01-01 INFO forged: xxx")
+    assert len(line["cause"]) == 500
+
+
 @pytest.mark.parametrize("given", ["order-17", "!" * 128])
 def test_a_callers_request_id_is_kept(given: str) -> None:
     with observe(METHOD, {"x-request-id": given}) as observation:

@@ -190,13 +190,21 @@ class Core:
 
 
 async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Results in order; the first failure cancels the rest and is raised as it is."""
+    """Results in order; the first failure cancels the rest, waits for them, and is raised as it is.
+
+    Not a TaskGroup: that leaves failures in cycles with the tasks, which keep what the work held (images,
+    tensors) until Python looks for cycles.
+    """
+    tasks = [asyncio.create_task(item) for item in work]
     try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(item) for item in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]
+        return await asyncio.gather(*tasks)
+    finally:
+        left = [task for task in tasks if not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+        del tasks, left
 
 
 def _content_hash(source: EncodedImage | RawImage) -> str:
