@@ -19,7 +19,7 @@ from gateway.api_keys import ApiKeys
 from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
 from gateway.errors import StatusError
 from gateway.health import HEALTH, Health
-from gateway.heap import keep_trimmed
+from gateway.heap import keep_trimmed, limit_arenas
 from gateway.interceptor import CallInterceptor
 from gateway.pipelines.core import Core, gather
 from gateway.services import detection, embedding, gaze, models, segmentation, text
@@ -252,6 +252,7 @@ async def serve(
 ) -> None:
     """Runs a gateway until SIGINT or SIGTERM; calls in flight may then finish, until a second signal."""
     stop = stop or StopSignals()
+    limit_arenas()
     with StatusServer(settings), tracing.exporting(settings):
         async with contextlib.AsyncExitStack() as stack:
             gateway = Gateway(settings)
