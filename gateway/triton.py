@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import json
 import random
 import socket
 import time
@@ -21,14 +22,36 @@ from gateway.errors import StatusError, TritonUnavailableError
 
 Tensors = Mapping[str, NDArray[Any]]
 
+# Questions that are answered at once by a server that is well.
 HEALTH_TIMEOUT_S = 5.0
 
 # Before the second, third, ... attempt: a random part of twice as long each time.
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
+# Round robin; of several servers, one that takes calls and answers none is left out for a while. Looks at its
+# health are among the calls, so that one cancelled by its caller does not make a server of no use.
+BALANCING = {
+    "loadBalancingConfig": [
+        {
+            "outlier_detection_experimental": {
+                "interval": "10s",
+                "baseEjectionTime": "30s",
+                "maxEjectionTime": "60s",
+                "maxEjectionPercent": 50,
+                "failurePercentageEjection": {
+                    "threshold": 95,
+                    "enforcementPercentage": 100,
+                    "minimumHosts": 2,
+                    "requestVolume": 2,
+                },
+                "childPolicy": [{"round_robin": {}}],
+            }
+        }
+    ]
+}
 CHANNEL_ARGUMENTS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
-    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.service_config", json.dumps(BALANCING)),
     # gRPC would wait up to two minutes before it looks again for a server that came back.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1000),
@@ -144,7 +167,7 @@ class GrpcTriton:
 
     async def models(self) -> list[ModelState]:
         try:
-            index = await self._client.get_model_repository_index()
+            index = await self._client.get_model_repository_index(client_timeout=HEALTH_TIMEOUT_S)
         except InferenceServerException as error:
             raise self._status(error) from error
         # A row for each version; without a state where nobody asked for the model to be loaded.
@@ -155,7 +178,7 @@ class GrpcTriton:
 
     async def config(self, model: str) -> ModelConfig:
         try:
-            config = (await self._client.get_model_config(model)).config
+            config = (await self._client.get_model_config(model, client_timeout=HEALTH_TIMEOUT_S)).config
         except InferenceServerException as error:
             raise self._status(error, model) from error
         batch = 1 if config.max_batch_size > 0 else 0

@@ -203,6 +203,34 @@ async def test_a_triton_that_hangs_is_not_ready(
         assert await outcome(client, 3) is grpc.StatusCode.OK
 
 
+async def test_of_two_tritons_one_that_hangs_is_left_out_after_a_while(
+    triton: EmbeddedTriton, repository: Path, ports: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.triton.HEALTH_TIMEOUT_S", 0.5)
+    seeds = iter(range(10_000))
+    with EmbeddedTriton(repository, grpc_port=ports[1]) as other:
+        addresses = f"{triton.grpc_address},{other.grpc_address}"
+        async with (
+            Gateway(settings(repository, addresses)) as gateway,
+            AsyncClient(f"127.0.0.1:{gateway.port}", timeout=1) as client,
+        ):
+
+            async def outcomes(number: int) -> set[grpc.StatusCode]:
+                return {await outcome(client, next(seeds)) for _ in range(number)}
+
+            async def is_well() -> bool:
+                return await outcomes(6) == {grpc.StatusCode.OK}
+
+            os.kill(triton.pid, signal.SIGSTOP)
+            try:
+                assert grpc.StatusCode.DEADLINE_EXCEEDED in await outcomes(4)
+                await until(is_well)
+                assert await outcomes(50) == {grpc.StatusCode.OK}
+                assert await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING
+            finally:
+                os.kill(triton.pid, signal.SIGCONT)
+
+
 async def test_work_of_a_call_that_is_gone_is_dropped(demo_settings: Settings) -> None:
     """Everything segmented would be dozens of decoder requests: none is sent once the caller has left."""
     async with (
