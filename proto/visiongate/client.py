@@ -9,7 +9,9 @@
 Every method raises `VisiongateError` where the server says no, or nothing.
 """
 
+import asyncio
 import functools
+import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -19,8 +21,8 @@ import grpc.aio
 
 from visiongate import operations
 from visiongate.connection import Connection, Pem
-from visiongate.errors import VisiongateError
 from visiongate.operations import Operation
+from visiongate.retry import Attempts
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +62,8 @@ class Client:
     """A connection to a visiongate server; safe to share between threads.
 
     `timeout` is the deadline of every call, in seconds; the server drops the work of a call that is past it.
+    Within it a call that a full server refuses is sent again when the server says, unless `wait_when_full` is
+    false: the error then comes at once, with that time as its `retry_s`.
 
     `tls=True` encrypts, and checks the server's certificate by the authorities that this machine trusts;
     `root_certificates` does so by others. `client_certificate` and `client_key` are for a server that asks
@@ -74,6 +78,7 @@ class Client:
         address: str = "127.0.0.1:50051",
         *,
         timeout: float = 60,
+        wait_when_full: bool = True,
         api_key: str | None = None,
         tls: bool | None = None,
         root_certificates: Pem | None = None,
@@ -81,6 +86,7 @@ class Client:
         client_key: Pem | None = None,
     ) -> None:
         self._timeout = timeout
+        self._wait_when_full = wait_when_full
         connection = Connection(
             address,
             api_key=api_key,
@@ -114,11 +120,15 @@ class Client:
             request_serializer=type(operation.request).SerializeToString,
             response_deserializer=operation.response_type.FromString,
         )
-        try:
-            response = method(operation.request, timeout=self._timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            raise VisiongateError.from_rpc(error) from None
-        return operation.parse(response)
+        attempts = Attempts(self._timeout, self._wait_when_full)
+        while True:
+            try:
+                answer = method(operation.request, timeout=attempts.left_s, metadata=self._metadata)
+            except grpc.RpcError as error:
+                pause_s = attempts.pause_s(error)
+            else:
+                return operation.parse(answer)
+            time.sleep(pause_s)
 
     detect = _sync(operations.detect)
     segment = _sync(operations.segment)
@@ -145,6 +155,7 @@ class AsyncClient:
         address: str = "127.0.0.1:50051",
         *,
         timeout: float = 60,
+        wait_when_full: bool = True,
         api_key: str | None = None,
         tls: bool | None = None,
         root_certificates: Pem | None = None,
@@ -152,6 +163,7 @@ class AsyncClient:
         client_key: Pem | None = None,
     ) -> None:
         self._timeout = timeout
+        self._wait_when_full = wait_when_full
         connection = Connection(
             address,
             api_key=api_key,
@@ -185,11 +197,15 @@ class AsyncClient:
             request_serializer=type(operation.request).SerializeToString,
             response_deserializer=operation.response_type.FromString,
         )
-        try:
-            response = await method(operation.request, timeout=self._timeout, metadata=self._metadata)
-        except grpc.aio.AioRpcError as error:
-            raise VisiongateError.from_rpc(error) from None
-        return operation.parse(response)
+        attempts = Attempts(self._timeout, self._wait_when_full)
+        while True:
+            try:
+                answer = await method(operation.request, timeout=attempts.left_s, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                pause_s = attempts.pause_s(error)
+            else:
+                return operation.parse(answer)
+            await asyncio.sleep(pause_s)
 
     detect = _async(operations.detect)
     segment = _async(operations.segment)
