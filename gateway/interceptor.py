@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import grpc
 import grpc.aio
@@ -58,7 +58,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async def call(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
             with observe(method, _metadata(context), context.peer()) as observation:
                 try:
-                    answer = await self._answer(handler, messages, context, observation)
+                    answer = await self._answer(handler, context, observation)
                     context.set_trailing_metadata(((REQUEST_ID, observation.request_id),))
                     return answer
                 except asyncio.CancelledError:
@@ -89,14 +89,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # As a stream of one message, which is read here: what is refused is refused before it is received.
         return grpc.stream_unary_rpc_method_handler(call)
 
-    async def _answer(
-        self, handler: Any, messages: AsyncIterator[bytes], context: Context, observation: Observation
-    ) -> bytes:
+    async def _answer(self, handler: Any, context: Context, observation: Observation) -> bytes:
         self._authenticate(context, observation)
         too_long = f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
         with self._gate.enter():
             async with _limit(self._max_call_s, too_long):
-                data = await self._receive(messages)
+                data = await self._receive(context)
                 observation.request_bytes = len(data)
                 with self._gate.hold(len(data)):
                     request = _parse(handler.request_deserializer, data)
@@ -105,14 +103,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         observation.response_bytes = len(answer)
         return answer
 
-    async def _receive(self, messages: AsyncIterator[bytes]) -> bytes:
-        """The call's one message. Callers that never send it must not keep the places of others."""
+    async def _receive(self, context: Context) -> bytes:
+        """The call's one message. Callers that never send it must not keep the places of others.
+
+        Not by the iterator that the handler is given: unless it is read to its end it is in a cycle with
+        itself, and keeps the message until Python looks for cycles.
+        """
         late = f"the request did not arrive within {self._max_receive_s:g} seconds"
         async with _limit(self._max_receive_s, late):
-            data = await anext(messages, None)
-        if data is None:
+            data = await context.read()
+        if data is grpc.aio.EOF:
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
-        return data
+        return cast(bytes, data)
 
     def _guarded_stream(self, handler: Any, method: str) -> Any:
         """Reflection's stream: it costs little, so its callers must only be known."""

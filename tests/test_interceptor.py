@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -39,15 +40,14 @@ async def serving(
     max_call_s: float = 60,
     max_receive_s: float = 60,
     authenticator: OneKey | None = None,
+    parse: Callable[[bytes], StringValue] = StringValue.FromString,
 ) -> AsyncIterator[Any]:
     gate = gate or Gate(10, 1 << 20)
     server = grpc.aio.server(
         interceptors=[CallInterceptor(gate, max_call_s, max_receive_s, authenticator)],
         options=[("grpc.max_receive_message_length", 1000)],
     )
-    handler = grpc.unary_unary_rpc_method_handler(
-        method, StringValue.FromString, StringValue.SerializeToString
-    )
+    handler = grpc.unary_unary_rpc_method_handler(method, parse, StringValue.SerializeToString)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Service", {"Method": handler})]
     )
@@ -131,6 +131,20 @@ async def test_why_triton_failed_is_for_the_log_alone(caplog: pytest.LogCaptureF
     assert "10.0.0.7" not in str(error)
     [line] = [record.fields for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
     assert line["cause"] == "Connection refused by 10.0.0.7"
+
+
+async def test_a_request_is_let_go_with_its_call(without_cycle_search: None) -> None:
+    received: list[bytes] = []
+
+    def parse(data: bytes) -> StringValue:
+        received.append(data)
+        return StringValue.FromString(data)
+
+    async with serving(echo, parse=parse) as channel:
+        await ask(channel)
+        await asyncio.sleep(0.1)  # until the server, too, is at its end
+        count = sys.getrefcount(received[0])
+    assert count == 2, "somebody but the list and the function asked knows the request"
 
 
 @pytest.mark.parametrize("is_late", [False, True])
