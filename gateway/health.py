@@ -14,6 +14,9 @@ Request = health_pb2.HealthCheckRequest
 Response = health_pb2.HealthCheckResponse
 Context = grpc.aio.ServicerContext[Any, Any]
 
+# Anybody may watch, without a key: a bound, far above what clients need, to what that can take.
+MAX_WATCHERS = 10_000
+
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -26,6 +29,7 @@ class Health(health_pb2_grpc.HealthServicer):
         self._is_over = False
         # Set at the next change, and another one then takes its place.
         self._changed = asyncio.Event()
+        self._watchers = 0
 
     def set(self, service: str, ready: bool) -> None:
         """Whether a service can answer; nothing any more after `stop`."""
@@ -50,14 +54,22 @@ class Health(health_pb2_grpc.HealthServicer):
         return self._status(request.service)
 
     async def Watch(self, request: Request, context: Context) -> None:  # noqa: N802
-        told = None
-        while not self._is_over:
-            changed = self._changed
-            status = self._status(request.service)
-            if status != told:
-                await context.write(status)
-                told = status
-            await changed.wait()
+        if self._watchers >= MAX_WATCHERS:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} callers watch, and no more may"
+            )
+        self._watchers += 1
+        try:
+            told = None
+            while not self._is_over:
+                changed = self._changed
+                status = self._status(request.service)
+                if status != told:
+                    await context.write(status)
+                    told = status
+                await changed.wait()
+        finally:
+            self._watchers -= 1
         await context.abort(grpc.StatusCode.UNAVAILABLE, "the server stops")
 
     def _status(self, service: str) -> Response:

@@ -81,6 +81,21 @@ async def test_an_unknown_service_can_be_waited_for(health: Health, stub: Any) -
     assert await status(watch) == Status.SERVING
 
 
+async def test_watchers_are_bounded_and_make_room_when_they_leave(
+    health: Health, stub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.health.MAX_WATCHERS", 2)
+    health.set(SERVICE, ready=True)
+    first, second = stub.Watch(asked()), stub.Watch(asked())
+    assert [await status(first), await status(second)] == [Status.SERVING] * 2
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await status(stub.Watch(asked()))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    first.cancel()
+    await stub.Check(asked())
+    assert await status(stub.Watch(asked())) == Status.SERVING
+
+
 async def test_watchers_do_not_hold_up_the_end(health: Health, server: grpc.aio.Server, stub: Any) -> None:
     health.set(SERVICE, ready=True)
     watch = stub.Watch(asked())
