@@ -64,6 +64,7 @@ class Gateway:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._ready_models: frozenset[str] = frozenset()
         self.port = settings.port
 
     async def __aenter__(self) -> Self:
@@ -186,7 +187,13 @@ class Gateway:
         models = {family: self._default_models(family) for family in FAMILIES}
         names = sorted(set().union(*models.values()))
         answers = await gather(self._triton.is_model_ready(name) for name in names)
-        ready = {name for name, is_ready in zip(names, answers, strict=True) if is_ready}
+        # Of several Tritons one may hang. While another answers, what it was asked about is as it was.
+        silent = self._ready_models if any(answer is not None for answer in answers) else frozenset()
+        self._ready_models = ready = frozenset(
+            name
+            for name, answer in zip(names, answers, strict=True)
+            if answer or (answer is None and name in silent)
+        )
         healthy = []
         for service in SERVICES:
             needed = [*service.families, *filter(self.catalog.has, service.optional)]

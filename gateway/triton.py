@@ -6,14 +6,14 @@ import json
 import random
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
 import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -24,6 +24,13 @@ Tensors = Mapping[str, NDArray[Any]]
 
 # Questions that are answered at once by a server that is well.
 HEALTH_TIMEOUT_S = 5.0
+
+# Before this version a request that is cancelled in the moment of its answer can bring all of Triton down: of
+# some thousand cancelled requests to quick models one does (2.51; triton-inference-server/server, pull 8078).
+CANCELS_SAFELY = (2, 57)
+# There it is first given this long to end by itself: most do, and of the others that moment is seldom met. A
+# server that hangs must not hold up its callers for longer.
+PATIENCE_S = 5.0
 
 # Before the second, third, ... attempt: a random part of twice as long each time.
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
@@ -94,7 +101,10 @@ class ModelConfig:
 
 
 class Triton(Protocol):
-    """A Triton server. Every method raises `StatusError`; cancelling the caller cancels the request."""
+    """A Triton server. Every method raises `StatusError`; cancelling the caller cancels the request.
+
+    The caller may then have to wait until the request has ended, so that what it takes up stays counted.
+    """
 
     async def is_live(self) -> bool:
         """Whether the server answers. Never raises."""
@@ -102,8 +112,8 @@ class Triton(Protocol):
     async def models(self) -> list[ModelState]:
         """The models of the repository that the server was told to load."""
 
-    async def is_model_ready(self, name: str) -> bool:
-        """Whether a model answers requests. Never raises."""
+    async def is_model_ready(self, name: str) -> bool | None:
+        """Whether a model answers requests; None where no answer came in time. Never raises."""
 
     async def config(self, model: str) -> ModelConfig:
         """Tensors and parameters of a loaded model."""
@@ -149,21 +159,24 @@ class GrpcTriton:
         self._addresses = addresses
         self._attempts = attempts
         self._client = InferenceServerClient(channel_target(addresses), channel_args=CHANNEL_ARGUMENTS)
+        self._cancels_safely = False
 
     async def close(self) -> None:
         await self._client.close()
 
     async def is_live(self) -> bool:
         try:
-            return bool(await self._client.is_server_live(client_timeout=HEALTH_TIMEOUT_S))
+            server = await self._client.get_server_metadata(client_timeout=HEALTH_TIMEOUT_S)
         except InferenceServerException:
             return False
+        self._cancels_safely = _version(server.version) >= CANCELS_SAFELY
+        return True
 
-    async def is_model_ready(self, name: str) -> bool:
+    async def is_model_ready(self, name: str) -> bool | None:
         try:
             return bool(await self._client.is_model_ready(name, client_timeout=HEALTH_TIMEOUT_S))
-        except InferenceServerException:
-            return False
+        except InferenceServerException as error:
+            return None if _code(error) == "DEADLINE_EXCEEDED" else False
 
     async def models(self) -> list[ModelState]:
         try:
@@ -213,8 +226,8 @@ class GrpcTriton:
             span = tracing.start_inference(model, self._addresses)
             code = "OK"
             try:
-                result = await self._client.infer(
-                    model, tensors, outputs=wanted, headers=tracing.headers(span)
+                result = await self._cancel_with_care(
+                    self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span))
                 )
             except InferenceServerException as error:
                 code = _code(error)
@@ -235,6 +248,23 @@ class GrpcTriton:
             await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
         raise AssertionError("the last attempt returns or raises")
 
+    async def _cancel_with_care(self, call: Coroutine[Any, Any, InferResult]) -> InferResult:
+        """The request's result; one that is cancelled is first given time to end, where Triton needs that."""
+        if self._cancels_safely:
+            return await call
+        request = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(request)
+        except asyncio.CancelledError:
+            # A second cancellation does not wait.
+            await asyncio.wait([request], timeout=PATIENCE_S)
+            raise
+        finally:
+            if not request.cancel() and not request.cancelled():
+                request.exception()  # or Python would say that nobody asked for it
+            # An exception knows this frame, and the request it: a cycle, which would keep the tensors.
+            del request
+
     def _status(self, error: InferenceServerException, model: str = "") -> StatusError:
         """A caller's view of Triton's error. Its words go to the log, as the exception's cause."""
         code = _code(error)
@@ -253,6 +283,11 @@ def _model_state(name: str, versions: Sequence[Any]) -> ModelState:
     states = {version.state for version in versions}
     reasons = ", ".join(version.reason for version in versions if version.reason)
     return ModelState(name, "READY" in states, reasons, not states.isdisjoint(("LOADING", "UNLOADING")))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """(2, 51) of 2.51.0; of what is no version (), older than all."""
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 
 def _code(error: InferenceServerException) -> str:

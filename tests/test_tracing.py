@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
-import grpc.aio
 import numpy as np
 import pytest
 from opentelemetry import trace
@@ -13,13 +12,12 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from fake_triton import FakeTriton, reached
 from gateway import tracing
 from gateway.cache import ComputingCache
 from gateway.observation import observe, observe_stage
 from gateway.settings import Settings
-from gateway.triton import GrpcTriton
 
 METHOD = "/visiongate.v1.DetectionService/DetectObjects"
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -160,8 +158,8 @@ def test_without_a_trace_nothing_is_passed_on() -> None:
     assert infer() == {}
 
 
-class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    """Is unavailable at first; keeps the `traceparent` of each request."""
+class UnavailableAtFirst(FakeTriton):
+    """Keeps the `traceparent` of each request."""
 
     def __init__(self) -> None:
         self.received: list[str | None] = []
@@ -170,23 +168,16 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         self.received.append(dict(context.invocation_metadata()).get("traceparent"))
         if len(self.received) == 1:
             await context.abort(grpc.StatusCode.UNAVAILABLE)
-        output = service_pb2.ModelInferResponse.InferOutputTensor(name="out", datatype="FP32", shape=[1])
-        return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[b"\0" * 4])
+        return await super().ModelInfer(request, context)
 
 
 async def test_every_attempt_takes_its_own_span_to_triton(exporter: InMemorySpanExporter) -> None:
-    fake, server = FakeTriton(), grpc.aio.server()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
-    triton = GrpcTriton(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    await server.start()
-    try:
+    fake = UnavailableAtFirst()
+    async with reached(fake) as triton:
         with observe(METHOD, CALLER):
             await triton.infer("sam", {"in": np.zeros((1, 1), np.float32)}, ("out",))
         # Outside calls, as at start, there is none.
         await triton.infer("sam", {"in": np.zeros((1, 1), np.float32)}, ("out",))
-    finally:
-        await triton.close()
-        await server.stop(None)
     failed, succeeded, _ = exporter.get_finished_spans()
     assert failed.status.status_code is StatusCode.ERROR
     assert succeeded.status.status_code is StatusCode.UNSET

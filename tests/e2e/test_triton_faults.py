@@ -1,7 +1,9 @@
 """What callers see when Triton dies, is late, or is one of several: real servers, really killed."""
 
 import asyncio
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -223,12 +225,44 @@ async def test_of_two_tritons_one_that_hangs_is_left_out_after_a_while(
 
             os.kill(triton.pid, signal.SIGSTOP)
             try:
+                # Its silence makes nothing unready: half of all calls are still answered, by the other.
+                for _ in range(40):
+                    assert await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING
+                    await asyncio.sleep(0.05)
                 assert grpc.StatusCode.DEADLINE_EXCEEDED in await outcomes(4)
                 await until(is_well)
                 assert await outcomes(50) == {grpc.StatusCode.OK}
                 assert await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING
             finally:
                 os.kill(triton.pid, signal.SIGCONT)
+
+
+async def test_callers_that_leave_do_not_bring_triton_down(triton: EmbeddedTriton) -> None:
+    """Each at another moment of its request. Cancelled there and then, one of some thousand did."""
+    client = GrpcTriton(triton.grpc_address)
+    assert await client.is_live()
+    faces = np.zeros((4, 96, 96, 3), np.uint8)
+    requests = [
+        (model, {tensor: faces[:number]}, tuple((await client.config(model)).outputs))
+        for model, tensor in (("face_detection", "image"), ("gaze", "face"))
+        for number in (1, 4)
+    ]
+
+    async def leave(caller: int) -> None:
+        choices = random.Random(caller)
+        for _ in range(400):
+            request = asyncio.create_task(client.infer(*choices.choice(requests)))
+            longest = choices.choice((0, 0.001, 0.01, 0.05, 60))
+            await asyncio.wait([request], timeout=choices.uniform(0, longest))
+            request.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await request
+
+    try:
+        await asyncio.gather(*map(leave, range(12)))
+        assert triton.poll() is None
+    finally:
+        await client.close()
 
 
 async def test_work_of_a_call_that_is_gone_is_dropped(demo_settings: Settings) -> None:

@@ -1,0 +1,110 @@
+"""The gateway's client of Triton: what it does when its caller is gone, or the request fails."""
+
+import asyncio
+import weakref
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from fake_triton import FakeTriton, reached
+from gateway.errors import StatusError
+from gateway.triton import GrpcTriton
+
+
+class Slow(FakeTriton):
+    """Answers when it may. `seen`: what became of the request."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.has_begun, self.may_answer, self.has_ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.seen = ""
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.has_begun.set()
+        try:
+            await self.may_answer.wait()
+            self.seen = "answered"
+        except asyncio.CancelledError:
+            self.seen = "cancelled"
+            raise
+        finally:
+            self.has_ended.set()
+        return await super().ModelInfer(request, context)
+
+
+class Failing(FakeTriton):
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await context.abort(grpc.StatusCode.INTERNAL)
+
+
+def asked(triton: GrpcTriton) -> asyncio.Task[Any]:
+    return asyncio.create_task(triton.infer("sam", {"in": np.zeros((1, 1), np.float32)}, ("out",)))
+
+
+async def cancelled(fake: Slow, triton: GrpcTriton) -> asyncio.Task[Any]:
+    """A request under way whose caller has gone."""
+    assert await triton.is_live()
+    task = asked(triton)
+    await fake.has_begun.wait()
+    task.cancel()
+    return task
+
+
+@pytest.mark.parametrize("version", ["2.57.0", "2.60.0dev", "3.0"])
+async def test_a_cancelled_request_is_cancelled_at_triton(version: str) -> None:
+    fake = Slow(version)
+    async with reached(fake) as triton:
+        with pytest.raises(asyncio.CancelledError):
+            await (await cancelled(fake, triton))
+        await asyncio.wait_for(fake.has_ended.wait(), 60)
+        assert fake.seen == "cancelled"
+
+
+@pytest.mark.parametrize("version", ["2.51.0", "2.9.0", "unknown", ""])
+async def test_a_triton_that_cancelling_can_kill_may_answer_first(version: str) -> None:
+    fake = Slow(version)
+    async with reached(fake) as triton:
+        task = await cancelled(fake, triton)
+        await asyncio.wait([task], timeout=0.2)
+        assert not task.done()
+        fake.may_answer.set()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert fake.seen == "answered"
+
+
+@pytest.mark.parametrize("is_told_again", [False, True])
+async def test_it_is_not_waited_for_without_end(is_told_again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.triton.PATIENCE_S", 600 if is_told_again else 0.1)
+    fake = Slow("2.51.0")
+    async with reached(fake) as triton:
+        task = await cancelled(fake, triton)
+        await asyncio.sleep(0)
+        if is_told_again:
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.wait_for(asyncio.shield(task), 60)
+        await asyncio.wait_for(fake.has_ended.wait(), 60)
+        assert fake.seen == "cancelled"
+
+
+@pytest.mark.parametrize("version", ["2.51.0", "2.57.0"])
+async def test_the_tensors_of_a_failed_request_are_let_go_at_once(
+    version: str, without_cycle_search: None
+) -> None:
+    fake = Failing()
+    fake.version = version
+    async with reached(fake) as triton:
+        assert await triton.is_live()
+
+        async def ask() -> weakref.ref[Any]:
+            image = np.zeros((1, 1), np.float32)
+            with pytest.raises(StatusError):
+                await triton.infer("sam", {"in": image}, ("out",))
+            return weakref.ref(image)
+
+        kept = await ask()
+        await asyncio.sleep(0.01)  # until the request's task is forgotten
+        assert kept() is None
