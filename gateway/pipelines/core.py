@@ -6,8 +6,10 @@ request is cancelled with it, and no later stage starts.
 
 import asyncio
 import hashlib
+import itertools
+import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +29,10 @@ from gateway.observation import observe_stage
 from gateway.settings import Settings
 from gateway.triton import Triton
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
+# Items of a thread's share: what is begun of it is not dropped with its caller.
+MOST_AT_ONCE = 8
 Stage = Literal["decode", "preprocess", "inference", "postprocess"]
 STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
 
@@ -187,6 +192,19 @@ class Core:
         """Runs CPU work in a worker thread; work that has not started is dropped with its caller."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._workers, lambda: function(*arguments, **keywords))
+
+    async def run_each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """Runs CPU work on each item in worker threads; results in order.
+
+        A few at a time: to hand work to a thread and back costs as much as to write a small mask.
+        """
+
+        def work(share: Sequence[Item]) -> list[Result]:
+            return [function(item) for item in share]
+
+        size = min(MOST_AT_ONCE, math.ceil(len(items) / self.settings.worker_threads))
+        shares = [items[start : start + size] for start in range(0, len(items), size or 1)]
+        return [*itertools.chain.from_iterable(await gather(self.run(work, share) for share in shares))]
 
 
 async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:

@@ -61,15 +61,15 @@ class EverythingSegmenter:
         with call.stage("postprocess"):
             found = await self._core.run(sam_everything.suppress, found, choice.nms_iou_threshold)
             if choice.min_region_area:
-                cleaned = await gather(
-                    self._core.run(sam_everything.clean, candidate, image.size, choice) for candidate in found
+                cleaned = await self._core.run_each(
+                    lambda candidate: sam_everything.clean(candidate, image.size, choice), found
                 )
                 found = await self._core.run(
                     sam_everything.suppress_cleaned, cleaned, choice.nms_iou_threshold
                 )
             kept = found[: choice.max_masks]
             self._segmenter.check_mask_pixels(len(kept), image, "max_masks")
-            return await gather(self._core.run(_finish, candidate, image.size, write) for candidate in kept)
+            return await self._core.run_each(lambda candidate: _finish(candidate, image.size, write), kept)
 
     async def _candidates(
         self, image: LoadedImage, crop: Crop, model: Variant[Sam], choice: Choice, call: Call
@@ -90,20 +90,15 @@ class EverythingSegmenter:
             async with slots:
                 with call.stage("inference"):
                     logits, ious = await self._segmenter.decode(model, embedding, group, multimask=True)
-                with call.stage("postprocess"):
-                    return await gather(
-                        self._core.run(
-                            sam_everything.candidates,
-                            model.spec,
-                            logits[row],
-                            ious[row],
-                            point,
-                            crop,
-                            image.size,
-                            choice,
-                        )
-                        for row, point in enumerate(group.indices)
+
+                def choose(row: int) -> list[Candidate]:
+                    point = group.indices[row]
+                    return sam_everything.candidates(
+                        model.spec, logits[row], ious[row], point, crop, image.size, choice
                     )
+
+                with call.stage("postprocess"):
+                    return await self._core.run_each(choose, range(len(group.indices)))
 
         answers = await gather(ask(group) for group in groups)
         return [candidate for group in answers for point in group for candidate in point]

@@ -150,7 +150,7 @@ class Segmenter:
                     ]
 
                 with call.stage("postprocess"):
-                    finished = await gather(self._core.run(finish, row) for row in range(len(group.indices)))
+                    finished = await self._core.run_each(finish, range(len(group.indices)))
                 for index, result in zip(group.indices, finished, strict=True):
                     results[index] = result
 
