@@ -127,7 +127,7 @@ class Client:
             except grpc.RpcError as error:
                 pause_s = attempts.pause_s(error)
             else:
-                return operation.parse(answer)
+                return operation.parse(answer, "")
             time.sleep(pause_s)
 
     detect = _sync(operations.detect)
@@ -204,7 +204,7 @@ class AsyncClient:
             except grpc.aio.AioRpcError as error:
                 pause_s = attempts.pause_s(error)
             else:
-                return operation.parse(answer)
+                return operation.parse(answer, "")
             await asyncio.sleep(pause_s)
 
     detect = _async(operations.detect)

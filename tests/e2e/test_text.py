@@ -311,7 +311,7 @@ async def test_a_forgotten_image(client: AsyncClient) -> None:
 async def test_an_image_that_the_server_knows(client: AsyncClient) -> None:
     operation: Any = operations.recognize_text([written()])
     response = await client.call(replace(operation, parse=lambda message: message))
-    (page,) = operation.parse(response)
+    (page,) = operation.parse(response, "")
     kept = ImageId(response.pages[0].image.image_id)
     (again,) = await client.recognize_text([EncodedImage(kept, 1, 1)])
     assert_same_words(page, again)

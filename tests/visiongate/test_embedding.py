@@ -55,6 +55,6 @@ def test_answers_are_arrays() -> None:
     response = embedding_service_pb2.EmbedTextsResponse(
         embeddings=[embedding_service_pb2.Embedding(values=row) for row in ([1, 2], [3, 4])]
     )
-    rows = operations.embed_texts(["a", "b"]).parse(response)
+    rows = operations.embed_texts(["a", "b"]).parse(response, "")
     assert rows.dtype == np.float32
     assert rows.tolist() == [[1, 2], [3, 4]]

@@ -68,7 +68,7 @@ def test_an_answer_is_read_and_written() -> None:
             gaze_service_pb2.Face(box=box, gaze=look),
         ]
     )
-    found, given = operations.estimate_gaze(PIXELS).parse(response)
+    found, given = operations.estimate_gaze(PIXELS).parse(response, "")
     assert found.landmarks is not None
     assert list(found.landmarks) == [
         "right_eye",

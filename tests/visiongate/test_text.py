@@ -24,7 +24,7 @@ def response() -> text_service_pb2.RecognizeTextResponse:
 
 
 def test_pages_keep_their_structure() -> None:
-    page, empty = operations.recognize_text([b"file"]).parse(response())
+    page, empty = operations.recognize_text([b"file"]).parse(response(), "")
     assert [[len(line) for line in block] for block in page.blocks] == [[2, 2], [2]]
     assert len(list(page.words())) == 6
     word = page.blocks[1][0][0]
@@ -37,7 +37,7 @@ def test_pages_keep_their_structure() -> None:
 
 
 def test_pages_are_json() -> None:
-    page, _ = operations.recognize_text([b"file"]).parse(response())
+    page, _ = operations.recognize_text([b"file"]).parse(response(), "")
     read = json.loads(json.dumps(page.as_dict()))
     assert read["blocks"][0]["lines"][1]["words"][0]["text"] == 'é"'
     assert read["blocks"][0]["lines"][1]["words"][0]["quadrilateral"][2] == [45, 35]

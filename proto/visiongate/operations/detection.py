@@ -54,7 +54,7 @@ def detect(
         "/visiongate.v1.DetectionService/DetectObjects",
         detection_service_pb2.DetectObjectsRequest(image=image_message(image), query=query, model=model),
         detection_service_pb2.DetectObjectsResponse,
-        lambda response: [read_detection(detection) for detection in response.detections],
+        lambda response, request_id: [read_detection(detection) for detection in response.detections],
     )
 
 

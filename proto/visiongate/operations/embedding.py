@@ -97,7 +97,7 @@ def compare(
             model=model,
         ),
         embedding_service_pb2.CompareImagesAndTextsResponse,
-        lambda response: np.array([item.similarity for item in response.comparisons], np.float32),
+        lambda response, request_id: np.array([item.similarity for item in response.comparisons], np.float32),
     )
 
 
@@ -125,7 +125,7 @@ def classify(
             model=model,
         ),
         embedding_service_pb2.ClassifyImagesResponse,
-        lambda response: [
+        lambda response, request_id: [
             [
                 LabelScore(item.label, item.label_index, item.probability, item.similarity)
                 for item in classification.labels
@@ -157,5 +157,6 @@ def _image_or_text(item: ImageLike | Text) -> embedding_service_pb2.ImageOrText:
 
 def _read_embeddings(
     response: embedding_service_pb2.EmbedImagesResponse | embedding_service_pb2.EmbedTextsResponse,
+    request_id: str,
 ) -> NDArray[np.float32]:
     return np.array([embedding.values for embedding in response.embeddings], np.float32)

@@ -92,7 +92,7 @@ def estimate_gaze(
         "/visiongate.v1.GazeService/EstimateGaze",
         request,
         gaze_service_pb2.EstimateGazeResponse,
-        lambda response: [_face(face) for face in response.faces],
+        lambda response, request_id: [_face(face) for face in response.faces],
     )
 
 

@@ -29,7 +29,7 @@ def list_models() -> Operation[list[Model]]:
         "/visiongate.v1.ModelService/ListModels",
         model_service_pb2.ListModelsRequest(),
         model_service_pb2.ListModelsResponse,
-        lambda response: [
+        lambda response, request_id: [
             Model(
                 task=model_service_pb2.Task.Name(model.task).removeprefix("TASK_").lower(),
                 family=model.family,

@@ -14,9 +14,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Result]):
-    """One call: the method's full name, its request, how to read the response."""
+    """One call: the method's full name, its request, how to read the response and the id of the call."""
 
     method: str
     request: Message
     response_type: type[Message]
-    parse: Callable[[Any], Result]
+    parse: Callable[[Any, str], Result]

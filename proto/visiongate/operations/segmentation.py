@@ -103,7 +103,7 @@ def segment_phrases(
             segmentation_model=segmentation_model,
         ),
         segmentation_service_pb2.SegmentPhrasesResponse,
-        lambda response: [
+        lambda response, request_id: [
             SegmentedObject(read_detection(item.detection), _mask(item.mask)) for item in response.objects
         ],
     )
@@ -165,7 +165,7 @@ def segment(
             model=model,
         ),
         segmentation_service_pb2.SegmentRegionsResponse,
-        lambda response: [[_mask(mask) for mask in region.masks] for region in response.regions],
+        lambda response, request_id: [[_mask(mask) for mask in region.masks] for region in response.regions],
     )
 
 
@@ -208,7 +208,7 @@ def segment_everything(
             model=model,
         ),
         segmentation_service_pb2.SegmentEverythingResponse,
-        lambda response: [
+        lambda response, request_id: [
             GridMask(
                 _mask(item.mask), item.stability_score, np.array([item.point.x, item.point.y], np.float32)
             )
@@ -223,7 +223,7 @@ def encode_image(image: ImageLike, *, model: str = "") -> Operation[EncodedImage
         "/visiongate.v1.SegmentationService/EncodeImage",
         segmentation_service_pb2.EncodeImageRequest(image=image_message(image), model=model),
         segmentation_service_pb2.EncodeImageResponse,
-        lambda response: EncodedImage(
+        lambda response, request_id: EncodedImage(
             ImageId(response.image.image_id), response.image.width, response.image.height
         ),
     )

@@ -104,7 +104,7 @@ def recognize_text(
             model=model,
         ),
         text_service_pb2.RecognizeTextResponse,
-        lambda response: [_page(page) for page in response.pages],
+        lambda response, request_id: [_page(page) for page in response.pages],
     )
 
 
