@@ -14,9 +14,14 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Result]):
-    """One call: the method's full name, its request, how to read the response and the id of the call."""
+    """One call: the method's full name, its request, how to read the response and the id of the call.
+
+    `more` are further requests of a call that is too large for one message. Their responses are merged into
+    the first one, as protobuf merges messages: lists are joined.
+    """
 
     method: str
     request: Message
     response_type: type[Message]
     parse: Callable[[Any, str], Result]
+    more: tuple[Message, ...] = ()
