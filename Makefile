@@ -16,10 +16,10 @@ help:
 	@echo "make clean   remove all that these commands made"
 
 # What serving needs, and the demo: no PyTorch.
-.venv/gateway: requirements.lock pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto)
+.venv/gateway: requirements.lock pyproject.toml proto/pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable '.[gateway]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable .
 	touch $@
 
 # What exporting and the tests need too.

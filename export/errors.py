@@ -1,7 +1,9 @@
 """How an export fails."""
 
+from visiongate.command_error import CommandError
 
-class ExportError(Exception):
+
+class ExportError(CommandError):
     """Carries one clear sentence for the person who ran the export."""
 
 

@@ -14,11 +14,12 @@ from typing import Generic, TypeVar
 
 from gateway.errors import InvalidArgumentError, NoModelError
 from gateway.triton import ModelConfig, ModelState, Triton
+from visiongate.command_error import CommandError
 
 Tensors = Mapping[str, tuple[str, int]]
 
 
-class CatalogError(Exception):
+class CatalogError(CommandError):
     """The repository cannot be served; the message is one sentence for the operator."""
 
 

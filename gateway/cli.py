@@ -1,8 +1,7 @@
-"""The `visiongate` command: serve models, export them, and ask a server from the shell."""
+"""The commands that serve, added to the client's `visiongate`: up, serve, triton, settings, keys."""
 
 import asyncio
 import functools
-import importlib
 import inspect
 import json
 import os
@@ -16,40 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from gateway import logs
-from gateway.catalog import CatalogError
-from gateway.commands import detection, embedding, gaze, keys, models, segmentation, text
-from gateway.commands.common import AsJson, console, errors
+from gateway.commands import keys
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
 from gateway.server import StopSignals, serve, until_first
 from gateway.settings import Loaded, Settings, flag, group, load, metavar, shown
-from gateway.workers import WorkersError, serve_with_workers
-from visiongate import VisiongateError
+from gateway.workers import serve_with_workers
+from visiongate import cli
+from visiongate.commands.common import AsJson, console, errors
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    help="Serve vision foundation models over gRPC with NVIDIA Triton, and ask them from the shell.",
-)
-for task in (models, detection, segmentation, embedding, gaze, text, keys):
-    app.add_typer(task.app)
-
-
-def main() -> None:
-    """Entry point of the `visiongate` command: expected failures are one sentence and exit code 1."""
-    try:
-        app()
-    except (
-        CatalogError,
-        EmbeddedTritonError,
-        VisiongateError,
-        WorkersError,
-        OSError,
-        ValueError,
-    ) as error:
-        errors.print("[bold red]error:[/]", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+app = typer.Typer()
+app.add_typer(keys.app)
 
 
 def takes_settings(without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -101,14 +76,15 @@ def _option(name: str) -> inspect.Parameter:
 
 
 def _other_variables() -> set[str]:
-    """The environment variables that are other options of commands, or not read by commands at all."""
+    """The environment variables that are options of commands that ask a server, or no options at all."""
 
     def options(command: Any) -> Iterator[Any]:
         yield from command.params
         for inner in getattr(command, "commands", {}).values():
             yield from options(inner)
 
-    variables = {option.envvar for option in options(typer.main.get_command(app)) if option.envvar}
+    commands = map(typer.main.get_command, (cli.app, app))
+    variables = {option.envvar for command in commands for option in options(command) if option.envvar}
     return variables | {"VISIONGATE_CACHE_DIR"}
 
 
@@ -164,24 +140,6 @@ def triton_command(
         asyncio.run(wait())
 
 
-PASSED_ON: dict[str, Any] = {
-    "context_settings": {"allow_extra_args": True, "ignore_unknown_options": True},
-    "add_help_option": False,
-}
-
-
-@app.command("export", **PASSED_ON)
-def export_command(context: typer.Context) -> None:
-    """Turn foundation models into ONNX in a Triton model repository."""
-    _pass_on("export.__main__", "export", context)
-
-
-@app.command("demo", **PASSED_ON)
-def demo_command(context: typer.Context) -> None:
-    """See all models answer on one drawn picture; measure how true they are; train them."""
-    _pass_on("export.demo.__main__", "demo", context)
-
-
 @app.command("settings")
 @takes_settings()
 def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
@@ -214,16 +172,6 @@ def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
         value = shown(getattr(loaded.settings, name))
         table.add_row(name, Text(value), loaded.sources[name], Text(info.description or ""))
     console.print(table)
-
-
-def _pass_on(module: str, name: str, context: typer.Context) -> None:
-    """Run a command of the exporter's side."""
-    try:
-        # By name: the gateway must run, and be installed, without PyTorch.
-        command = importlib.import_module(module)
-    except ImportError as error:
-        raise ValueError(f"this needs more packages: pip install 'visiongate[export]' ({error})") from error
-    command.app(args=context.args, prog_name=f"visiongate {name}")
 
 
 def _progress(message: str) -> None:

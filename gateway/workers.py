@@ -26,6 +26,7 @@ from gateway.catalog import CatalogError
 from gateway.server import Gateway, StopSignals, serve, until_first
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
+from visiongate.command_error import CommandError
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ STEADY_S = 60.0
 END_MARGIN_S = 5.0
 
 
-class WorkersError(Exception):
+class WorkersError(CommandError):
     """No worker could start; the message is for the operator."""
 
 

@@ -36,4 +36,4 @@ class GenerateStubs(BuildHookInterface):
         if protoc.main(arguments) != 0:
             raise RuntimeError("protoc failed: " + " ".join(arguments))
         # The stubs are ignored by git, so hatchling would leave them out of the wheel.
-        build_data["artifacts"] += ["proto/visiongate/v1/*_pb2*.py*"]
+        build_data["artifacts"] += ["visiongate/v1/*_pb2*.py*"]

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import typer
 
-from gateway import cli
-from gateway.commands import common
+from gateway import cli as server_cli
 from gateway.settings import Settings, flag
+from visiongate import cli
+from visiongate.commands import common
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def options(name: str) -> dict[str, Any]:
-    command: Any = typer.main.get_command(cli.app)
+    command: Any = typer.main.get_command(server_cli.app)
     return {option: parameter for parameter in command.commands[name].params for option in parameter.opts}
 
 

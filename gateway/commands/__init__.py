@@ -1,1 +1,1 @@
-"""The commands that ask a server about a photo, one file a task."""
+"""Commands of the server that are more than a function, one file each."""

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from gateway.api_keys import ApiKey, read_keys, write_keys
-from gateway.commands.common import console, errors
+from visiongate.commands.common import console, errors
 
 app = typer.Typer(
     name="keys",

@@ -22,6 +22,8 @@ from pathlib import Path
 
 import platformdirs
 
+from visiongate.command_error import CommandError
+
 Progress = Callable[[str], None]
 
 _HERE = Path(__file__).parent
@@ -36,7 +38,7 @@ _INSTEAD = "run NVIDIA's Triton container and `visiongate serve --triton HOST:PO
 _INSTALLER_VARIABLES = ("PIP_PREFIX", "PIP_TARGET")
 
 
-class EmbeddedTritonError(RuntimeError):
+class EmbeddedTritonError(CommandError):
     """Triton from pip cannot be installed, started or kept running here."""
 
 

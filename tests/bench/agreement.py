@@ -49,7 +49,7 @@ async def ask(
         objects = await client.call(operation)
         operation.request.include_timings = True
         raw: Any = operations.Operation(
-            operation.method, operation.request, operation.response_type, lambda r: r
+            operation.method, operation.request, operation.response_type, lambda r, _: r
         )
         stages: dict[str, list[float]] = {}
         for _ in range(REPEATS):

@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from gateway.api_keys import ApiKeys, read_keys
-from gateway.cli import app
+from visiongate.cli import app
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from gateway import metrics
 from gateway.api_keys import ApiKey, write_keys
-from gateway.cli import app
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, Client, VisiongateError
+from visiongate.cli import app
 
 # No image: with a key, the answer is INVALID_ARGUMENT.
 MESSAGE_OF_30_MB = b"x" * (30 << 20)

@@ -95,7 +95,7 @@ async def test_formats_say_the_same(client: AsyncClient) -> None:
         operation.request.mask_format = mask_format
         response = await client.call(
             operations.Operation(
-                operation.method, operation.request, operation.response_type, lambda response: response
+                operation.method, operation.request, operation.response_type, lambda response, _: response
             )
         )
         return response.regions[0].masks[0]
@@ -117,7 +117,7 @@ async def test_timings_on_request(client: AsyncClient) -> None:
     operation.request.include_timings = True
     response: Any = await client.call(
         operations.Operation(
-            operation.method, operation.request, operation.response_type, lambda answer: answer
+            operation.method, operation.request, operation.response_type, lambda answer, _: answer
         )
     )
     timings = response.timings

@@ -6,7 +6,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from gateway.commands.common import (
+from visiongate import Client, Face, draw
+from visiongate.commands.common import (
     BOX_COLUMN,
     AsJson,
     Photo,
@@ -17,7 +18,6 @@ from gateway.commands.common import (
     report,
     save_picture,
 )
-from visiongate import Client, Face, draw
 
 app = typer.Typer()
 

@@ -2,8 +2,8 @@
 
 import typer
 
-from gateway.commands.common import AsJson, asks_server, report
 from visiongate import Client
+from visiongate.commands.common import AsJson, asks_server, report
 
 app = typer.Typer()
 

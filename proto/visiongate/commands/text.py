@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.common import AsJson, Save, asks_server, console, save_picture
 from visiongate import Client, Page, draw
+from visiongate.commands.common import AsJson, Save, asks_server, console, save_picture
 
 app = typer.Typer()
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.cli import app
-from gateway.commands import common
+from visiongate.cli import app
+from visiongate.commands import common
 
 
 class ClientMadeError(Exception):

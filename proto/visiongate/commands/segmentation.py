@@ -7,7 +7,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from gateway.commands.common import (
+from visiongate import Client, GridMask, Mask, SegmentedObject, draw
+from visiongate.commands.common import (
     BOX_COLUMN,
     AsJson,
     Photo,
@@ -19,8 +20,7 @@ from gateway.commands.common import (
     report,
     save_picture,
 )
-from gateway.commands.detection import BoxThreshold, MaxDetections, NmsIou
-from visiongate import Client, GridMask, Mask, SegmentedObject, draw
+from visiongate.commands.detection import BoxThreshold, MaxDetections, NmsIou
 
 app = typer.Typer()
 

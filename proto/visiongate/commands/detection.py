@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.commands.common import (
+from visiongate import Client, draw
+from visiongate.commands.common import (
     BOX_COLUMN,
     AsJson,
     Photo,
@@ -15,7 +16,6 @@ from gateway.commands.common import (
     report,
     save_picture,
 )
-from visiongate import Client, draw
 
 app = typer.Typer()
 

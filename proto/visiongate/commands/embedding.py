@@ -6,7 +6,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from gateway.commands.common import (
+from visiongate import Client, Text, draw
+from visiongate.commands.common import (
     AsJson,
     Photo,
     Save,
@@ -15,7 +16,6 @@ from gateway.commands.common import (
     report,
     save_picture,
 )
-from visiongate import Client, Text, draw
 
 app = typer.Typer()
 

@@ -1,0 +1,5 @@
+"""The error that the `visiongate` command shows as one sentence."""
+
+
+class CommandError(Exception):
+    """A failure of a command that its user can mend. The text is one sentence for them."""
