@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def load(added: EntryPoint) -> Any:
-    """Return the command of an entry point. Raise CommandError, which names the culprit, if it is not there."""
+    """Return the command of an entry point. Raise CommandError, naming the culprit, if it is absent."""
     try:
         loaded = added.load()
     except (ImportError, AttributeError) as error:
