@@ -1,13 +1,15 @@
-# Two commands to know: `make demo` and `make test`. Both set up what they need in .venv.
+# Two commands to know: `make demo` and `make test`. All set up what they need in .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint format bench soak clean
+.PHONY: demo exporter wheels test lint format bench soak clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
 	@echo "make demo    all models on one drawn picture, through Triton, gateway and client; writes demo/demo.png"
+	@echo "make exporter  install what \`visiongate export\` needs: PyTorch and the model libraries, 5 GB"
+	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make lint    formatting, lint, types, import contracts, the API's own rules"
 	@echo "make format  rewrite the code as lint wants it"
@@ -22,13 +24,24 @@ help:
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable .
 	touch $@
 
-# What exporting and the tests need too.
+# What exporting needs too: PyTorch and the model libraries.
+.venv/exporter: .venv/gateway
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable '.[export,heic]'
+	touch $@
+
+# What the tests need too: all that is pinned.
 .venv/installed: .venv/gateway
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
 	touch $@
 
 demo: .venv/gateway
 	$(BIN)/visiongate demo --save demo/demo.png
+
+exporter: .venv/exporter
+
+wheels: .venv/gateway
+	$(BIN)/uv build --quiet --wheel --out-dir dist proto
+	$(BIN)/uv build --quiet --wheel --out-dir dist .
 
 test: .venv/installed
 	$(BIN)/python -m pytest
@@ -54,5 +67,5 @@ soak: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m soak.endurance
 
 clean:
-	rm -rf .venv demo .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f proto/visiongate/v1/*_pb2*.py proto/visiongate/v1/*_pb2*.pyi

@@ -1,4 +1,4 @@
-"""The programs in README run as they stand, on a folder of photos, and leave what they promise."""
+"""The recipes run as they stand, on a folder of photos, and leave what they promise."""
 
 import asyncio
 import contextlib
@@ -15,9 +15,9 @@ from skimage import data as skimage_data
 import visiongate
 from gateway.server import Gateway
 
-README = Path(__file__).parents[2] / "README.md"
+RECIPES = Path(__file__).parents[2] / "proto" / "RECIPES.md"
 PROGRAMS = re.findall(
-    r"\*\*([^*\n]+)\*\*[^\n]*\n(?:[^\n]+\n)*\n```python\n(.*?)```", README.read_text(), re.DOTALL
+    r"\*\*([^*\n]+)\*\*[^\n]*\n(?:[^\n]+\n)*\n```python\n(.*?)```", RECIPES.read_text(), re.DOTALL
 )
 
 
@@ -44,7 +44,7 @@ async def run(program: str, gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -
 
     def execute() -> None:
         with contextlib.redirect_stdout(printed):
-            exec(compile(program, "README.md", "exec"), {})
+            exec(compile(program, "RECIPES.md", "exec"), {})
 
     # In a thread: the gateway answers from this one.
     await asyncio.to_thread(execute)
@@ -75,8 +75,9 @@ async def test_moderation(gateway: Gateway, folder: Path, monkeypatch: pytest.Mo
 async def test_duplicates(gateway: Gateway, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = await run(program("Find near-duplicates"), gateway, monkeypatch)
     assert "photos/coffee again.jpg is nearly photos/coffee.jpg" in printed
-    (names,) = re.findall(r"cluster: (\[.*coffee\.jpg.*\])", printed)
-    assert "coffee again.jpg" in names
+    groups = re.findall(r"group: \[(.*)\]", printed)
+    assert len(", ".join(groups).split(", ")) == 5
+    assert [group for group in groups if "coffee.jpg" in group and "coffee again.jpg" in group]
 
 
 async def test_search(gateway: Gateway, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,91 @@
+"""Clean environments, as users have them."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+UV = str(Path(sys.executable).parent / "uv")
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """The built distributions."""
+
+    client: Path
+    server: Path
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A virtual environment that knows nothing of the checkout, and a working directory outside of it."""
+
+    path: Path
+    directory: Path
+
+    def run(
+        self, *command: str, code: int = 0, variables: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of its programs and return what it printed; fail on another exit code."""
+        done = subprocess.run(
+            [self.program(command[0]), *command[1:]],
+            cwd=self.directory,
+            env=self.variables(variables),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def program(self, name: str) -> str:
+        return str(self.path / "bin" / name)
+
+    def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        own = {name: value for name, value in os.environ.items() if not name.startswith("VISIONGATE_")}
+        del own["PYTEST_CURRENT_TEST"]
+        return own | {"COLUMNS": "200", "NO_COLOR": "1", **(more or {})}
+
+
+def uv(*arguments: str | Path) -> None:
+    done = subprocess.run([UV, *map(str, arguments)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def make_environment(folder: Path, *packages: str | Path, python: str = sys.executable) -> Environment:
+    """Make an environment with these packages, at the versions of the lock."""
+    environment = Environment(folder / "environment", folder / "elsewhere")
+    environment.directory.mkdir(parents=True)
+    uv("venv", "--quiet", "--python", python, environment.path)
+    interpreter = environment.program("python")
+    constraint = ROOT / "requirements.lock"
+    uv("pip", "install", "--quiet", "--python", interpreter, "--constraint", constraint, *packages)
+    return environment
+
+
+def add_exporter(environment: Environment) -> None:
+    """Let it import the packages that exporting needs from the tests' own environment: PyTorch is large.
+
+    A folder named by a .pth file is looked at last, and .pth files inside are not read: the checkout, which
+    the tests' environment knows by such a file, stays unknown.
+    """
+    (packages,) = environment.path.glob("lib/python*/site-packages")
+    (packages / "exporter.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+
+def interpreter(version: str) -> str:
+    """Return a Python of this version; skip where there is none that runs."""
+    found = [shutil.which(f"python{version}")]
+    found += [str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    for path in filter(None, found):
+        # A version manager's shim may have nothing behind it.
+        if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
+            return path
+    pytest.skip(f"there is no Python {version} on this machine")
