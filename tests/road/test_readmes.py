@@ -1,0 +1,85 @@
+"""Every command of the READMEs is run by a test, or at least understood by the command; links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+import typer
+
+from road.environments import ROOT
+from visiongate import cli
+
+READMES = sorted(
+    path
+    for path in ROOT.glob("**/*.md")
+    if not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+)
+TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+def commands(path: Path) -> list[str]:
+    """The indented lines of a README, outside of fenced blocks."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+
+
+ALL = [(path.relative_to(ROOT).as_posix(), command) for path in READMES for command in commands(path)]
+
+
+def test_readmes_have_commands() -> None:
+    assert {path for path, _ in ALL} >= {
+        "README.md",
+        "export/README.md",
+        "gateway/README.md",
+        "tests/README.md",
+    }
+    assert (ROOT / "README.md").stat().st_size <= 8192
+
+
+@pytest.mark.parametrize(("path", "command"), ALL)
+def test_commands_are_understood(path: str, command: str) -> None:
+    words = [quoted or plain for quoted, plain in re.findall(r'"([^"]+)"|(\S+)', command)]
+    match words:
+        case ["make", target]:
+            assert target in TARGETS
+        case ["pip", "install", *wheels]:
+            # tests/road/test_distributions.py installs them.
+            assert all(
+                re.fullmatch(r"dist/visiongate(_server)?-0\.1\.0-py3-none-any\.whl", name) for name in wheels
+            )
+        case [".venv/bin/visiongate", name, *arguments]:
+            understand(name, arguments)
+        case [".venv/bin/python", script, *_]:
+            assert (ROOT / script).is_file()
+        case _:
+            pytest.fail(f"{path} has a command of a kind that no test knows: {command}")
+
+
+def understand(name: str, arguments: list[str]) -> None:
+    """Parse the arguments as the command would, without running it."""
+    group = typer.main.get_command(cli.app)
+    command = group.get_command(None, name)  # type: ignore[attr-defined]
+    assert command is not None, f"there is no command {name}"
+    inner = getattr(command, "commands", {})
+    if arguments and arguments[0] in inner:
+        command = inner[arguments[0]]
+        arguments = arguments[1:]
+    # Files of the reader's own are not here.
+    for parameter in command.params:
+        parameter.type.exists = False
+    command.make_context(name, list(arguments), resilient_parsing=False)
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)", path.read_text()):
+        file = (path.parent / target).resolve() if target else path
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), f"{target}#{anchor}"
+
+
+def anchors(path: Path) -> set[str]:
+    """The names that a README's headings have as targets of links."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading.lower()).replace(" ", "-") for heading in headings}
