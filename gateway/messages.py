@@ -92,11 +92,24 @@ def check_length(length: int, field: str, settings: Settings) -> None:
         raise InvalidArgumentError(field, f"has {length} characters; the limit is {settings.max_text_length}")
 
 
+def check_fraction(value: float, field: str) -> float:
+    """The value, refused where it is not 0 to 1."""
+    if not 0 <= value <= 1:  # NaN fails too
+        raise InvalidArgumentError(field, f"is {written(value)}; it must be 0 to 1")
+    return value
+
+
+def written(value: float) -> str:
+    """A number of a request as its caller wrote it.
+
+    Floats are single precision on the wire: as Python's doubles, -0.1 would read -0.10000000149011612.
+    """
+    return str(value) if isinstance(value, int) else str(np.float32(value)).removesuffix(".0")
+
+
 def _fraction(query: detection_service_pb2.ObjectQuery, field: str, default: float) -> float:
     value: float = getattr(query, field) if query.HasField(field) else default  # type: ignore[arg-type]
-    if not 0 <= value <= 1:  # NaN fails too
-        raise InvalidArgumentError(f"query.{field}", f"is {value}; it must be 0 to 1")
-    return value
+    return check_fraction(value, f"query.{field}")
 
 
 def box_array(
@@ -120,7 +133,7 @@ def box_array(
 def check_inside(value: float, limit: int, field: str) -> None:
     """Refuses a coordinate that is not a number from 0 to the image's side."""
     if not (math.isfinite(value) and 0 <= value <= limit):
-        raise InvalidArgumentError(field, f"is {value:g}, outside the image: it must be 0 to {limit}")
+        raise InvalidArgumentError(field, f"is {written(value)}, outside the image: it must be 0 to {limit}")
 
 
 def detection_message(detection: Detection) -> detection_service_pb2.Detection:

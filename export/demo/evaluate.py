@@ -116,7 +116,7 @@ async def words_to_masks(client: AsyncClient, pictures: Sequence[Scene], advance
         found = await client.segment_phrases(scene.image, asked_phrases(scene, index), **BEST_QUERY)
         total = 0.0
         for phrase in {thing.phrase for thing in scene.things}:
-            masks = [item.mask.pixels for item in found if item.detection.phrase == phrase]
+            masks = [item.mask.pixels for item in found if item.phrase == phrase and item.mask]
             truth = [thing.mask for thing in scene.things if thing.phrase == phrase]
             overlaps = np.array([[mask_iou(mask, true) for mask in masks] for true in truth])
             total += sum(overlaps[pair] for pair in pairs(overlaps))

@@ -10,7 +10,7 @@ from PIL import Image
 from export.demo import scenes
 from export.demo.evaluate import BEST_QUERY, angle, mask_iou, pairs
 from gateway.models import boxes
-from visiongate import AsyncClient, Face, Page, SegmentedObject, draw
+from visiongate import AsyncClient, Detection, Face, Page, draw
 
 SIZE = (800, 600)
 ABSENT = ("red star", "green circle")
@@ -53,7 +53,7 @@ async def ask(client: AsyncClient, picture: scenes.Scene) -> tuple[list[Row], Im
     objects = await client.segment_phrases(picture.image, phrases, **BEST_QUERY)
     [page] = await client.recognize_text([picture.image])
     faces = await client.estimate_gaze(picture.image)
-    crops = [_crop(picture.image, item.detection.box) for item in objects]
+    crops = [_crop(picture.image, item.box) for item in objects]
     kinds = await client.classify(crops, scenes.PHRASES, prompt_template="a {}", top_k=1) if crops else []
     rows = [
         *_object_rows(picture, objects, [best.label for [best] in kinds]),
@@ -63,22 +63,20 @@ async def ask(client: AsyncClient, picture: scenes.Scene) -> tuple[list[Row], Im
     return rows, _draw(picture, objects, page, faces)
 
 
-def _object_rows(
-    picture: scenes.Scene, objects: Sequence[SegmentedObject], kinds: Sequence[str]
-) -> list[Row]:
+def _object_rows(picture: scenes.Scene, objects: Sequence[Detection], kinds: Sequence[str]) -> list[Row]:
     left = dict(enumerate(objects))
     rows = []
     for thing in picture.things:
         overlaps = {
             index: mask_iou(item.mask.pixels, thing.mask)
             for index, item in left.items()
-            if item.detection.phrase == thing.phrase
+            if item.phrase == thing.phrase and item.mask
         }
         if not overlaps:
             rows.append(Row(thing.phrase, "not found", "", is_right=False))
             continue
         best = max(overlaps, key=lambda index: overlaps[index])
-        found = left.pop(best).detection
+        found = left.pop(best)
         rows.append(
             Row(
                 thing.phrase,
@@ -88,8 +86,8 @@ def _object_rows(
             )
         )
     for item in left.values():
-        rows.append(Row("nothing", f"{item.detection.phrase} {item.detection.score:.2f}", "", is_right=False))
-    names = {item.detection.phrase for item in objects}
+        rows.append(Row("nothing", f"{item.phrase} {item.score:.2f}", "", is_right=False))
+    names = {item.phrase for item in objects}
     rows += [Row(f"no {phrase}", "none", "", is_right=True) for phrase in ABSENT if phrase not in names]
     return rows
 
@@ -151,14 +149,14 @@ def _crop(image: scenes.Pixels, box: np.ndarray[tuple[int], np.dtype[np.float32]
 
 
 def _draw(
-    picture: scenes.Scene, objects: Sequence[SegmentedObject], page: Page, faces: Sequence[Face]
+    picture: scenes.Scene, objects: Sequence[Detection], page: Page, faces: Sequence[Face]
 ) -> Image.Image:
     items = [
         draw.Item(
             group=index,
-            caption=f"{item.detection.phrase} {item.detection.score:.2f}",
-            box=item.detection.box,
-            mask=item.mask.pixels,
+            caption=f"{item.phrase} {item.score:.2f}",
+            box=item.box,
+            mask=item.mask.pixels if item.mask else None,
         )
         for index, item in enumerate(objects)
     ]

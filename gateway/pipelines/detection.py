@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gateway.catalog import Family, Role
+from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
 from gateway.models.grounding_dino import Detection, GroundingDino, Text
 from gateway.pipelines.core import Call, Core, LoadedImage
@@ -48,11 +48,14 @@ class Detector:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    def choose(self, variant: str, field: str = "model") -> Variant[GroundingDino]:
+        """The variant of that name, or the default one for an empty name."""
+        return self._core.catalog.choose(GROUNDING_DINO, variant, GroundingDino, field)
+
     async def detect(
-        self, image: LoadedImage, query: ObjectQuery, variant: str, call: Call, field: str = "model"
+        self, image: LoadedImage, query: ObjectQuery, model: Variant[GroundingDino], call: Call
     ) -> list[Detection]:
         """Objects that words name, best first."""
-        model = self._core.catalog.choose(GROUNDING_DINO, variant, GroundingDino, field)
         dino = model.spec
         with call.stage("preprocess"):
             text = await self._core.run(_encode_text, dino, query)

@@ -36,7 +36,7 @@ class EverythingSegmenter:
         self,
         image: LoadedImage,
         choice: Choice,
-        variant: str,
+        model: Variant[Sam],
         call: Call,
         *,
         write: Callable[[masks.Mask], Written],
@@ -45,7 +45,6 @@ class EverythingSegmenter:
 
         From the filters to the end masks are run lengths; at full size there are no more than worker threads.
         """
-        model = self._segmenter.choose(variant)
         crops = list(sam_everything.crops(image.size, choice))
         points, limit = sum(len(crop.points) for crop in crops), self._core.settings.max_grid_points
         if points > limit:

@@ -51,21 +51,34 @@ class GazeEstimator:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    def choose(self, variant: str) -> Variant[Gaze]:
+        """The gaze network of that name, or the default one for an empty name."""
+        return self._core.catalog.choose(GAZE, variant, Gaze)
+
+    def choose_finder(self, variant: str) -> Variant[FaceDetection]:
+        """The face detector of that name, or the default one for an empty name."""
+        catalog = self._core.catalog
+        if not catalog.has(FACE_DETECTION):
+            raise NoModelError("finding faces: give their boxes")
+        return catalog.choose(FACE_DETECTION, variant, FaceDetection, "face_detection_model")
+
     async def find_and_estimate(
-        self, image: LoadedImage, query: FaceQuery, face_variant: str, gaze_variant: str, call: Call
+        self,
+        image: LoadedImage,
+        query: FaceQuery,
+        finder: Variant[FaceDetection],
+        model: Variant[Gaze],
+        call: Call,
     ) -> list[tuple[Face, NDArray[np.float32]]]:
         """Faces, best first, each with its gaze (see `estimate`)."""
-        # Said before any work: a request that can only fail must cost nothing.
-        self._gaze(gaze_variant)
-        faces = await self._find(image, query, face_variant, call)
-        gazes = await self.estimate(image, [face.box for face in faces], gaze_variant, call)
+        faces = await self._find(image, query, finder, call)
+        gazes = await self.estimate(image, [face.box for face in faces], model, call)
         return list(zip(faces, gazes, strict=True))
 
     async def estimate(
-        self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], variant: str, call: Call
+        self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[Gaze], call: Call
     ) -> NDArray[np.float32]:
         """Yaw and pitch [n,2], in radians, of the faces in n boxes, each float32 [4] xyxy in pixels."""
-        model = self._gaze(variant)
         batch = model.max_batch_sizes["gaze"]
         # Two chunks at a time: one is in the network while the next is cut out, and no more are held.
         slots = asyncio.Semaphore(2)
@@ -85,11 +98,9 @@ class GazeEstimator:
         chunks = [boxes[start : start + batch] for start in range(0, len(boxes), batch)]
         return np.concatenate([np.zeros((0, 2), np.float32), *await gather(look(chunk) for chunk in chunks)])
 
-    async def _find(self, image: LoadedImage, query: FaceQuery, variant: str, call: Call) -> list[Face]:
-        catalog = self._core.catalog
-        if not catalog.has(FACE_DETECTION):
-            raise NoModelError("finding faces: give their boxes")
-        model = catalog.choose(FACE_DETECTION, variant, FaceDetection, "face_detection_model")
+    async def _find(
+        self, image: LoadedImage, query: FaceQuery, model: Variant[FaceDetection], call: Call
+    ) -> list[Face]:
         with call.stage("preprocess"):
             canvas, valid_size = await self._core.run(
                 model.spec.preprocess, image.pixels, small_faces=query.small_faces
@@ -108,6 +119,3 @@ class GazeEstimator:
                 nms_iou_threshold=query.nms_iou_threshold,
                 max_faces=query.max_faces,
             )
-
-    def _gaze(self, variant: str) -> Variant[Gaze]:
-        return self._core.catalog.choose(GAZE, variant, Gaze)

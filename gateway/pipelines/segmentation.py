@@ -13,7 +13,7 @@ from gateway.cache import ComputingCache
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
 from gateway.models import masks
-from gateway.models.grounding_dino import Detection
+from gateway.models.grounding_dino import Detection, GroundingDino
 from gateway.models.sam import Prompt, PromptGroup, Sam
 from gateway.pipelines.core import Call, Core, LoadedImage, gather
 from gateway.pipelines.detection import Detector, ObjectQuery
@@ -98,15 +98,11 @@ class Segmenter:
             "embedding", core.settings.embedding_cache_bytes, lambda embedding: embedding.nbytes
         )
 
-    async def encode(self, image: LoadedImage, variant: str, call: Call) -> None:
-        """Makes SAM look at an image, so that prompts on it are cheap for as long as the cache holds it."""
-        await self.embed(image, self.choose(variant), call)
-
     async def segment(
         self,
         image: LoadedImage,
         prompts: Sequence[Prompt],
-        variant: str,
+        model: Variant[Sam],
         call: Call,
         *,
         write: Callable[[masks.Mask], Written],
@@ -119,7 +115,8 @@ class Segmenter:
         `write` turns a full-size mask into what is kept of it, in a worker thread. `field` is the request's
         that says how many masks there are.
         """
-        model = self.choose(variant)
+        if not prompts:
+            return []
         size = image.size
         self.check_mask_pixels(len(prompts) * (3 if multimask else 1), image, field)
         with call.stage("preprocess"):
@@ -161,27 +158,27 @@ class Segmenter:
         self,
         image: LoadedImage,
         query: ObjectQuery,
-        detection_variant: str,
-        segmentation_variant: str,
+        detection_model: Variant[GroundingDino],
+        segmentation_model: Variant[Sam],
         call: Call,
         *,
         write: Callable[[masks.Mask], Written],
     ) -> list[tuple[Detection, MaskResult[Written]]]:
         """Objects that words name, each with its mask: the boxes of one model prompt the other."""
-        # Said before any work: a request that can only fail must cost nothing.
-        self.choose(segmentation_variant, "segmentation_model")
-        detections = await self._detector.detect(image, query, detection_variant, call, "detection_model")
-        if not detections:
-            return []
+        detections = await self._detector.detect(image, query, detection_model, call)
         prompts = [Prompt(box=detection.box) for detection in detections]
         found = await self.segment(
-            image, prompts, segmentation_variant, call, write=write, field="query.max_detections"
+            image, prompts, segmentation_model, call, write=write, field="query.max_detections"
         )
         return [(detection, mask) for detection, (mask,) in zip(detections, found, strict=True)]
 
     def choose(self, variant: str, field: str = "model") -> Variant[Sam]:
         """The variant of that name, or the default one for an empty name."""
         return self._core.catalog.choose(SAM, variant, Sam, field)
+
+    def choose_detector(self, variant: str, field: str) -> Variant[GroundingDino]:
+        """The variant that finds what words name, as `choose`."""
+        return self._detector.choose(variant, field)
 
     def check_mask_pixels(self, count: int, image: LoadedImage, field: str) -> None:
         """Refuses an answer of so many masks of the image's size, where that is too many pixels."""

@@ -75,11 +75,14 @@ class Reader:
     def __init__(self, core: Core) -> None:
         self._core = core
 
+    def choose(self, variant: str) -> Variant[Doctr]:
+        """The variant of that name, or the default one for an empty name."""
+        return self._core.catalog.choose(DOCTR, variant, Doctr)
+
     async def read(
-        self, sources: Sequence[ImageSource], query: TextQuery, variant: str, call: Call
+        self, sources: Sequence[ImageSource], query: TextQuery, model: Variant[Doctr], call: Call
     ) -> list[Page]:
         """The words of each image; `images[i]` is the field of what is wrong with one."""
-        model = self._core.catalog.choose(DOCTR, variant, Doctr)
         pages = asyncio.Semaphore(PAGES_AT_ONCE)
         batches = asyncio.Semaphore(BATCHES_AT_ONCE)
 

@@ -19,13 +19,15 @@ class DetectionService(detection_service_pb2_grpc.DetectionServiceServicer):
     ) -> detection_service_pb2.DetectObjectsResponse:
         call = Call()
         query = messages.object_query(request.query, self._core.settings)
+        model = self._detector.choose(request.model)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
-        detections = await self._detector.detect(image, query, request.model, call)
+        detections = await self._detector.detect(image, query, model, call)
         return detection_service_pb2.DetectObjectsResponse(
             detections=map(messages.detection_message, detections),
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
 

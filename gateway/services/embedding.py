@@ -37,6 +37,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
             images=map(_image_info, images),
             model=model.name,
             timings=messages.timings_message(call, request.include_timings),
+            dimensions=model.spec.embedding_size,
         )
 
     async def EmbedTexts(  # noqa: N802
@@ -50,6 +51,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
             embeddings=_embeddings(vectors, request.raw),
             model=model.name,
             timings=messages.timings_message(call, request.include_timings),
+            dimensions=model.spec.embedding_size,
         )
 
     async def CompareImagesAndTexts(  # noqa: N802
@@ -62,7 +64,6 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
             for index, candidate in enumerate(request.candidates)
         ]
         pictures = sum(isinstance(candidate, Picture) for candidate in candidates)
-        _check_filled("candidates", candidates)
         _check_count("candidates", len(candidates) - pictures, self._settings.max_texts, "texts")
         _check_count("candidates", pictures, self._settings.max_images, "images")
         model = self._embedder.choose(request.model)
@@ -77,6 +78,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
             ],
             subject_image=subject_image,
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
     async def ClassifyImages(  # noqa: N802
@@ -85,6 +87,8 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         call = Call()
         pictures = self._pictures(request.images)
         labels = self._texts(request.labels, "labels")
+        if not labels:
+            raise InvalidArgumentError("labels", "is empty: say what the images may show")
         prompts = _prompts(request, labels, self._settings)
         top_k = request.top_k if request.HasField("top_k") else len(labels)
         if top_k < 1:
@@ -110,10 +114,10 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
                 for image, scores in found
             ],
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
     def _pictures(self, images: Sequence[image_pb2.Image]) -> list[Picture]:
-        _check_filled("images", images)
         _check_count("images", len(images), self._settings.max_images, "images")
         return [self._picture(image, f"images[{index}]") for index, image in enumerate(images)]
 
@@ -121,7 +125,6 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         return Picture(messages.image_source(image, self._settings, field), field)
 
     def _texts(self, texts: Sequence[str], field: str) -> list[Text]:
-        _check_filled(field, texts)
         _check_count(field, len(texts), self._settings.max_texts, field)
         return [_text(text, f"{field}[{index}]", self._settings) for index, text in enumerate(texts)]
 
@@ -163,11 +166,6 @@ def _prompts(
         )
     # Not str.format: braces of a label, and other ones of the template, mean nothing.
     return [Text(template.replace(PLACEHOLDER, label.text), label.field) for label in labels]
-
-
-def _check_filled(field: str, items: Sequence[object]) -> None:
-    if not items:
-        raise InvalidArgumentError(field, "is empty")
 
 
 def _check_count(field: str, count: int, limit: int, what: str) -> None:

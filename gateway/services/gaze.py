@@ -29,31 +29,36 @@ class GazeService(gaze_service_pb2_grpc.GazeServiceServicer):
         self, request: gaze_service_pb2.EstimateGazeRequest, context: Context
     ) -> gaze_service_pb2.EstimateGazeResponse:
         call = Call()
-        if request.boxes and request.HasField("query"):
-            raise InvalidArgumentError("boxes", "are faces already: leave query out")
+        faces_given = bool(request.boxes) or request.only_boxes
+        if faces_given and request.HasField("query"):
+            raise InvalidArgumentError(
+                "boxes" if request.boxes else "only_boxes", "says that faces are known: leave query out"
+            )
         if len(request.boxes) > MOST_FACES:
             raise InvalidArgumentError("boxes", f"has {len(request.boxes)} boxes; the limit is {MOST_FACES}")
         query = _face_query(request.query)
+        model = self._estimator.choose(request.model)
+        finder = None if faces_given else self._estimator.choose_finder(request.face_detection_model)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
-        if request.boxes:
+        if finder is None:
             boxes = [
                 messages.box_array(box, image, f"boxes[{index}]") for index, box in enumerate(request.boxes)
             ]
-            gazes = await self._estimator.estimate(image, boxes, request.model, call)
+            gazes = await self._estimator.estimate(image, boxes, model, call)
             faces = [
                 gaze_service_pb2.Face(box=box, gaze=_gaze_message(yaw_pitch))
                 for box, yaw_pitch in zip(request.boxes, gazes, strict=True)
             ]
         else:
-            found = await self._estimator.find_and_estimate(
-                image, query, request.face_detection_model, request.model, call
-            )
+            found = await self._estimator.find_and_estimate(image, query, finder, model, call)
             faces = [_face_message(face, yaw_pitch) for face, yaw_pitch in found]
         return gaze_service_pb2.EstimateGazeResponse(
             faces=faces,
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
+            face_detection_model=finder.name if finder else "",
         )
 
 
@@ -75,8 +80,7 @@ def _face_query(query: gaze_service_pb2.FaceQuery) -> FaceQuery:
         query.nms_iou_threshold if query.HasField("nms_iou_threshold") else DEFAULT_NMS_IOU_THRESHOLD
     )
     for name, value in (("min_score", min_score), ("nms_iou_threshold", nms_iou_threshold)):
-        if not 0 <= value <= 1:  # NaN fails too
-            raise InvalidArgumentError(f"query.{name}", f"is {value:g}; it must be 0 to 1")
+        messages.check_fraction(value, f"query.{name}")
     return FaceQuery(min_score, nms_iou_threshold, max_faces, query.small_faces)
 
 

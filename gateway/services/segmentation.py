@@ -42,7 +42,6 @@ CHOICE_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "max_masks": (lambda value: value >= 1, "1 or more"),
 }
 POINT_LABELS = {
-    segmentation_service_pb2.POINT_LABEL_UNSPECIFIED: FOREGROUND,
     segmentation_service_pb2.POINT_LABEL_FOREGROUND: FOREGROUND,
     segmentation_service_pb2.POINT_LABEL_BACKGROUND: BACKGROUND,
 }
@@ -61,13 +60,12 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     ) -> segmentation_service_pb2.SegmentRegionsResponse:
         call = Call()
         write = messages.mask_writer(request.mask_format)
-        if not request.prompts:
-            raise InvalidArgumentError("prompts", "is empty: give points or boxes")
         if len(request.prompts) > self._core.settings.max_prompts:
             raise InvalidArgumentError(
                 "prompts",
                 f"has {len(request.prompts)} prompts; the limit is {self._core.settings.max_prompts}",
             )
+        model = self._segmenter.choose(request.model)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
         prompts = [
@@ -76,7 +74,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         regions = await self._segmenter.segment(
             image,
             prompts,
-            request.model,
+            model,
             call,
             write=write,
             multimask=request.multimask,
@@ -88,6 +86,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             ],
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
     async def SegmentPhrases(  # noqa: N802
@@ -96,10 +95,12 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         call = Call()
         write = messages.mask_writer(request.mask_format)
         query = messages.object_query(request.query, self._core.settings)
+        segmentation_model = self._segmenter.choose(request.segmentation_model, "segmentation_model")
+        detection_model = self._segmenter.choose_detector(request.detection_model, "detection_model")
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
         objects = await self._segmenter.segment_phrases(
-            image, query, request.detection_model, request.segmentation_model, call, write=write
+            image, query, detection_model, segmentation_model, call, write=write
         )
         return segmentation_service_pb2.SegmentPhrasesResponse(
             objects=[
@@ -110,6 +111,8 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             ],
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
+            detection_model=detection_model.name,
+            segmentation_model=segmentation_model.name,
         )
 
     async def SegmentEverything(  # noqa: N802
@@ -118,9 +121,10 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         call = Call()
         write = messages.mask_writer(request.mask_format)
         choice = _choice(request)
+        model = self._segmenter.choose(request.model)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
-        found = await self._everything.segment(image, choice, request.model, call, write=write)
+        found = await self._everything.segment(image, choice, model, call, write=write)
         return segmentation_service_pb2.SegmentEverythingResponse(
             masks=[
                 segmentation_service_pb2.GridMask(
@@ -132,18 +136,21 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             ],
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
     async def EncodeImage(  # noqa: N802
         self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
     ) -> segmentation_service_pb2.EncodeImageResponse:
         call = Call()
+        model = self._segmenter.choose(request.model)
         source = messages.image_source(request.image, self._core.settings)
         image = await self._core.load_image(source, call)
-        await self._segmenter.encode(image, request.model, call)
+        await self._segmenter.embed(image, model, call)
         return segmentation_service_pb2.EncodeImageResponse(
             image=messages.image_message(image),
             timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
 
@@ -166,7 +173,7 @@ def _choice(request: segmentation_service_pb2.SegmentEverythingRequest) -> Choic
     for name, value in given.items():
         is_right, limit = CHOICE_LIMITS[name]
         if not is_right(value):  # NaN fails too
-            raise InvalidArgumentError(name, f"is {value:g}; it must be {limit}")
+            raise InvalidArgumentError(name, f"is {messages.written(value)}; it must be {limit}")
     return Choice(**given)
 
 
@@ -183,6 +190,11 @@ def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: 
         here = f"{field}.points[{index}]"
         messages.check_inside(item.point.x, image.width, f"{here}.point.x")
         messages.check_inside(item.point.y, image.height, f"{here}.point.y")
+        if item.label == segmentation_service_pb2.POINT_LABEL_UNSPECIFIED:
+            raise InvalidArgumentError(
+                f"{here}.label",
+                "is not set: POINT_LABEL_FOREGROUND is on the object, POINT_LABEL_BACKGROUND off it",
+            )
         if item.label not in POINT_LABELS:
             raise InvalidArgumentError(f"{here}.label", f"{item.label} is not a known label")
         points[index] = item.point.x, item.point.y

@@ -21,8 +21,7 @@ class TextService(text_service_pb2_grpc.TextServiceServicer):
         call = Call()
         settings = self._core.settings
         query = _query(request)
-        if not request.images:
-            raise InvalidArgumentError("images", "is empty: give at least one")
+        model = self._reader.choose(request.model)
         if len(request.images) > settings.max_pages:
             raise InvalidArgumentError(
                 "images", f"has {len(request.images)} images; the limit is {settings.max_pages}"
@@ -31,9 +30,11 @@ class TextService(text_service_pb2_grpc.TextServiceServicer):
             messages.image_source(image, settings, f"images[{index}]")
             for index, image in enumerate(request.images)
         ]
-        pages = await self._reader.read(sources, query, request.model, call)
+        pages = await self._reader.read(sources, query, model, call)
         return text_service_pb2.RecognizeTextResponse(
-            pages=map(_page, pages), timings=messages.timings_message(call, request.include_timings)
+            pages=map(_page, pages),
+            timings=messages.timings_message(call, request.include_timings),
+            model=model.name,
         )
 
 
@@ -61,9 +62,7 @@ def _threshold(request: text_service_pb2.RecognizeTextRequest, field: str) -> fl
     if not request.HasField(field):  # type: ignore[arg-type]
         return None
     value: float = getattr(request, field)
-    if not 0 <= value <= 1:  # NaN fails too
-        raise InvalidArgumentError(field, f"is {value:g}; it must be 0 to 1")
-    return value
+    return messages.check_fraction(value, field)
 
 
 def _page(page: text.Page) -> text_service_pb2.Page:

@@ -20,7 +20,7 @@ from export.weights import Options
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
-from visiongate import AsyncClient, SegmentedObject, operations
+from visiongate import AsyncClient, Detections, operations
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reference import Reference
@@ -30,7 +30,7 @@ REPEATS = 3
 
 async def ask(
     triton: EmbeddedTriton, arguments: argparse.Namespace
-) -> tuple[list[SegmentedObject], dict[str, list[float]], Any]:
+) -> tuple[Detections, dict[str, list[float]], Any]:
     """The chain's answer, and milliseconds by stage of the same call over and over, caches off."""
     settings = Settings(
         triton=triton.grpc_address,
@@ -47,7 +47,6 @@ async def ask(
             max_detections=arguments.detections,
         )
         objects = await client.call(operation)
-        operation.request.include_timings = True
         raw: Any = operations.Operation(
             operation.method, operation.request, operation.response_type, lambda r, _: r
         )
@@ -88,26 +87,27 @@ def main() -> None:
         image = ImageOps.exif_transpose(file).convert("RGB")
     start = time.perf_counter()
     expected = reference.detect(image, arguments.phrases, arguments.threshold)
-    masks, ious, _ = reference.segment(image, boxes=np.array([item.detection.box for item in objects]))
+    masks, ious, _ = reference.segment(image, boxes=objects.xyxy)
     print(f"  {'PyTorch':12} {(time.perf_counter() - start) * 1e3:10.1f}  (the same chain, once)")
 
     # Near-tied queries may swap places: each answer is compared with the nearest expected box.
-    found = np.array([item.detection.box for item in objects])
+    found = objects.xyxy
     distance = np.abs(found[:, None] - expected.boxes[None]).max(-1)
     nearest = distance.argmin(1)
-    scores = np.array([item.detection.score for item in objects])
-    pixels = np.array([item.mask.pixels for item in objects])
+    scores = objects.confidence
+    pixels = objects.masks
+    assert pixels is not None
     unions = (pixels | masks[:, 0]).sum((1, 2))
     overlap = (pixels & masks[:, 0]).sum((1, 2)) / np.maximum(unions, 1)
     overlap[unions == 0] = 1
     print("\nagainst the reference in PyTorch:")
     print(f"  boxes:  at most {distance.min(1).max():.4f} pixels apart")
     print(f"  scores: at most {np.abs(scores - expected.scores[nearest]).max():.2e} apart")
-    same = [item.detection.phrase_index for item in objects] == expected.phrases[nearest].tolist()
+    same = [item.phrase_index for item in objects] == expected.phrases[nearest].tolist()
     print(f"  phrases: {'the same' if same else 'DIFFERENT'}")
     differ = (pixels != masks[:, 0]).sum()
     print(f"  masks:  IoU at least {overlap.min():.6f}, {differ} pixels differ of {pixels.size}")
-    predicted = np.array([item.mask.predicted_iou for item in objects])
+    predicted = np.array([item.mask.predicted_iou for item in objects if item.mask])
     print(f"  predicted IoU: at most {np.abs(predicted - ious[:, 0]).max():.2e} apart")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     print(f"\npeak memory of the largest of Triton's processes: {peak:.1f} GB")

@@ -77,7 +77,8 @@ async def test_colours_decide_and_not_places(demo_client: AsyncClient, left: str
     found = await demo_client.segment_phrases(
         painter.scene(degraded=False).image, ["red circle", "blue circle"], **evaluate.BEST_QUERY
     )
-    halves = {item.detection.phrase: item.mask.pixels[:, :240].mean() > 0.01 for item in found}
+    assert found.masks is not None
+    halves = dict(zip(found.phrases, found.masks[:, :, :240].mean((1, 2)) > 0.01, strict=True))
     assert halves == {f"{left} circle": True, f"{right} circle": False}
 
 

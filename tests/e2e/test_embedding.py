@@ -30,6 +30,7 @@ from gateway.settings import Settings
 from gateway.triton import GrpcTriton
 from visiongate import AsyncClient, EncodedImage, ImageId, Text, VisiongateError, operations
 from visiongate.v1 import embedding_service_pb2
+from wire import changed, copied, repeated
 
 TEXTS = ["a photo of a cat.", "An  ASTRONAUT &amp; her flag", "coffee, 3 cups", "日本語 🙂", "word " * 75]
 LABELS = ["cat", "cup of coffee", "astronaut", "cat"]
@@ -221,7 +222,6 @@ async def ask(gateway: Gateway, method: str, request: Any) -> Any:
 
 async def test_responses_say_what_was_read_and_how_long_it_took(gateway: Gateway) -> None:
     request: Any = operations.embed_images(photos()[:2]).request
-    request.include_timings = True
     response = await ask(gateway, "EmbedImages", request)
     assert response.model == "tiny"
     assert [(image.width, image.height) for image in response.images] == [(512, 512), (600, 400)]
@@ -366,40 +366,38 @@ async def test_without_any_cache_the_answers_are_the_same(settings: Settings, re
 
 
 PHOTO = skimage_data.coffee()
+SMALL = PHOTO[:2, :2]
 LONG = "word " * 100
 
 
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
-        (operations.embed_images([]), "images", "is empty"),
-        (operations.embed_images([PHOTO[:2, :2]] * 65), "images", "has 65 images; the limit is 64"),
+        (repeated(operations.embed_images([SMALL]), "images", 65), "images", "has 65 images; the limit"),
         (operations.embed_images([PHOTO, b"no image"]), "images[1].encoded", "not an image"),
         (operations.embed_images([PHOTO, b""]), "images[1].encoded", "is empty"),
         (operations.embed_images([PHOTO], model="giant"), "model", "tiny"),
-        (operations.embed_texts([]), "texts", "is empty"),
-        (operations.embed_texts(["a"] * 1025), "texts", "has 1025 texts; the limit is 1024"),
+        (repeated(operations.embed_texts(["a"]), "texts", 1025), "texts", "has 1025 texts; the limit"),
         (operations.embed_texts(["a", " \n"]), "texts[1]", "is empty"),
         (operations.embed_texts(["a", "\ufeff&nbsp;"]), "texts[1]", "has no words"),
         (operations.embed_texts(["a", LONG]), "texts[1]", "has 102 tokens, start and end counted; the "),
         (operations.embed_texts([LONG]), "texts[0]", "the limit is 77: shorten it, or set truncate"),
         (operations.embed_texts(["x" * 10_001], truncate=True), "texts[0]", "the limit is 10000"),
         (operations.embed_texts(["a"], model="giant"), "model", "tiny"),
-        (operations.compare(PHOTO, []), "candidates", "is empty"),
-        (operations.compare(PHOTO, [Text("a")] * 1025), "candidates", "has 1025 texts; the limit is 1024"),
-        (operations.compare(PHOTO, [PHOTO[:2, :2]] * 65), "candidates", "has 65 images; the limit is 64"),
+        (repeated(operations.compare(PHOTO, [Text("a")]), "candidates", 1025), "candidates", "1025 texts"),
+        (repeated(operations.compare(PHOTO, [SMALL]), "candidates", 65), "candidates", "has 65 images; the "),
         (operations.compare(PHOTO, [Text("a"), Text(LONG)]), "candidates[1].text", "the limit is 77"),
         (operations.compare(Text(LONG), [PHOTO]), "subject.text", "the limit is 77"),
         (operations.compare(Text(""), [PHOTO]), "subject.text", "is empty"),
         (operations.compare(b"no", [PHOTO]), "subject.image.encoded", "not an image"),
         (operations.compare(PHOTO, [PHOTO, b"no"]), "candidates[1].image.encoded", "not an image"),
         (operations.compare(PHOTO, [PHOTO], model="giant"), "model", "tiny"),
-        (operations.classify([], ["a"]), "images", "is empty"),
+        (operations.classify([], []), "labels", "is empty"),
         (operations.classify([PHOTO], []), "labels", "is empty"),
         (operations.classify([PHOTO], ["a", ""]), "labels[1]", "is empty"),
         (operations.classify([PHOTO], ["a"] * 1025), "labels", "has 1025 labels; the limit is 1024"),
         (operations.classify([PHOTO], ["a", LONG]), "labels[1]", "the limit is 77"),
-        (operations.classify([PHOTO], ["a"], top_k=0), "top_k", "1 or more"),
+        (changed(operations.classify([PHOTO], ["a"]), {"top_k": 0}), "top_k", "1 or more"),
         (operations.classify([PHOTO], ["a"], prompt_template="a photo"), "prompt_template", "0 times"),
         (operations.classify([PHOTO], ["a"], prompt_template=""), "prompt_template", "0 times"),
         (operations.classify([PHOTO], ["a"], prompt_template="{} or {}"), "prompt_template", "2 times"),
@@ -420,14 +418,11 @@ async def test_bad_requests_name_the_field(
 async def test_what_is_neither_image_nor_text(client: AsyncClient) -> None:
     operation = operations.compare(PHOTO, [Text("a"), PHOTO])
     for part, field in (("candidates", "candidates[1]"), ("subject", "subject")):
-        changed = operations.Operation(
-            operation.method, type(operation.request)(), operation.response_type, operation.parse
-        )
-        request: Any = changed.request
-        request.CopyFrom(operation.request)
+        without = copied(operation)
+        request: Any = without.request
         (request.candidates[1] if part == "candidates" else request.subject).Clear()
         with pytest.raises(VisiongateError, match="set image or text") as caught:
-            await client.call(changed)
+            await client.call(without)
         assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
 
 

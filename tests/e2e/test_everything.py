@@ -15,6 +15,7 @@ from export.weights import Options
 from gateway.embedded import EmbeddedTriton
 from reference import SamReference
 from visiongate import AsyncClient, GridMask, VisiongateError, operations
+from wire import changed
 
 PHOTO = skimage_data.coffee()
 
@@ -194,7 +195,7 @@ async def test_what_cannot_be_meant_is_refused(
     client: AsyncClient, keywords: dict[str, Any], field: str, says: str
 ) -> None:
     with pytest.raises(VisiongateError) as caught:
-        await client.segment_everything(PHOTO, **keywords)
+        await client.call(changed(operations.segment_everything(PHOTO), keywords))
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert says in caught.value.message
 

@@ -32,6 +32,7 @@ from gateway.models.face_detection import LANDMARKS, OUTPUTS
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, Face, VisiongateError, operations
+from wire import changed
 
 Pixels = NDArray[np.uint8]
 TINY = Options(weights="random", size="tiny")
@@ -248,17 +249,19 @@ async def test_limits_and_nothing_found(client: AsyncClient, counts: Counts) -> 
 
 
 BOX: Any = [10.0, 10.0, 50.0, 50.0]
+SEARCH = operations.estimate_gaze(PHOTO)
 
 
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
         (operations.estimate_gaze(b"not an image"), "image.encoded", "image"),
-        (operations.estimate_gaze(PHOTO, min_score=1.5), "query.min_score", "0 to 1"),
-        (operations.estimate_gaze(PHOTO, min_score=float("nan")), "query.min_score", "0 to 1"),
-        (operations.estimate_gaze(PHOTO, nms_iou_threshold=-0.1), "query.nms_iou_threshold", "0 to 1"),
-        (operations.estimate_gaze(PHOTO, max_faces=0), "query.max_faces", "1 to 1000"),
-        (operations.estimate_gaze(PHOTO, max_faces=1001), "query.max_faces", "1 to 1000"),
+        (changed(SEARCH, {"query.min_score": 1.5}), "query.min_score", "0 to 1"),
+        (changed(SEARCH, {"query.min_score": float("nan")}), "query.min_score", "0 to 1"),
+        (changed(SEARCH, {"query.nms_iou_threshold": -0.1}), "query.nms_iou_threshold", "0 to 1"),
+        (changed(SEARCH, {"query.max_faces": 0}), "query.max_faces", "1 to 1000"),
+        (changed(SEARCH, {"query.max_faces": 1001}), "query.max_faces", "1 to 1000"),
+        (changed(SEARCH, {"only_boxes": True}), "only_boxes", "leave query out"),
         (operations.estimate_gaze(PHOTO, boxes=[BOX] * 1001), "boxes", "1000"),
         (operations.estimate_gaze(PHOTO, boxes=[BOX, [10, 10, 601, 50]]), "boxes[1].x_max", "600"),
         (operations.estimate_gaze(PHOTO, boxes=[[10, -1, 60, 50]]), "boxes[0].y_min", "400"),
@@ -292,6 +295,7 @@ async def test_timings_where_asked_for(gateway: Gateway) -> None:
     request: Any = operations.estimate_gaze(PHOTO, min_score=0.55).request
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub: Any = gaze_service_pb2_grpc.GazeServiceStub(channel)
+        request.include_timings = False
         assert not (await stub.EstimateGaze(request)).HasField("timings")
         request.include_timings = True
         response: gaze_service_pb2.EstimateGazeResponse = await stub.EstimateGaze(request)

@@ -1,6 +1,7 @@
 """Bad requests through a real gateway: the right status, the field, the limit, and nothing broken."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -12,11 +13,13 @@ from gateway.messages import MASK_WRITERS
 from gateway.server import Gateway
 from visiongate import AsyncClient, EncodedImage, ImageId, VisiongateError, operations
 from visiongate.v1 import segmentation_service_pb2
+from wire import changed, copied
 
 PHOTO = skimage_data.coffee()  # 600 x 400
-NAN = np.full((32, 32), np.nan)
-INFINITE: Any = [[[5, 5], [float("inf"), 1]]]
+NAN = float("nan")
+DETECT = operations.detect(PHOTO, ["dog"])
 BOX: Any = [[10.0, 10.0, 50.0, 50.0]]
+NANS = np.full((32, 32), NAN, np.float32).tobytes()
 Change = Callable[[Any], Any]
 
 
@@ -33,27 +36,22 @@ Change = Callable[[Any], Any]
         (operations.detect(PHOTO, ["x" * 20_000]), "query.phrases", "10000"),
         (operations.detect(PHOTO), "query", "neither"),
         (operations.detect(PHOTO, ["dog"], caption="a dog."), "query", "both"),
-        (operations.detect(PHOTO, ["dog"], box_threshold=1.5), "query.box_threshold", "0 to 1"),
-        (operations.detect(PHOTO, ["dog"], box_threshold=float("nan")), "query.box_threshold", "0 to 1"),
-        (operations.detect(PHOTO, ["dog"], text_threshold=-1), "query.text_threshold", "0 to 1"),
-        (operations.detect(PHOTO, ["dog"], nms_iou_threshold=2), "query.nms_iou_threshold", "0 to 1"),
-        (operations.detect(PHOTO, ["dog"], max_detections=0), "query.max_detections", "1000"),
+        (changed(DETECT, {"query.box_threshold": 1.5}), "query.box_threshold", "is 1.5; it must be 0 to 1"),
+        (changed(DETECT, {"query.box_threshold": NAN}), "query.box_threshold", "is nan; it must be 0 to 1"),
+        (changed(DETECT, {"query.text_threshold": -1}), "query.text_threshold", "is -1; it must be 0 to 1"),
+        (changed(DETECT, {"query.nms_iou_threshold": 2}), "query.nms_iou_threshold", "is 2; it must be"),
+        (changed(DETECT, {"query.max_detections": 0}), "query.max_detections", "1000"),
         (operations.detect(PHOTO, ["dog"], model="giant"), "model", "tiny"),
         (operations.segment_phrases(PHOTO, ["dog"], detection_model="x"), "detection_model", "tiny"),
         (operations.segment_phrases(PHOTO, ["dog"], segmentation_model="x"), "segmentation_model", "tiny"),
-        (operations.segment(PHOTO, boxes=[]), "prompts", "empty"),
         (operations.segment(PHOTO, boxes=BOX * 1001), "prompts", "1000"),
         (operations.segment(PHOTO, boxes=[[10, 10, 601, 50]]), "prompts[0].box.x_max", "600"),
         (operations.segment(PHOTO, boxes=[*BOX, [-1, 10, 60, 50]]), "prompts[1].box.x_min", "600"),
         (operations.segment(PHOTO, boxes=[[10, 10, 20, 10]]), "prompts[0].box", "less than"),
-        (operations.segment(PHOTO, boxes=[[10, float("nan"), 20, 30]]), "prompts[0].box.y_min", "nan"),
         (operations.segment(PHOTO, points=[[[10, 401]]]), "prompts[0].points[0].point.y", "400"),
-        (operations.segment(PHOTO, points=INFINITE), "prompts[0].points[1].point.x", "inf"),
         (operations.segment(PHOTO, points=[[[5, 5]]], labels=[[0]]), "prompts[0].points", "background"),
         (operations.segment(PHOTO, points=[[[5, 5]] * 65]), "prompts[0].points", "64"),
-        (operations.segment(PHOTO, points=[[]]), "prompts[0]", "neither"),
         (operations.segment(PHOTO, boxes=BOX, mask_logits=[np.zeros((3, 3))]), "prompts", "32x32"),
-        (operations.segment(PHOTO, boxes=BOX, mask_logits=[NAN]), "prompts[0].mask_logits.data", "finite"),
         (operations.segment(PHOTO, boxes=BOX, model="giant"), "model", "tiny"),
     ],
 )  # fmt: skip
@@ -73,17 +71,75 @@ async def test_bad_requests_name_the_field(
         (lambda request: request.ClearField("image"), "image"),
         (lambda request: setattr(request, "mask_format", 99), "mask_format"),
         (lambda request: setattr(request.prompts[0].points[0], "label", 9), "prompts[0].points[0].label"),
+        (lambda request: setattr(request.prompts[0].points[0], "label", 0), "prompts[0].points[0].label"),
+        (
+            lambda request: setattr(request.prompts[0].points[0].point, "x", NAN),
+            "prompts[0].points[0].point.x",
+        ),
+        (lambda request: setattr(request.prompts[0].box, "y_max", math.inf), "prompts[0].box.y_max"),
+        (
+            lambda request: setattr(request.prompts[0].mask_logits, "data", NANS),
+            "prompts[0].mask_logits.data",
+        ),
+        (lambda request: request.prompts.add(), "prompts[1]"),
         (lambda request: setattr(request.image.raw, "width", 601), "image.raw"),
         (lambda request: setattr(request.image.raw, "height", 0), "image.raw"),
         (lambda request: setattr(request.image.raw, "rgb", b""), "image.raw"),
     ],
 )
 async def test_requests_that_the_client_cannot_write(client: AsyncClient, change: Change, field: str) -> None:
-    operation = operations.segment(PHOTO, points=[[[5, 5]]])
+    operation = operations.segment(
+        PHOTO, boxes=[[0, 0, 9, 9]], points=[[[5, 5]]], mask_logits=[np.zeros((32, 32))]
+    )
     change(operation.request)
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+
+
+def fractions(message: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The path and the name of every float field of a message's kind, lists left out."""
+    for field in message.DESCRIPTOR.fields:
+        if field.is_repeated:
+            continue
+        if field.message_type is not None and field.name != "image":
+            yield from fractions(getattr(message, field.name), f"{path}{field.name}.")
+        elif field.type == field.TYPE_FLOAT:
+            yield f"{path}{field.name}", field.name
+
+
+def all_fractions() -> list[Any]:
+    asked: list[operations.Operation[Any]] = [
+        DETECT,
+        operations.segment_phrases(PHOTO, ["dog"]),
+        operations.segment_everything(PHOTO, points_per_side=2),
+        operations.estimate_gaze(PHOTO),
+        operations.recognize_text([PHOTO]),
+    ]
+    return [
+        pytest.param(operation, path, name, id=f"{operation.method.rpartition('/')[2]} {path}")
+        for operation in asked
+        for path, name in fractions(copied(operation).request)
+    ]
+
+
+@pytest.mark.parametrize(("operation", "path", "name"), all_fractions())
+async def test_numbers_are_told_as_they_were_written(
+    client: AsyncClient, operation: operations.Operation[Any], path: str, name: str
+) -> None:
+    with pytest.raises(VisiongateError, match=rf"{name}: is -0\.1;"):
+        await client.call(changed(operation, {path: -0.1}))
+
+
+async def test_coordinates_are_told_as_they_were_written(client: AsyncClient) -> None:
+    with pytest.raises(VisiongateError, match=r"x_min: is -0\.1, outside the image: it must be 0 to 600"):
+        await client.segment(PHOTO, boxes=[[-0.1, 0, 9, 9]])
+    with pytest.raises(
+        VisiongateError, match=r"point\.y: is 400\.0001, outside the image: it must be 0 to 400"
+    ):
+        await client.segment(PHOTO, points=[[[5, 400.0001]]])
+    with pytest.raises(VisiongateError, match="crop_layers: is 4294967295; it must be 0 to 3"):
+        await client.call(changed(operations.segment_everything(PHOTO), {"crop_layers": 2**32 - 1}))
 
 
 async def test_message_over_the_limit(client: AsyncClient) -> None:

@@ -95,8 +95,9 @@ async def test_words_to_masks_equal_the_reference(client: AsyncClient, reference
         image, ["cup", "spoon"], box_threshold=0.5, max_detections=8, segmentation_model=MODEL
     )
     assert found
-    masks, ious, _ = reference.segment(image, boxes=np.stack([item.detection.box for item in found]))
+    masks, ious, _ = reference.segment(image, boxes=np.stack([item.box for item in found]))
     for index, item in enumerate(found):
+        assert item.mask is not None
         assert_same(item.mask, masks[index, 0], ious[index, 0])
 
 

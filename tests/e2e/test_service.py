@@ -95,7 +95,10 @@ async def test_formats_say_the_same(client: AsyncClient) -> None:
         operation.request.mask_format = mask_format
         response = await client.call(
             operations.Operation(
-                operation.method, operation.request, operation.response_type, lambda response, _: response
+                operation.method,
+                operation.request,
+                operation.response_type,
+                lambda response, request_id: response,
             )
         )
         return response.regions[0].masks[0]
@@ -113,14 +116,8 @@ async def test_formats_say_the_same(client: AsyncClient) -> None:
 
 
 async def test_timings_on_request(client: AsyncClient) -> None:
-    operation: Any = operations.detect(PHOTO[:-4], ["dog"])
-    operation.request.include_timings = True
-    response: Any = await client.call(
-        operations.Operation(
-            operation.method, operation.request, operation.response_type, lambda answer, _: answer
-        )
-    )
-    timings = response.timings
+    timings = (await client.detect(PHOTO[:-4], ["dog"])).info.timings
+    assert timings is not None
     assert min(timings.decode_ms, timings.preprocess_ms, timings.inference_ms, timings.postprocess_ms) > 0
 
 
@@ -197,7 +194,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
         AsyncClient(f"127.0.0.1:{gateway.port}") as client,
         grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
     ):
-        assert await client.detect(PHOTO, ["dog"], box_threshold=0) != []
+        assert await client.detect(PHOTO, ["dog"], box_threshold=0)
         await asyncio.to_thread(first.stop)
         with pytest.raises(VisiongateError) as caught:
             await client.detect(PHOTO, ["dog"])
@@ -207,7 +204,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
         await asyncio.to_thread(second.start)
         try:
             await until(channel, health_pb2.HealthCheckResponse.SERVING)
-            assert await client.detect(PHOTO, ["dog"], box_threshold=0) != []
+            assert await client.detect(PHOTO, ["dog"], box_threshold=0)
         finally:
             await asyncio.to_thread(second.stop)
 

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from gateway.models.doctr import fit
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, EncodedImage, ImageId, Page, VisiongateError, operations
-from visiongate.v1 import text_service_pb2
+from wire import changed, repeated
 
 Pixels = NDArray[np.uint8]
 BLANK = np.zeros((120, 90, 3), np.uint8)
@@ -309,10 +308,9 @@ async def test_a_forgotten_image(client: AsyncClient) -> None:
 
 
 async def test_an_image_that_the_server_knows(client: AsyncClient) -> None:
-    operation: Any = operations.recognize_text([written()])
-    response = await client.call(replace(operation, parse=lambda message: message))
-    (page,) = operation.parse(response, "")
-    kept = ImageId(response.pages[0].image.image_id)
+    read = await client.recognize_text([written()])
+    (page,) = read
+    kept = ImageId(read.info.image.image_id)
     (again,) = await client.recognize_text([EncodedImage(kept, 1, 1)])
     assert_same_words(page, again)
 
@@ -320,13 +318,16 @@ async def test_an_image_that_the_server_knows(client: AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
-        (operations.recognize_text([]), "images", "at least one"),
-        (operations.recognize_text([BLANK] * 33), "images", "32"),
+        (repeated(operations.recognize_text([BLANK]), "images", 33), "images", "32"),
         (operations.recognize_text([b"no image"]), "images[0].encoded", "image"),
         (operations.recognize_text([BLANK, b""]), "images[1].encoded", "empty"),
         (operations.recognize_text([BLANK, BLANK, b"no image"]), "images[2].encoded", "image"),
-        (operations.recognize_text([BLANK], bin_threshold=1.5), "bin_threshold", "0 to 1"),
-        (operations.recognize_text([BLANK], box_threshold=float("nan")), "box_threshold", "0 to 1"),
+        (changed(operations.recognize_text([BLANK]), {"bin_threshold": 1.5}), "bin_threshold", "0 to 1"),
+        (
+            changed(operations.recognize_text([BLANK]), {"box_threshold": float("nan")}),
+            "box_threshold",
+            "0 to 1",
+        ),
         (operations.recognize_text([BLANK], lines=False, blocks=True), "group_blocks", "lines"),
         (operations.recognize_text([BLANK], model="giant"), "model", "tiny"),
     ],
@@ -356,13 +357,8 @@ def test_one_image_is_a_list_too() -> None:
 
 
 async def test_timings_and_models(client: AsyncClient) -> None:
-    operation = operations.recognize_text([written()])
-    request: Any = operation.request
-    request.include_timings = True
-    seen: list[text_service_pb2.RecognizeTextResponse] = []
-    object.__setattr__(operation, "parse", seen.append)
-    await client.call(operation)
-    timings = seen[0].timings
+    timings = (await client.recognize_text([written()])).info.timings
+    assert timings is not None
     assert min(timings.decode_ms, timings.preprocess_ms, timings.inference_ms, timings.postprocess_ms) > 0
     (model,) = [model for model in await client.list_models() if model.task == "text"]
     assert (model.family, model.variant, model.input_size, model.ready) == ("doctr", "tiny", 256, True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from export.demo import show
 from gateway.server import Gateway
@@ -35,7 +36,7 @@ with visiongate.Client() as client:
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("scene") / "scene.png"
-    show.scene(0).image.save(path)
+    Image.fromarray(show.scene(0).image).save(path)
     return path
 
 
@@ -113,7 +114,7 @@ def test_dependants_see_types(client_environment: Environment, tmp_path: Path) -
         check=False,
     )
     notes = re.findall(r'Revealed type is "(.*?)"', done.stdout)
-    assert notes == ["visiongate.detections.Detections", "visiongate.answer.Embeddings"], done.stdout
+    assert notes == ["visiongate.detections.Detections", "visiongate.answer.ArrayAnswer"], done.stdout
     assert 'Unexpected keyword argument "phrase"' in done.stdout
     assert "Found 1 error" in done.stdout
 

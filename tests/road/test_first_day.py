@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def words(command: str) -> list[str]:
     return [quoted or plain for quoted, plain in arguments]
 
 
-def answer(environment: Environment, up: list[str], ask: list[str], clone: Path) -> list[dict[str, object]]:
+def answer(environment: Environment, up: list[str], ask: list[str], clone: Path) -> list[dict[str, Any]]:
     """What a served repository says, sorted as README asks for it; the server must end in good order."""
     server = subprocess.Popen(
         [environment.program("visiongate"), *up, "--port", "0"],
@@ -105,7 +106,7 @@ def answer(environment: Environment, up: list[str], ask: list[str], clone: Path)
         assert address, line
         where = PROXY | {"VISIONGATE_SERVER": address[1]}
         in_clone = Environment(environment.path, clone)
-        found: list[dict[str, object]] = json.loads(in_clone.run("visiongate", *ask, variables=where).stdout)
+        found: list[dict[str, Any]] = json.loads(in_clone.run("visiongate", *ask, variables=where).stdout)
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
     order = [word for word in ask if " " in word]

@@ -1,4 +1,4 @@
-"""Every command of the READMEs is run by a test, or at least understood by the command; links lead somewhere."""
+"""Every command of the READMEs is understood by the command it names, and their links lead somewhere."""
 
 import re
 from pathlib import Path

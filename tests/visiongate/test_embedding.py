@@ -30,7 +30,7 @@ def test_a_lone_string_is_not_a_list_of_texts() -> None:
 
 
 def test_an_array_of_images_is_one_image_each() -> None:
-    request: Any = operations.embed_images(np.stack([PIXELS, PIXELS])).request  # type: ignore[arg-type]
+    request: Any = operations.embed_images(np.stack([PIXELS, PIXELS])).request
     assert [image.raw.width for image in request.images] == [4, 4]
 
 

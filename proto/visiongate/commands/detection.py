@@ -26,7 +26,9 @@ NmsIou = Annotated[
     float | None,
     typer.Option(help="Drop the weaker of two boxes of a phrase that overlap more.", show_default="off"),
 ]
-MaxDetections = Annotated[int | None, typer.Option(help="Most detections.", show_default="100")]
+MaxDetections = Annotated[
+    int | None, typer.Option(help="Most detections; further ones are left out.", show_default="100")
+]
 
 
 @app.command()

@@ -40,9 +40,15 @@ def gaze(
         float | None,
         typer.Option(help="Drop the weaker of two faces that overlap more.", show_default="0.3"),
     ] = None,
-    max_faces: Annotated[int | None, typer.Option(help="Most faces.", show_default="100")] = None,
+    max_faces: Annotated[
+        int | None, typer.Option(help="Most faces; further ones are left out.", show_default="100")
+    ] = None,
     small_faces: Annotated[
-        bool, typer.Option("--small-faces", help="Search the image at twice the size.")
+        bool,
+        typer.Option(
+            "--small-faces",
+            help="Search the image at twice the size. Not for portraits: it finds false faces there.",
+        ),
     ] = False,
     model: Annotated[str, typer.Option(help="Gaze model variant.", show_default="the repository's")] = "",
     face_detection_model: Annotated[

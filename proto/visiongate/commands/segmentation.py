@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from visiongate import Client, GridMask, Mask, SegmentedObject, draw
+from visiongate import Client, Detection, GridMask, Mask, draw
 from visiongate.commands.common import (
     BOX_COLUMN,
     AsJson,
@@ -136,24 +136,24 @@ def segment(
     )
 
 
-def report_objects(photo: Path, objects: Sequence[SegmentedObject], as_json: bool, save: Path | None) -> None:
+def report_objects(photo: Path, objects: Sequence[Detection], as_json: bool, save: Path | None) -> None:
     """Prints, and draws where `save` says, what words named."""
     report(
         [item.as_dict() for item in objects],
         MASK_COLUMNS,
-        [_mask_row(item.detection.phrase, f"{item.detection.score:.3f}", item.mask) for item in objects],
+        [_mask_row(item.phrase, f"{item.score:.3f}", item.mask) for item in objects if item.mask],
         as_json,
     )
-    colors = groups([item.detection.phrase for item in objects])
+    colors = groups([item.phrase for item in objects])
     save_picture(
         photo,
         save,
         [
             draw.Item(
                 group,
-                f"{item.detection.phrase} {item.detection.score:.2f}",
-                item.detection.box,
-                item.mask.pixels,
+                f"{item.phrase} {item.score:.2f}",
+                item.box,
+                item.mask.pixels if item.mask else None,
             )
             for group, item in zip(colors, objects, strict=True)
         ],

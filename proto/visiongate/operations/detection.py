@@ -1,42 +1,23 @@
 """Objects that words name."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from visiongate.operations.image import ImageLike, image_message
+from visiongate.answer import AnswerInfo
+from visiongate.detections import Detection, Detections
+from visiongate.masks import Mask
+from visiongate.operations import arguments
+from visiongate.operations.answers import read_info
+from visiongate.operations.geometry import read_box
+from visiongate.operations.image import ImageLike
 from visiongate.operations.operation import Operation
 from visiongate.v1 import detection_service_pb2
 
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Detection:
-    """An object: `box` float32 [4], x_min, y_min, x_max, y_max in pixels of the image.
-
-    `phrase_index` is the phrase's place in the request, None where the request gave a caption.
-    """
-
-    box: NDArray[np.float32]
-    phrase: str
-    score: float
-    phrase_index: int | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "phrase": self.phrase,
-            "phrase_index": self.phrase_index,
-            "score": round(self.score, 4),
-            "box": [round(float(value), 2) for value in self.box],
-        }
+MOST_DETECTIONS = 1000
 
 
 def detect(
     image: ImageLike,
-    phrases: Sequence[str] = (),
+    phrases: Iterable[str] = (),
     *,
     caption: str = "",
     box_threshold: float | None = None,
@@ -44,45 +25,66 @@ def detect(
     nms_iou_threshold: float | None = None,
     max_detections: int | None = None,
     model: str = "",
-) -> Operation[list[Detection]]:
+) -> Operation[Detections]:
     """Find the objects that phrases (a list of classes) or a caption (free text) name, best first.
 
-    Thresholds are 0 to 1; where not given, the server's defaults hold.
+    Thresholds are 0 to 1; where not given, the server's defaults hold. No more than `max_detections` (100 by
+    default, 1000 at most) are in the answer.
     """
     query = object_query(phrases, caption, box_threshold, text_threshold, nms_iou_threshold, max_detections)
     return Operation(
         "/visiongate.v1.DetectionService/DetectObjects",
-        detection_service_pb2.DetectObjectsRequest(image=image_message(image), query=query, model=model),
+        detection_service_pb2.DetectObjectsRequest(
+            image=arguments.image(image),
+            query=query,
+            model=arguments.text(model, "model"),
+            include_timings=True,
+        ),
         detection_service_pb2.DetectObjectsResponse,
-        lambda response, request_id: [read_detection(detection) for detection in response.detections],
+        lambda response, request_id: read_detections(
+            query,
+            [read_detection(detection) for detection in response.detections],
+            read_info(response, request_id, [response.image]),
+            has_masks=False,
+        ),
     )
 
 
 def object_query(
-    phrases: Sequence[str],
+    phrases: Iterable[str],
     caption: str,
     box_threshold: float | None,
     text_threshold: float | None,
     nms_iou_threshold: float | None,
     max_detections: int | None,
 ) -> detection_service_pb2.ObjectQuery:
-    if isinstance(phrases, str):
-        raise TypeError("phrases is a list of strings; for free text, use caption")
     return detection_service_pb2.ObjectQuery(
-        phrases=phrases,
-        caption=caption,
-        box_threshold=box_threshold,
-        text_threshold=text_threshold,
-        nms_iou_threshold=nms_iou_threshold,
-        max_detections=max_detections,
+        phrases=arguments.texts(phrases, "phrases", "for free text, use caption"),
+        caption=arguments.text(caption, "caption"),
+        box_threshold=arguments.fraction(box_threshold, "box_threshold"),
+        text_threshold=arguments.fraction(text_threshold, "text_threshold"),
+        nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
+        max_detections=arguments.whole_number(max_detections, "max_detections", 1, MOST_DETECTIONS),
     )
 
 
-def read_detection(message: detection_service_pb2.Detection) -> Detection:
-    box = message.box
+def read_detection(message: detection_service_pb2.Detection, mask: Mask | None = None) -> Detection:
     return Detection(
-        np.array([box.x_min, box.y_min, box.x_max, box.y_max], np.float32),
+        read_box(message.box),
         message.phrase,
         message.score,
         message.phrase_index if message.HasField("phrase_index") else None,
+        mask,
     )
+
+
+def read_detections(
+    query: detection_service_pb2.ObjectQuery,
+    items: Sequence[Detection],
+    info: AnswerInfo,
+    *,
+    has_masks: bool,
+) -> Detections:
+    """The items, with the classes that the query asked for, or that its caption led to."""
+    classes = query.phrases or dict.fromkeys(item.phrase for item in items)
+    return Detections(items, list(classes), info, has_masks=has_masks)

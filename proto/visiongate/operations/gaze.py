@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from visiongate.operations.image import ImageLike, box_message, image_message
+from visiongate.answer import Answer
+from visiongate.operations import arguments
+from visiongate.operations.answers import read_info
+from visiongate.operations.geometry import box_message, read_box, read_point
+from visiongate.operations.image import ImageLike
 from visiongate.operations.operation import Operation
 from visiongate.v1 import gaze_service_pb2
+
+MOST_FACES = 1000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -56,56 +62,60 @@ def estimate_gaze(
     small_faces: bool = False,
     model: str = "",
     face_detection_model: str = "",
-) -> Operation[list[Face]]:
+) -> Operation[Answer[Face]]:
     """Tell where faces look: those found, best first, or those in `boxes` (x_min, y_min, x_max, y_max).
 
-    Thresholds are 0 to 1; where not given, the server's defaults hold. `small_faces` searches the image at
-    twice the size.
+    Where `boxes` is given, no other faces are searched for, also where it is empty. Thresholds are 0 to 1;
+    where not given, the server's defaults hold.
+
+    No more than `max_faces` (100 by default, 1000 at most) are in the answer: raise it for crowds.
+    `small_faces` searches the image at twice the size; leave it off for portraits, as it finds false faces on
+    one that fills much of the image.
     """
     request = gaze_service_pb2.EstimateGazeRequest(
-        image=image_message(image), model=model, face_detection_model=face_detection_model
+        image=arguments.image(image),
+        model=arguments.text(model, "model"),
+        face_detection_model=arguments.text(face_detection_model, "face_detection_model"),
+        include_timings=True,
     )
-    if boxes is not None:
-        given = np.asarray(boxes, np.float32)
-        if given.ndim != 2 or given.shape[1] != 4 or not len(given):
-            raise ValueError(f"boxes are [n, 4], at least one, not {list(given.shape)}")
-        about_finding = (
-            min_score,
-            nms_iou_threshold,
-            max_faces,
-            small_faces or None,
-            face_detection_model or None,
-        )
-        if any(value is not None for value in about_finding):
-            raise ValueError("boxes are faces already: leave out what is about finding them")
-        request.boxes.extend(map(box_message, given))
+    query = gaze_service_pb2.FaceQuery(
+        min_score=arguments.fraction(min_score, "min_score"),
+        nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
+        max_faces=arguments.whole_number(max_faces, "max_faces", 1, MOST_FACES),
+        small_faces=arguments.flag(small_faces, "small_faces"),
+    )
+    if boxes is None:
+        request.query.CopyFrom(query)
     else:
-        request.query.CopyFrom(
-            gaze_service_pb2.FaceQuery(
-                min_score=min_score,
-                nms_iou_threshold=nms_iou_threshold,
-                max_faces=max_faces,
-                small_faces=small_faces,
-            )
-        )
+        about_finding = [field.name for field, _ in query.ListFields()]
+        about_finding += ["face_detection_model"] if face_detection_model else []
+        if about_finding:
+            raise ValueError(f"boxes are faces that are found already: leave out {', '.join(about_finding)}")
+        for index, box in enumerate(arguments.boxes(boxes, "boxes")):
+            if box is None:
+                raise TypeError(f"boxes[{index}] is None: leave such faces out")
+            request.boxes.append(box_message(box))
+        request.only_boxes = True
     return Operation(
         "/visiongate.v1.GazeService/EstimateGaze",
         request,
         gaze_service_pb2.EstimateGazeResponse,
-        lambda response, request_id: [_face(face) for face in response.faces],
+        _read,
     )
 
 
+def _read(response: gaze_service_pb2.EstimateGazeResponse, request_id: str) -> Answer[Face]:
+    info = read_info(response, request_id, [response.image], detection_model=response.face_detection_model)
+    return Answer(map(_face, response.faces), info)
+
+
 def _face(message: gaze_service_pb2.Face) -> Face:
-    box, toward = message.box, message.gaze.direction
+    toward = message.gaze.direction
     landmarks = None
     if message.HasField("landmarks"):
-        landmarks = {
-            field.name: np.array([point.x, point.y], np.float32)
-            for field, point in message.landmarks.ListFields()
-        }
+        landmarks = {field.name: read_point(point) for field, point in message.landmarks.ListFields()}
     return Face(
-        box=np.array([box.x_min, box.y_min, box.x_max, box.y_max], np.float32),
+        box=read_box(message.box),
         yaw=message.gaze.yaw,
         pitch=message.gaze.pitch,
         direction=np.array([toward.x, toward.y, toward.z], np.float32),

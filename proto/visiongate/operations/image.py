@@ -2,7 +2,7 @@
 
 import io
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NewType
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from visiongate.answer import AnswerInfo
 from visiongate.v1 import image_pb2
 
 ImageId = NewType("ImageId", str)
@@ -23,6 +24,8 @@ class EncodedImage:
     image_id: ImageId
     width: int
     height: int
+    info: AnswerInfo = field(default=AnswerInfo(), compare=False, repr=False)
+    """What came with it."""
 
 
 ImageLike = str | os.PathLike[str] | bytes | NDArray[np.uint8] | Image.Image | EncodedImage
@@ -67,8 +70,3 @@ def _raw(pixels: NDArray[np.uint8]) -> image_pb2.Image:
         raise ValueError(f"pixels are uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
     height, width = pixels.shape[:2]
     return image_pb2.Image(raw=image_pb2.RawImage(rgb=pixels.tobytes(), width=width, height=height))
-
-
-def box_message(box: NDArray[np.float32]) -> image_pb2.Box:
-    x_min, y_min, x_max, y_max = map(float, box)
-    return image_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from visiongate.answer import Answer, AnswerInfo
 from visiongate.operations.operation import Operation
 from visiongate.v1 import model_service_pb2
 
@@ -23,21 +24,22 @@ class Model:
         return asdict(self)
 
 
-def list_models() -> Operation[list[Model]]:
+def list_models() -> Operation[Answer[Model]]:
     """What the server offers, sorted by task, the default of each task first."""
     return Operation(
         "/visiongate.v1.ModelService/ListModels",
         model_service_pb2.ListModelsRequest(),
         model_service_pb2.ListModelsResponse,
-        lambda response, request_id: [
-            Model(
-                task=model_service_pb2.Task.Name(model.task).removeprefix("TASK_").lower(),
-                family=model.family,
-                variant=model.variant,
-                is_default=model.is_default,
-                ready=model.ready,
-                input_size=model.input_size,
-            )
-            for model in response.models
-        ],
+        lambda response, request_id: Answer(map(_model, response.models), AnswerInfo(request_id)),
+    )
+
+
+def _model(message: model_service_pb2.Model) -> Model:
+    return Model(
+        task=model_service_pb2.Task.Name(message.task).removeprefix("TASK_").lower(),
+        family=message.family,
+        variant=message.variant,
+        is_default=message.is_default,
+        ready=message.ready,
+        input_size=message.input_size,
     )

@@ -16,8 +16,8 @@ Result = TypeVar("Result")
 class Operation(Generic[Result]):
     """One call: the method's full name, its request, how to read the response and the id of the call.
 
-    `more` are further requests of a call that is too large for one message. Their responses are merged into
-    the first one, as protobuf merges messages: lists are joined.
+    `more` are further requests of a call that is too large for one message: `merge` joins their responses to
+    the first one, and `parse` reads that.
     """
 
     method: str
@@ -25,3 +25,13 @@ class Operation(Generic[Result]):
     response_type: type[Message]
     parse: Callable[[Any, str], Result]
     more: tuple[Message, ...] = ()
+
+    def merge(self, response: Message, further: Message) -> None:
+        """Adds the response of one of `more`: lists are joined, timings are added up."""
+        spent: Any = getattr(response, "timings", None)
+        before = {} if spent is None else {field.name: value for field, value in spent.ListFields()}
+        response.MergeFrom(further)
+        if spent is not None:
+            added: Any = further.timings  # type: ignore[attr-defined]
+            for field in spent.DESCRIPTOR.fields:
+                setattr(spent, field.name, before.get(field.name, 0) + getattr(added, field.name))

@@ -1,13 +1,16 @@
 """The text of pages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from visiongate.operations.image import ImageLike, image_message
+from visiongate.answer import Answer
+from visiongate.operations import arguments, splitting
+from visiongate.operations.answers import read_info
+from visiongate.operations.image import ImageLike
 from visiongate.operations.operation import Operation
 from visiongate.v1 import text_service_pb2
 
@@ -73,7 +76,7 @@ class Page:
 
 
 def recognize_text(
-    images: Sequence[ImageLike],
+    images: Iterable[ImageLike],
     *,
     rotated: bool = False,
     bin_threshold: float | None = None,
@@ -82,29 +85,39 @@ def recognize_text(
     blocks: bool = False,
     find_orientation: bool = False,
     model: str = "",
-) -> Operation[list[Page]]:
-    """Find and read the words of one or several pages: one `Page` for each image.
+) -> Operation[Answer[Page]]:
+    """Find and read the words of pages: one `Page` for each image.
 
     `rotated` finds words at any angle, `find_orientation` reads pages that lie on their side or upside down,
     at four times the cost. Thresholds are 0 to 1; where not given, the model's own hold. Without
     `lines` all words of a page are one line; `blocks` groups lines into blocks.
+
+    More images than one request takes go in several; all of them are held in memory.
     """
-    if isinstance(images, str | bytes | np.ndarray):
-        raise TypeError("images is a list, also of one image")
+    keywords: dict[str, Any] = {
+        "rotated": arguments.flag(rotated, "rotated"),
+        "bin_threshold": arguments.fraction(bin_threshold, "bin_threshold"),
+        "box_threshold": arguments.fraction(box_threshold, "box_threshold"),
+        "skip_lines": not arguments.flag(lines, "lines"),
+        "group_blocks": arguments.flag(blocks, "blocks"),
+        "find_orientation": arguments.flag(find_orientation, "find_orientation"),
+        "model": arguments.text(model, "model"),
+        "include_timings": True,
+    }
+    request, more = splitting.requests(
+        lambda part: text_service_pb2.RecognizeTextRequest(images=part, **keywords),
+        arguments.images(images),
+        lambda image: 1 / splitting.MOST_PAGES,
+    )
     return Operation(
         "/visiongate.v1.TextService/RecognizeText",
-        text_service_pb2.RecognizeTextRequest(
-            images=map(image_message, images),
-            rotated=rotated,
-            bin_threshold=bin_threshold,
-            box_threshold=box_threshold,
-            skip_lines=not lines,
-            group_blocks=blocks,
-            find_orientation=find_orientation,
-            model=model,
-        ),
+        request,
         text_service_pb2.RecognizeTextResponse,
-        lambda response, request_id: [_page(page) for page in response.pages],
+        lambda response, request_id: Answer(
+            map(_page, response.pages),
+            read_info(response, request_id, [page.image for page in response.pages]),
+        ),
+        more,
     )
 
 

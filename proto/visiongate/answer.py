@@ -1,0 +1,94 @@
+"""What comes with every answer: the call's id, the models that answered, the images as read, the timings."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Milliseconds that the stages of a call took on the server.
+
+    decode_ms: reading image files. preprocess_ms: resizing, tokenizing. inference_ms: waiting for the models.
+    postprocess_ms: turning tensors into answers. Of images handled side by side each counts in full, so that
+    the sum can be more than the call took.
+    """
+
+    decode_ms: float
+    preprocess_ms: float
+    inference_ms: float
+    postprocess_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """An image as the server read it: the name that it is kept under, and its size in pixels, upright."""
+
+    image_id: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerInfo:
+    """What comes with an answer.
+
+    request_id: what the server's log calls the call.
+    model: the variant that answered; empty for `list_models`.
+    detection_model: the variant that found what `model` was asked about: objects for `segment_phrases`, faces
+    for `estimate_gaze`. Empty elsewhere, and where the caller gave the faces.
+    images: those of the call, in its order; of `compare`, the subject first.
+    timings: None for `list_models`.
+    """
+
+    request_id: str = ""
+    model: str = ""
+    detection_model: str = ""
+    images: tuple[ImageInfo, ...] = ()
+    timings: Timings | None = None
+
+    @property
+    def image(self) -> ImageInfo:
+        """The image of a call about one image; ValueError for a call about none or several."""
+        if len(self.images) != 1:
+            raise ValueError(f"the answer is about {len(self.images)} images: see `images`")
+        return self.images[0]
+
+
+class Answer(list[Item]):
+    """A list of results, and in `info` what came with them."""
+
+    __slots__ = ("info",)
+
+    def __init__(self, items: Iterable[Item], info: AnswerInfo) -> None:
+        super().__init__(items)
+        self.info = info
+
+
+class ArrayAnswer(np.ndarray[Any, np.dtype[np.float32]]):
+    """A float32 array, and in `info` what came with it.
+
+    Views of it, such as rows, keep the `info`. What is computed from it is a plain array.
+    """
+
+    info: AnswerInfo
+
+    def __new__(cls, values: NDArray[np.float32], info: AnswerInfo) -> "ArrayAnswer":
+        array = values.view(cls)
+        array.info = info
+        return array
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.info = getattr(source, "info", AnswerInfo())
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array[()] if return_scalar else np.asarray(array)
+
+    # By itself NumPy pickles no attributes.
+    def __reduce__(self) -> Any:
+        return ArrayAnswer, (np.asarray(self), self.info)

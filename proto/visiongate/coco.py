@@ -1,0 +1,49 @@
+"""COCO files of many images' objects."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from visiongate.detections import Detections
+
+
+class CocoDataset:
+    """The objects found in many images, for a COCO file: labels for training, and for COCO's own scoring.
+
+    `classes` are the phrases that each call asked for. All ids start at 1.
+    """
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self._classes = tuple(classes)
+        self._images: list[dict[str, Any]] = []
+        self._annotations: list[dict[str, Any]] = []
+
+    def add(self, file_name: str, found: Detections) -> int:
+        """Adds an image and its objects; returns the image's id.
+
+        Raises ValueError where the objects were found by other phrases, or by a caption.
+        """
+        if found.classes != self._classes:
+            raise ValueError(
+                f"the objects of {file_name} are of the classes {list(found.classes)}, the data set has "
+                f"{list(self._classes)}"
+            )
+        image_id = len(self._images) + 1
+        self._images.append(
+            {"id": image_id, "file_name": file_name, "width": found.width, "height": found.height}
+        )
+        self._annotations += found.to_coco(image_id, len(self._annotations) + 1)
+        return image_id
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: images, annotations and categories, as pycocotools loads them."""
+        return {
+            "images": list(self._images),
+            "annotations": list(self._annotations),
+            "categories": [{"id": place, "name": name} for place, name in enumerate(self._classes, 1)],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        Path(path).write_text(json.dumps(self.as_dict()))
