@@ -1,7 +1,24 @@
 """Client of visiongate: what is in an image, in numpy arrays."""
 
 from visiongate.client import AsyncClient, Client
-from visiongate.errors import VisiongateError
+from visiongate.errors import (
+    CallCancelledError,
+    ClientClosedError,
+    ConnectionSetupError,
+    DeadlineExceededError,
+    ForkedClientError,
+    ImageNotCachedError,
+    ImageNotFetchedError,
+    InternalError,
+    InvalidArgumentError,
+    MessageTooLargeError,
+    NoModelError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    VisiongateError,
+)
 from visiongate.operations.detection import Detection
 from visiongate.operations.embedding import LabelScore, Text
 from visiongate.operations.gaze import Face
@@ -12,18 +29,33 @@ from visiongate.operations.text import Page, Word
 
 __all__ = [
     "AsyncClient",
+    "CallCancelledError",
     "Client",
+    "ClientClosedError",
+    "ConnectionSetupError",
+    "DeadlineExceededError",
     "Detection",
     "EncodedImage",
     "Face",
+    "ForkedClientError",
     "GridMask",
     "ImageId",
+    "ImageNotCachedError",
+    "ImageNotFetchedError",
+    "InternalError",
+    "InvalidArgumentError",
     "LabelScore",
     "Mask",
+    "MessageTooLargeError",
     "Model",
+    "NoModelError",
+    "OverloadedError",
     "Page",
     "SegmentedObject",
     "Text",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
     "VisiongateError",
     "Word",
 ]
