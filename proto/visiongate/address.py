@@ -20,13 +20,12 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server's address: `text` for people, `target` for gRPC.
+    """A server's address, complete with its port, as gRPC takes it and people are shown it.
 
     `is_local` says whether all that is sent there stays on this machine.
     """
 
     text: str
-    target: str
     is_local: bool
 
 
@@ -39,23 +38,22 @@ def parse_address(text: str, name: str) -> Address:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{name} is empty: {_WANTED}" if text == "" else f"{name} is {text!r}: {_WANTED}")
     if text.startswith(_SOCKETS):
-        return Address(text, text, is_local=True)
+        return Address(text, is_local=True)
     if text.startswith(_OTHER_SCHEMES):
-        return Address(text, text, is_local=False)
+        return Address(text, is_local=False)
     try:
         if text.startswith(_ADDRESS_LISTS):
             scheme, _, parts = text.partition(":")
             hosts = [_split(part) for part in parts.split(",")]
-            target = f"{scheme}:{','.join(_join(*host) for host in hosts)}"
-            return Address(text, target, all(_is_local(host) for host, _ in hosts))
+            whole = f"{scheme}:{','.join(_join(*host) for host in hosts)}"
+            return Address(whole, all(_is_local(host) for host, _ in hosts))
         prefix = match[0] if (match := _NAME_SERVICE.match(text)) else ""
         host, port = _split(text.removeprefix(prefix))
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}, and {error}: {_WANTED}") from None
-    address = _join(host, port)
     # A name service of its own may say anything of "localhost".
     asks_elsewhere = prefix.removeprefix("dns:").strip("/") != ""
-    return Address(prefix + address, prefix + address, _is_local(host) and not asks_elsewhere)
+    return Address(prefix + _join(host, port), _is_local(host) and not asks_elsewhere)
 
 
 def _split(text: str) -> tuple[str, int]:

@@ -57,7 +57,7 @@ class SyncChannels(Channels[grpc.Channel]):
             channel.close()
 
     def _open(self) -> grpc.Channel:
-        target, options = self._connection.address.target, self._connection.options
+        target, options = self._connection.address.text, self._connection.options
         if self._connection.credentials is None:
             return grpc.insecure_channel(target, options)
         return grpc.secure_channel(target, self._connection.credentials, options)
@@ -86,7 +86,7 @@ class AsyncChannels(Channels[grpc.aio.Channel]):
         for process, loop in list(self._by_place):
             if loop.is_closed():
                 self._by_place.pop((process, loop), None)
-        target, options = self._connection.address.target, self._connection.options
+        target, options = self._connection.address.text, self._connection.options
         if self._connection.credentials is None:
             channel = grpc.aio.insecure_channel(target, options=options)
         else:
