@@ -37,7 +37,8 @@ def packed(*messages: Any, code: int = 0, text: str = "") -> bytes:
     status = status_pb2.Status(code=code, message=text)
     for message in messages:
         status.details.add().Pack(message)
-    return status.SerializeToString()
+    data: bytes = status.SerializeToString()
+    return data
 
 
 async def failures(behaviour: Behaviour, **options: Any) -> list[VisiongateError]:
