@@ -4,7 +4,24 @@ from visiongate.answer import Answer, AnswerInfo, ArrayAnswer, ImageInfo, Timing
 from visiongate.client import AsyncClient, Client
 from visiongate.coco import CocoDataset
 from visiongate.detections import Detection, Detections
-from visiongate.errors import VisiongateError
+from visiongate.errors import (
+    CallCancelledError,
+    ClientClosedError,
+    ConnectionSetupError,
+    DeadlineExceededError,
+    ForkedClientError,
+    ImageNotCachedError,
+    ImageNotFetchedError,
+    InternalError,
+    InvalidArgumentError,
+    MessageTooLargeError,
+    NoModelError,
+    OverloadedError,
+    UnauthenticatedError,
+    UnavailableError,
+    UnimplementedError,
+    VisiongateError,
+)
 from visiongate.masks import Mask
 from visiongate.operations.embedding import LabelScore, Text
 from visiongate.operations.gaze import Face
@@ -18,21 +35,36 @@ __all__ = [
     "AnswerInfo",
     "ArrayAnswer",
     "AsyncClient",
+    "CallCancelledError",
     "Client",
+    "ClientClosedError",
     "CocoDataset",
+    "ConnectionSetupError",
+    "DeadlineExceededError",
     "Detection",
     "Detections",
     "EncodedImage",
     "Face",
+    "ForkedClientError",
     "GridMask",
     "ImageId",
     "ImageInfo",
+    "ImageNotCachedError",
+    "ImageNotFetchedError",
+    "InternalError",
+    "InvalidArgumentError",
     "LabelScore",
     "Mask",
+    "MessageTooLargeError",
     "Model",
+    "NoModelError",
+    "OverloadedError",
     "Page",
     "Text",
     "Timings",
+    "UnauthenticatedError",
+    "UnavailableError",
+    "UnimplementedError",
     "VisiongateError",
     "Word",
 ]

@@ -1,17 +1,20 @@
 """The clients: one for plain code, one for asyncio.
 
-    with visiongate.Client("127.0.0.1:50051") as client:
-        for found in client.segment_phrases("truck.jpg", ["truck", "wheel"]):
-            print(found.phrase, found.mask.area)
+    with visiongate.Client() as client:
+        for found in client.detect("truck.jpg", ["truck", "wheel"]):
+            print(found.phrase, found.score, found.box)
 
-    client = visiongate.Client("vision.example.com:443", tls=True, api_key=os.environ["VISIONGATE_API_KEY"])
+    client = visiongate.Client("vision.example.com:443", tls=True, api_key=os.environ["KEY"], timeout=10)
 
-Every method raises `VisiongateError` where the server says no, or nothing.
+Every method raises a kind of `VisiongateError` where the server refuses the call or cannot be reached, and
+ValueError or TypeError for an argument that cannot be meant.
 """
 
 import asyncio
 import functools
+import inspect
 import time
+import typing
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -20,24 +23,12 @@ import grpc
 import grpc.aio
 
 from visiongate import operations
-from visiongate.connection import Connection, Pem
+from visiongate.base_client import BaseClient
+from visiongate.channels import AsyncChannels, SyncChannels, closed_error
 from visiongate.operations import Operation
-from visiongate.retry import Attempts
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-OPTIONS = (
-    # Answers with many masks pass gRPC's default of 4 MiB.
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-    # By itself gRPC sends a call again that a server had not seen when it closed an old connection; but only
-    # one whose request it kept, and it keeps 256 KiB.
-    ("grpc.per_rpc_retry_buffer_size", 2**30),
-    # A server whose host has vanished is given up soon, and not after a quarter of an hour.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
 
 
 def _sync(operation: Callable[P, Operation[R]]) -> "Callable[Concatenate[Client, P], R]":
@@ -45,6 +36,7 @@ def _sync(operation: Callable[P, Operation[R]]) -> "Callable[Concatenate[Client,
     def method(self: "Client", /, *arguments: P.args, **keywords: P.kwargs) -> R:
         return self.call(operation(*arguments, **keywords))
 
+    _describe(method, operation, "Client")
     return method
 
 
@@ -55,52 +47,30 @@ def _async(
     async def method(self: "AsyncClient", /, *arguments: P.args, **keywords: P.kwargs) -> R:
         return await self.call(operation(*arguments, **keywords))
 
+    _describe(method, operation, "AsyncClient")
     return method
 
 
-class Client:
-    """A connection to a visiongate server; safe to share between threads.
+def _describe(method: Any, operation: Callable[..., Any], owner: str) -> None:
+    """Makes `help` show what the method returns, which is not the operation."""
+    signature = inspect.signature(operation)
+    (result,) = typing.get_args(typing.get_type_hints(operation)["return"])
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__signature__ = inspect.Signature(
+        [itself, *signature.parameters.values()], return_annotation=result
+    )
+    method.__annotations__ = {**operation.__annotations__, "return": result}
+    method.__qualname__ = f"{owner}.{operation.__name__}"
+    method.__module__ = __name__
 
-    `timeout` is the deadline of every call, in seconds; the server drops the work of a call that is past it.
-    Within it a call that a full server refuses is sent again when the server says, unless `wait_when_full` is
-    false: the error then comes at once, with that time as its `retry_s`.
 
-    `tls=True` encrypts, and checks the server's certificate by the authorities that this machine trusts;
-    `root_certificates` does so by others. `client_certificate` and `client_key` are for a server that asks
-    for them. Each of the three is a path or PEM bytes, and implies TLS.
+class Client(BaseClient[SyncChannels]):
+    """A connection to a visiongate server; safe to share between threads, and to use after a fork.
 
-    `api_key` is sent with every call. Unencrypted it goes to this machine alone: for any other address
-    ValueError is raised, unless `tls=False` says that the network itself keeps it secret.
+    A process that is forked makes a connection of its own at its first call.
     """
 
-    def __init__(
-        self,
-        address: str = "127.0.0.1:50051",
-        *,
-        timeout: float = 60,
-        wait_when_full: bool = True,
-        api_key: str | None = None,
-        tls: bool | None = None,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-    ) -> None:
-        self._timeout = timeout
-        self._wait_when_full = wait_when_full
-        connection = Connection(
-            address,
-            api_key=api_key,
-            tls=tls,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            client_key=client_key,
-        )
-        self._metadata = connection.metadata
-        self._channel = (
-            grpc.insecure_channel(address, options=OPTIONS)
-            if connection.credentials is None
-            else grpc.secure_channel(address, connection.credentials, options=OPTIONS)
-        )
+    _channels_type = SyncChannels
 
     def __enter__(self) -> Self:
         return self
@@ -111,24 +81,33 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        self._channel.close()
+        """End the connection and the calls under way. May be done again."""
+        self._channels.close()
 
     def call(self, operation: Operation[R]) -> R:
         """Send an operation of `visiongate.operations` and read its answer."""
-        method = self._channel.unary_unary(
-            operation.method,
-            request_serializer=type(operation.request).SerializeToString,
-            response_deserializer=operation.response_type.FromString,
-        )
-        attempts = Attempts(self._timeout, self._wait_when_full)
-        while True:
-            try:
-                answer = method(operation.request, timeout=attempts.left_s, metadata=self._metadata)
-            except grpc.RpcError as error:
-                pause_s = attempts.pause_s(error)
-            else:
-                return operation.parse(answer, "")
-            time.sleep(pause_s)
+        call = self._begin(operation)
+        for request in call.requests:
+            while True:
+                method = self._channels.get().unary_unary(
+                    operation.method,
+                    request_serializer=type(request).SerializeToString,
+                    response_deserializer=operation.response_type.FromString,
+                )
+                try:
+                    response, ended = method.with_call(request, timeout=call.left_s, metadata=call.metadata)
+                except (grpc.RpcError, ValueError) as error:
+                    # gRPC raises ValueError for a channel that was closed since.
+                    if self._channels.is_closed:
+                        raise closed_error() from None
+                    if not isinstance(error, grpc.RpcError):
+                        raise
+                    pause_s = call.pause_s(error)
+                else:
+                    call.take(response, ended.trailing_metadata() or ())
+                    break
+                time.sleep(pause_s)
+        return call.result()
 
     detect = _sync(operations.detect)
     segment = _sync(operations.segment)
@@ -144,40 +123,14 @@ class Client:
     list_models = _sync(operations.list_models)
 
 
-class AsyncClient:
+class AsyncClient(BaseClient[AsyncChannels]):
     """A connection to a visiongate server for asyncio; cancelling an awaited call cancels its work.
 
-    The arguments are those of `Client`.
+    It may be made anywhere, also before there is an event loop. Each loop that uses it has a connection of
+    its own. A process that was forked while an AsyncClient was in use cannot use one: gRPC does not allow it.
     """
 
-    def __init__(
-        self,
-        address: str = "127.0.0.1:50051",
-        *,
-        timeout: float = 60,
-        wait_when_full: bool = True,
-        api_key: str | None = None,
-        tls: bool | None = None,
-        root_certificates: Pem | None = None,
-        client_certificate: Pem | None = None,
-        client_key: Pem | None = None,
-    ) -> None:
-        self._timeout = timeout
-        self._wait_when_full = wait_when_full
-        connection = Connection(
-            address,
-            api_key=api_key,
-            tls=tls,
-            root_certificates=root_certificates,
-            client_certificate=client_certificate,
-            client_key=client_key,
-        )
-        self._metadata = connection.metadata
-        self._channel = (
-            grpc.aio.insecure_channel(address, options=OPTIONS)
-            if connection.credentials is None
-            else grpc.aio.secure_channel(address, connection.credentials, options=OPTIONS)
-        )
+    _channels_type = AsyncChannels
 
     async def __aenter__(self) -> Self:
         return self
@@ -188,24 +141,35 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        await self._channel.close()
+        """End the connection and the calls under way. May be done again."""
+        await self._channels.close()
 
     async def call(self, operation: Operation[R]) -> R:
         """Send an operation of `visiongate.operations` and read its answer."""
-        method = self._channel.unary_unary(
-            operation.method,
-            request_serializer=type(operation.request).SerializeToString,
-            response_deserializer=operation.response_type.FromString,
-        )
-        attempts = Attempts(self._timeout, self._wait_when_full)
-        while True:
-            try:
-                answer = await method(operation.request, timeout=attempts.left_s, metadata=self._metadata)
-            except grpc.aio.AioRpcError as error:
-                pause_s = attempts.pause_s(error)
-            else:
-                return operation.parse(answer, "")
-            await asyncio.sleep(pause_s)
+        call = self._begin(operation)
+        for request in call.requests:
+            while True:
+                method = self._channels.get().unary_unary(
+                    operation.method,
+                    request_serializer=type(request).SerializeToString,
+                    response_deserializer=operation.response_type.FromString,
+                )
+                try:
+                    sent = method(request, timeout=call.left_s, metadata=call.metadata)
+                    call.take(await sent, await sent.trailing_metadata())
+                    break
+                except grpc.aio.AioRpcError as error:
+                    if self._channels.is_closed:
+                        raise closed_error() from None
+                    pause_s = call.pause_s(error)
+                except (grpc.aio.UsageError, asyncio.CancelledError):
+                    # So gRPC says that the channel was closed, before or during the call.
+                    task = asyncio.current_task()
+                    if self._channels.is_closed and not (task and task.cancelling()):
+                        raise closed_error() from None
+                    raise
+                await asyncio.sleep(pause_s)
+        return call.result()
 
     detect = _async(operations.detect)
     segment = _async(operations.segment)

@@ -1,21 +1,21 @@
-"""The error that a client's methods raise."""
+"""The errors that a client's methods raise.
 
-from collections.abc import Sequence
+`VisiongateError` is the base of all. Each kind of failure that a program can treat in its own way is a class.
+"""
+
 from typing import Any
 
 import grpc
-from google.protobuf import any_pb2
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 
 
 class VisiongateError(Exception):
     """A call that failed.
 
-    `code` is the gRPC status, `field` the part of the request that is wrong (INVALID_ARGUMENT), `reason` a
-    fixed word for programs, such as IMAGE_NOT_CACHED, `retry_s` after how many seconds a server that is full
-    wants to be asked again, `request_id` what the server's log calls the call. Each is empty, or None, where
-    it does not apply.
+    `code` is the gRPC status and `message` a sentence for people. `field` is the part of the request that is
+    wrong, `reason` a fixed word for programs, such as IMAGE_NOT_CACHED, `retry_s` after how many seconds a
+    full server wants to be asked again, and `request_id` the name of the call in the server's log. Each of
+    these is empty, or None, where it does not apply. `grpc_message` is the text as gRPC has it, where
+    `message` puts it into plainer words.
     """
 
     def __init__(
@@ -27,6 +27,7 @@ class VisiongateError(Exception):
         reason: str = "",
         retry_s: float | None = None,
         request_id: str = "",
+        grpc_message: str = "",
     ) -> None:
         super().__init__(f"{code.name}: {message}")
         self.code = code
@@ -35,29 +36,116 @@ class VisiongateError(Exception):
         self.reason = reason
         self.retry_s = retry_s
         self.request_id = request_id
+        self.grpc_message = grpc_message or message
 
-    @classmethod
-    def from_rpc(cls, error: grpc.RpcError) -> "VisiongateError":
-        """Reads the status and its details out of gRPC's own exception."""
-        assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
-        # Of both the sync and the asyncio exception: code(), details(), trailing_metadata().
-        status = rpc_status.from_call(error)  # type: ignore[arg-type]
-        details = list(status.details) if status else []
-        bad_request = _unpack(details, error_details_pb2.BadRequest())
-        retry = _unpack(details, error_details_pb2.RetryInfo())
-        return cls(
-            error.code(),
-            error.details() or "no details",
-            field=bad_request.field_violations[0].field if bad_request.field_violations else "",
-            reason=_unpack(details, error_details_pb2.ErrorInfo()).reason,
-            retry_s=retry.retry_delay.ToNanoseconds() / 1e9 if retry.HasField("retry_delay") else None,
-            request_id=_unpack(details, error_details_pb2.RequestInfo()).request_id,
-        )
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By itself an exception is made again from its text alone.
+        details = {name: value for name, value in vars(self).items() if name not in ("code", "message")}
+        return _restore, (type(self), self.code, self.message, details)
 
 
-def _unpack(details: Sequence[any_pb2.Any], kind: Any) -> Any:
-    """The detail of that kind, or an empty one."""
-    for detail in details:
-        if detail.Unpack(kind):
-            break
-    return kind
+def _restore(
+    kind: type[VisiongateError], code: grpc.StatusCode, message: str, details: dict[str, Any]
+) -> VisiongateError:
+    error = kind(code, message)
+    vars(error).update(details)
+    return error
+
+
+class InvalidArgumentError(VisiongateError):
+    """The request is wrong: `field` names the part, the message the limit. Mend the request."""
+
+
+class ImageNotCachedError(VisiongateError):
+    """The server no longer keeps this `image_id`: send the image again."""
+
+
+class ImageNotFetchedError(VisiongateError):
+    """The host of an image's URI did not deliver it: look at the URI, or send the image itself."""
+
+
+class OverloadedError(VisiongateError):
+    """The server is full, and stayed so for as long as `timeout` let the client wait.
+
+    Try again after `retry_s` seconds (None where the server does not say), or send fewer calls at a time.
+    """
+
+
+class MessageTooLargeError(VisiongateError):
+    """The request is larger than the limit, and was not sent, or not taken. The message gives both sizes.
+
+    Send a file instead of an array, a smaller image or fewer images a call; or raise `max_message_bytes` of
+    the client and of the server.
+    """
+
+
+class UnauthenticatedError(VisiongateError):
+    """The server wants an API key that it knows: give `api_key`, or set VISIONGATE_API_KEY."""
+
+
+class NoModelError(VisiongateError):
+    """The server has no model for the task: ask another one, or export the model."""
+
+
+class UnimplementedError(VisiongateError):
+    """What answers does not know the method: it is not a visiongate server, or an older one."""
+
+
+class UnavailableError(VisiongateError):
+    """No server answers, or its Triton does not, and none did while the client waited.
+
+    Look whether the server runs and whether the address is right; then try again.
+    """
+
+
+class ConnectionSetupError(VisiongateError):
+    """The client is not set up for what answers: TLS, certificates or the protocol differ.
+
+    Waiting does not help. The message says which option to change.
+    """
+
+
+class DeadlineExceededError(VisiongateError):
+    """The answer did not come within the call's time, and the server dropped the work: allow more time."""
+
+
+class CallCancelledError(VisiongateError):
+    """The server's side cancelled the call, as it does under more load than it can refuse: try later."""
+
+
+class InternalError(VisiongateError):
+    """A fault of the server or of a model: its log says more under `request_id`."""
+
+
+class ClientClosedError(VisiongateError):
+    """The client was closed before or during the call: make a new one."""
+
+
+class ForkedClientError(VisiongateError):
+    """gRPC cannot be used in this process, which was forked from one that used it.
+
+    Start processes by the methods "spawn" or "forkserver", or make the first call after the fork.
+    """
+
+
+_KINDS: dict[tuple[grpc.StatusCode, str], type[VisiongateError]] = {
+    (grpc.StatusCode.INVALID_ARGUMENT, ""): InvalidArgumentError,
+    (grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_CACHED"): ImageNotCachedError,
+    (grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_NOT_FETCHED"): ImageNotFetchedError,
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, ""): OverloadedError,
+    (grpc.StatusCode.UNAUTHENTICATED, ""): UnauthenticatedError,
+    (grpc.StatusCode.PERMISSION_DENIED, ""): UnauthenticatedError,
+    (grpc.StatusCode.UNIMPLEMENTED, "NO_MODEL"): NoModelError,
+    (grpc.StatusCode.UNIMPLEMENTED, ""): UnimplementedError,
+    (grpc.StatusCode.UNAVAILABLE, ""): UnavailableError,
+    (grpc.StatusCode.DEADLINE_EXCEEDED, ""): DeadlineExceededError,
+    (grpc.StatusCode.CANCELLED, ""): CallCancelledError,
+    (grpc.StatusCode.INTERNAL, ""): InternalError,
+    (grpc.StatusCode.UNKNOWN, ""): InternalError,
+    (grpc.StatusCode.DATA_LOSS, ""): InternalError,
+}
+
+
+def error_kind(code: grpc.StatusCode, reason: str) -> type[VisiongateError]:
+    """The class of errors with this status and reason, or with this status alone."""
+    return _KINDS.get((code, reason)) or _KINDS.get((code, "")) or VisiongateError

@@ -256,7 +256,7 @@ async def test_without_the_certificate_nothing_is_done(
         "the server is another": {"root_certificates": other_ca.cert_pem.bytes()} | certificate_of(ca),
     }
     calls = total(metrics.CALLS)
-    async with AsyncClient(mutual, **arguments[shown]) as client:
+    async with AsyncClient(mutual, wait=False, **arguments[shown]) as client:
         assert (await refusal(client)).code is grpc.StatusCode.UNAVAILABLE
         with pytest.raises(VisiongateError), nothing_done():
             await client.detect(MESSAGE_OF_30_MB, ["cat"])

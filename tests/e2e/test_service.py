@@ -191,7 +191,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
     own = settings.model_copy(update={"triton": first.grpc_address, "health_interval_s": 0.1})
     async with (
         Gateway(own) as gateway,
-        AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+        AsyncClient(f"127.0.0.1:{gateway.port}", wait=False) as client,
         grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
     ):
         assert await client.detect(PHOTO, ["dog"], box_threshold=0)

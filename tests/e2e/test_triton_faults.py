@@ -109,7 +109,7 @@ async def test_a_killed_triton_costs_no_more_than_the_calls_meanwhile(
     try:
         async with (
             Gateway(settings(repository, server.grpc_address)) as gateway,
-            AsyncClient(f"127.0.0.1:{gateway.port}", timeout=DEADLINE_S) as client,
+            AsyncClient(f"127.0.0.1:{gateway.port}", timeout=DEADLINE_S, wait=False) as client,
         ):
             outcomes: list[grpc.StatusCode] = []
             is_over = asyncio.Event()

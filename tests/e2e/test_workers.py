@@ -155,7 +155,7 @@ def is_running(pid: int) -> bool:
 
 
 def call(address: str) -> None:
-    with Client(address, timeout=PATIENCE_S) as client:
+    with Client(address, timeout=PATIENCE_S, wait=False) as client:
         assert client.list_models()
 
 

@@ -99,7 +99,7 @@ class Driver:
 
 
 async def measure(service: Service, seconds: float) -> bool:
-    async with AsyncClient(service.address, timeout=30, wait_when_full=False) as client:
+    async with AsyncClient(service.address, timeout=30, wait=False) as client:
         driver = Driver(client)
         await driver.closed(CAPACITY, seconds / 6)  # warm
         before = await driver.closed(CAPACITY, seconds / 2)

@@ -7,40 +7,21 @@ import pytest
 import trustme
 
 import visiongate
-from visiongate.connection import Connection
+from visiongate.connection import PROXY_VARIABLES, Connection
 
-NOTHING: dict[str, Any] = dict.fromkeys(
-    ("api_key", "tls", "root_certificates", "client_certificate", "client_key")
-)
-LOCAL = [
-    "127.0.0.1:50051",
-    "127.8.9.10:1",
-    "localhost:50051",
-    "localhost",
-    "[::1]:50051",
-    "dns:///localhost:50051",
-    "dns:localhost:50051",
-    "ipv4:127.0.0.1:50051",
-    "ipv4:127.0.0.1:1,127.0.0.1:2",
-    "ipv6:[::1]:50051",
-    "unix:/run/visiongate.sock",
-    "unix-abstract:visiongate",
-]
-REMOTE = [
-    "vision.example.com:443",
-    "10.0.0.7:50051",
-    "[2001:db8::1]:50051",
-    "localhost.example.com:50051",
-    "127.0.0.1.example.com:50051",
-    "dns://8.8.8.8/localhost:50051",
-    "ipv4:127.0.0.1:1,10.0.0.7:1",
-    "xds:///localhost",
-    "",
-]
+LOCAL = ["127.0.0.1:50051", "localhost", "[::1]:50051", "unix:/run/visiongate.sock"]
+REMOTE = ["vision.example.com:443", "10.0.0.7", "localhost.example.com", "xds:///localhost"]
+VARIABLES = [f"VISIONGATE_{name}" for name in ("SERVER", "API_KEY", "TLS", "CA", "CERT", "CERT_KEY")]
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*VARIABLES, *PROXY_VARIABLES):
+        monkeypatch.delenv(name, raising=False)
 
 
 def connection(address: str = "vision.example.com:443", **keywords: Any) -> Connection:
-    return Connection(address, **NOTHING | keywords)
+    return Connection(address, **keywords)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +87,12 @@ def test_the_machines_authorities_unless_grpc_is_told_others(
         ({"client_certificate": b"x"}, "client_certificate and client_key go together"),
         ({"client_key": b"x"}, "client_certificate and client_key go together"),
         ({"tls": False, "root_certificates": b"x"}, "certificates are for TLS"),
-        ({"root_certificates": b"x"}, "the data given is not PEM"),
+        ({"root_certificates": b"x"}, "root_certificates: the data given is not PEM"),
+        ({"root_certificates": b""}, "root_certificates: the data given is not PEM"),
         ({"root_certificates": __file__}, r"test_connection.py is not PEM"),
+        ({"root_certificates": 7}, "root_certificates is a path or PEM bytes, not int"),
+        ({"tls": "false"}, "tls is 'false': give True, False or None"),
+        ({"api_key": b"vg_key"}, "the API key is empty, or has"),
     ],
 )
 def test_arguments_that_cannot_be_meant(keywords: dict[str, Any], says: str) -> None:
@@ -120,7 +105,62 @@ def test_a_file_that_is_missing_is_named() -> None:
         connection(root_certificates="nowhere.pem")
 
 
-async def test_both_clients_take_the_same() -> None:
+def test_both_clients_take_the_same() -> None:
     for client in (visiongate.Client, visiongate.AsyncClient):
         with pytest.raises(ValueError, match="unencrypted: use TLS"):
             client("vision.example.com:443", api_key="vg_key")
+
+
+def test_what_is_not_given_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ca: trustme.CA
+) -> None:
+    assert Connection().address.text == "127.0.0.1:50051"
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")
+    # Empty ones count as unset.
+    assert (Connection().address.text, Connection().credentials) == ("127.0.0.1:50051", None)
+    monkeypatch.setenv("VISIONGATE_SERVER", "vision.example.com:443")
+    monkeypatch.setenv("VISIONGATE_API_KEY", "vg_key")
+    with pytest.raises(
+        ValueError, match=r"the API key of VISIONGATE_API_KEY would go to vision.example.com:443"
+    ):
+        Connection()
+    # What is given counts more.
+    assert Connection("::1", api_key="other").metadata == (("authorization", "Bearer other"),)
+    path = tmp_path / "ca.pem"
+    ca.cert_pem.write_to_path(str(path))
+    monkeypatch.setenv("VISIONGATE_CA", str(path))
+    assert Connection().credentials is not None
+    assert Connection().metadata == (("authorization", "Bearer vg_key"),)
+    assert Connection(tls=False).credentials is None
+    monkeypatch.setenv("VISIONGATE_CERT", str(path))
+    with pytest.raises(ValueError, match="client_certificate and client_key go together"):
+        Connection()
+    monkeypatch.setenv("VISIONGATE_CERT_KEY", str(tmp_path / "nowhere.pem"))
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.pem"):
+        Connection()
+
+
+@pytest.mark.parametrize(("text", "is_encrypted"), [("1", True), ("True", True), ("no", False), ("0", False)])
+def test_tls_by_the_environment(monkeypatch: pytest.MonkeyPatch, text: str, is_encrypted: bool) -> None:
+    monkeypatch.setenv("VISIONGATE_TLS", text)
+    assert (connection(api_key="vg_key").credentials is not None) is is_encrypted
+    assert connection(tls=not is_encrypted).credentials is None or not is_encrypted
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("VISIONGATE_TLS", "perhaps", "VISIONGATE_TLS is 'perhaps': give 1 or 0"),
+        ("VISIONGATE_SERVER", "http://a", "VISIONGATE_SERVER is 'http://a', and gRPC has no http"),
+        ("VISIONGATE_API_KEY", "vg_key\n", "the API key of VISIONGATE_API_KEY is empty, or has"),
+    ],
+)
+def test_variables_that_cannot_be_meant(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, says: str
+) -> None:
+    monkeypatch.setenv(name, text)
+    with pytest.raises(ValueError, match="VISIONGATE_") as caught:
+        Connection()
+    assert says in str(caught.value)
+    assert "vg_key" not in str(caught.value)

@@ -1,0 +1,132 @@
+"""What both clients share: their options, for all calls and for some."""
+
+import copy
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any, Final, Generic, Self, TypeVar
+
+from visiongate.call import Call
+from visiongate.channels import Channels
+from visiongate.connection import Connection, Pem
+from visiongate.operations import Operation
+from visiongate.options import (
+    TRACEPARENT,
+    CallOptions,
+    checked_metadata,
+    checked_request_id,
+    checked_seconds,
+    checked_traceparent,
+)
+
+R = TypeVar("R")
+C = TypeVar("C", bound=Channels[Any])
+
+DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
+# Protobuf writes no larger ones.
+_LARGEST_MESSAGE = 2**31 - 1
+
+
+class _Unchanged(Enum):
+    UNCHANGED = "as it is"
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+UNCHANGED: Final = _Unchanged.UNCHANGED
+
+
+class BaseClient(Generic[C]):
+    """What `Client` and `AsyncClient` share: their options, for all calls and for some."""
+
+    _channels_type: type[C]
+
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        timeout: float | None = 60,
+        wait: bool = True,
+        api_key: str | None = None,
+        tls: bool | None = None,
+        root_certificates: Pem | None = None,
+        client_certificate: Pem | None = None,
+        client_key: Pem | None = None,
+        max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+    ) -> None:
+        """Nothing is sent, and no connection made, before the first call.
+
+        `address` is host, host:port (50051 by default), an IPv6 address or `unix:/path`. It is
+        127.0.0.1:50051 where neither it nor VISIONGATE_SERVER is given.
+
+        `timeout` is what each call may take, in seconds, and the server drops the work of a call that is past
+        it; None is no limit. Within it a call waits for a server that is full, restarts or cannot be
+        reached: it is sent again, after pauses that grow to a second, or for a full server to what that one
+        asks for. Only where no server has ever answered this client, it is given up after two seconds: the
+        address is likely to be wrong. With `wait=False` the first such error is raised.
+
+        `tls=True` encrypts, and checks the server's certificate by the authorities that this machine trusts;
+        `root_certificates` does so by others. `client_certificate` and `client_key` are for a server that
+        asks for them. Each of the three is a path or PEM bytes, and implies TLS.
+
+        `api_key` is sent with every call. Unencrypted it goes to this machine alone: for any other address
+        ValueError is raised, unless `tls=False` says that the network itself keeps it secret. Then, and for
+        addresses of this machine, proxies that the environment names are not used.
+
+        A request over `max_message_bytes` is refused before it is sent. The default is the server's.
+
+        What is not given is read from VISIONGATE_SERVER, VISIONGATE_API_KEY, VISIONGATE_TLS (1 or 0),
+        VISIONGATE_CA, VISIONGATE_CERT and VISIONGATE_CERT_KEY; an empty variable counts as unset.
+
+        Raises ValueError for what cannot be meant, and OSError for a file that cannot be read.
+        """
+        if not isinstance(max_message_bytes, int) or not 0 < max_message_bytes <= _LARGEST_MESSAGE:
+            raise ValueError(
+                f"max_message_bytes is {max_message_bytes!r}: give a whole number, 1 to {_LARGEST_MESSAGE}"
+            )
+        self._max_message_bytes = max_message_bytes
+        self._options = CallOptions(checked_seconds("timeout", timeout), wait)
+        self._connection = Connection(
+            address,
+            api_key=api_key,
+            tls=tls,
+            root_certificates=root_certificates,
+            client_certificate=client_certificate,
+            client_key=client_key,
+        )
+        self._channels = self._channels_type(self._connection)
+
+    def with_options(
+        self,
+        *,
+        timeout: float | _Unchanged | None = UNCHANGED,
+        wait: bool | _Unchanged = UNCHANGED,
+        request_id: str | None = None,
+        traceparent: str | None = None,
+        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
+    ) -> Self:
+        """A client of the same connection whose calls differ: `client.with_options(timeout=3).detect(...)`.
+
+        `timeout` and `wait` are as for the client itself. `request_id` is what the server's log calls the
+        calls, 1 to 128 visible ASCII characters; by default each call has a random one. `traceparent` (W3C
+        Trace Context) makes the calls part of a trace. `metadata` is sent beside the request, in addition to
+        what this client sends; a key that both have is the new one's.
+
+        It costs next to nothing. Closing it closes the connection of both.
+        """
+        new = checked_metadata(metadata)
+        if traceparent is not None:
+            new += ((TRACEPARENT, checked_traceparent(traceparent)),)
+        old = self._options
+        replaced = {key for key, _ in new}
+        view = copy.copy(self)
+        view._options = CallOptions(
+            timeout_s=old.timeout_s if timeout is UNCHANGED else checked_seconds("timeout", timeout),
+            wait=old.wait if wait is UNCHANGED else wait,
+            request_id=old.request_id if request_id is None else checked_request_id(request_id),
+            metadata=(*(pair for pair in old.metadata if pair[0] not in replaced), *new),
+        )
+        return view
+
+    def _begin(self, operation: Operation[R]) -> Call[R]:
+        return Call(operation, self._connection, self._options, self._max_message_bytes)

@@ -1,0 +1,91 @@
+"""One call on its way: what is sent, how long it waits, what comes of it. The sending is the clients'."""
+
+import math
+import random
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any, Generic, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from visiongate.connection import Connection
+from visiongate.errors import CallCancelledError, OverloadedError, UnavailableError, VisiongateError
+from visiongate.operations import Operation
+from visiongate.options import REQUEST_ID, CallOptions, Metadata
+from visiongate.status import read_failure, read_request_id, too_large
+
+R = TypeVar("R")
+
+# A server is full, restarts, or is not there yet. All methods only read, so each call may be sent again.
+MENDED_BY_WAITING = OverloadedError, UnavailableError, CallCancelledError
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 1.0
+LONGEST_PAUSE_WHEN_FULL_S = 10.0
+# So long is looked for a server that has never answered: its address is likely to be wrong.
+FIRST_CONTACT_S = 2.0
+
+
+class Call(Generic[R]):
+    """An operation's requests, within one timeout. Raises MessageTooLargeError before anything is sent."""
+
+    def __init__(
+        self, operation: Operation[R], connection: Connection, options: CallOptions, max_message_bytes: int
+    ) -> None:
+        self.requests = (operation.request, *operation.more)
+        for request in self.requests:
+            if (size := request.ByteSize()) > max_message_bytes:
+                raise too_large(size, max_message_bytes)
+        self._operation = operation
+        self._connection = connection
+        self._wait = options.wait
+        self._start = time.monotonic()
+        self._end = self._start + options.timeout_s
+        self._growth = 1
+        self._request_id = options.request_id or uuid.uuid4().hex
+        self.metadata: Metadata = (
+            *connection.metadata,
+            *options.metadata,
+            (REQUEST_ID, self._request_id),
+        )
+        self._response: Message | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds that the next attempt may take; None: for ever."""
+        return None if self._end == math.inf else self._end - time.monotonic()
+
+    def pause_s(self, failure: grpc.RpcError) -> float:
+        """Seconds to wait before the next attempt; raises VisiongateError where there is none."""
+        read = read_failure(failure, self._connection, self._operation.method, self._request_id)
+        self._connection.reached |= read.is_answer
+        error = read.error
+        if not self._wait or not isinstance(error, MENDED_BY_WAITING):
+            raise error from None
+        end = self._end
+        if isinstance(error, UnavailableError) and not self._connection.reached:
+            end = min(end, self._start + FIRST_CONTACT_S)
+        pause = self._next_pause_s(error)
+        if time.monotonic() + pause >= end:
+            raise error from None
+        return pause
+
+    def _next_pause_s(self, error: VisiongateError) -> float:
+        """Grows each time, and differs from caller to caller. A full server says the least."""
+        longest = LONGEST_PAUSE_WHEN_FULL_S if isinstance(error, OverloadedError) else LONGEST_PAUSE_S
+        grown = min((error.retry_s or FIRST_PAUSE_S) * self._growth, longest)
+        self._growth = min(2 * self._growth, 1024)
+        return max(error.retry_s or 0.0, grown * random.uniform(0.5, 1))  # noqa: S311
+
+    def take(self, response: Message, trailing_metadata: Iterable[Any]) -> None:
+        """Keep the response to one of the requests."""
+        self._connection.reached = True
+        self._request_id = read_request_id(trailing_metadata) or self._request_id
+        if self._response is None:
+            self._response = response
+        else:
+            self._response.MergeFrom(response)
+
+    def result(self) -> R:
+        return self._operation.parse(self._response, self._request_id)

@@ -1,0 +1,112 @@
+"""A client's gRPC channels: a channel belongs to one process, and with asyncio to one event loop."""
+
+import asyncio
+import os
+import weakref
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from visiongate.connection import Connection
+from visiongate.errors import ClientClosedError, ForkedClientError
+
+C = TypeVar("C")
+
+_OFF = ("0", "false", "no", "off")
+
+
+class Channels(Generic[C]):
+    """Makes channels when they are first needed, and remembers them.
+
+    It has no locks, since a fork may copy one while it is held. A channel of the process that this one was
+    forked from is kept, and never touched: it is in use there.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._made_in = os.getpid()
+        self._by_place: dict[Any, C] = {}
+        self.is_closed = False
+
+    def _get(self, place: Any) -> C:
+        if self.is_closed:
+            raise closed_error()
+        channel = self._by_place.get(place)
+        # Of two threads that come at once, one has made a channel in vain: it has not connected yet.
+        return channel if channel is not None else self._by_place.setdefault(place, self._open())
+
+    def _open(self) -> C:
+        raise NotImplementedError
+
+
+class SyncChannels(Channels[grpc.Channel]):
+    """One channel a process."""
+
+    def get(self) -> grpc.Channel:
+        """The channel of this process; raises ClientClosedError, ForkedClientError."""
+        if os.getpid() != self._made_in and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in _OFF:
+            # A call would hang, whatever its timeout.
+            raise _forked_error("GRPC_ENABLE_FORK_SUPPORT is off")
+        return self._get(os.getpid())
+
+    def close(self) -> None:
+        self.is_closed = True
+        channel = self._by_place.pop(os.getpid(), None)
+        if channel is not None:
+            channel.close()
+
+    def _open(self) -> grpc.Channel:
+        target, options = self._connection.address.text, self._connection.options
+        if self._connection.credentials is None:
+            return grpc.insecure_channel(target, options)
+        return grpc.secure_channel(target, self._connection.credentials, options)
+
+
+class AsyncChannels(Channels[grpc.aio.Channel]):
+    """One channel an event loop."""
+
+    def get(self) -> grpc.aio.Channel:
+        """The running loop's channel; raises ClientClosedError, ForkedClientError."""
+        return self._get((os.getpid(), asyncio.get_running_loop()))
+
+    async def close(self) -> None:
+        self.is_closed = True
+        channels, self._by_place = self._by_place, {}
+        channel = channels.pop((os.getpid(), asyncio.get_running_loop()), None)
+        if channel is not None:
+            await channel.close()
+        # Those of other loops cannot be awaited here. They close when they are forgotten.
+
+    def _open(self) -> grpc.aio.Channel:
+        # One thread waits for all asyncio channels of a process. It starts with the first of them and ends
+        # with the last. A fork does not copy it, and a channel of the child would wait for it for ever.
+        if any(process != os.getpid() for process in list(_asyncio_channels.values())):
+            raise _forked_error("an AsyncClient was in use before the fork")
+        for process, loop in list(self._by_place):
+            if loop.is_closed():
+                self._by_place.pop((process, loop), None)
+        target, options = self._connection.address.text, self._connection.options
+        if self._connection.credentials is None:
+            channel = grpc.aio.insecure_channel(target, options=options)
+        else:
+            channel = grpc.aio.secure_channel(target, self._connection.credentials, options=options)
+        _asyncio_channels[id(channel)] = os.getpid()
+        weakref.finalize(channel, _asyncio_channels.pop, id(channel), None).atexit = False
+        return channel
+
+
+# The asyncio channels that are alive, by their ids, and the process of each.
+_asyncio_channels: dict[int, int] = {}
+
+
+def closed_error() -> ClientClosedError:
+    return ClientClosedError(grpc.StatusCode.CANCELLED, "the client was closed: make a new one")
+
+
+def _forked_error(why: str) -> ForkedClientError:
+    return ForkedClientError(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        f"gRPC does not work in this forked process, because {why}: start processes by the methods spawn or "
+        "forkserver, or make the first call after the fork",
+    )
