@@ -85,7 +85,7 @@ class Call(Generic[R]):
         if self._response is None:
             self._response = response
         else:
-            self._response.MergeFrom(response)
+            self._operation.merge(self._response, response)
 
     def result(self) -> R:
         return self._operation.parse(self._response, self._request_id)
