@@ -51,9 +51,7 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m grpc_tools.protoc -Iproto -I"$$($(BIN)/python -c 'import google.api.http_pb2 as m; print(m.__file__.split("google/api")[0])')" \
-		--include_imports --include_source_info --descriptor_set_out=.venv/api.binpb proto/visiongate/v1/*.proto
-	$(BIN)/buf lint .venv/api.binpb --config proto/buf.yaml --path visiongate
+	$(BIN)/buf lint proto
 
 format: .venv/installed
 	$(BIN)/ruff format .

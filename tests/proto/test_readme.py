@@ -1,0 +1,94 @@
+"""What proto/README.md says in tables is what the contract and the gateway have."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.api import annotations_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor
+
+from gateway import errors
+from gateway.server import SERVICES
+
+README = (Path(__file__).parents[2] / "proto/README.md").read_text()
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of all tables below a heading, without those of the tables' own headings."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    cells = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in cells if not set(row[0]) <= {"-"}]
+
+
+def http(method: MethodDescriptor) -> str:
+    rule = method.GetOptions().Extensions[annotations_pb2.http]
+    verb = rule.WhichOneof("pattern")
+    return f"{verb.upper()} {getattr(rule, verb)}"
+
+
+def test_every_method_is_listed_with_its_http_path() -> None:
+    services = [descriptor_pool.Default().FindServiceByName(service.name) for service in SERVICES]
+    expected = {
+        (service.name, method.name, http(method)) for service in services for method in service.methods
+    }
+    listed, service = set(), ""
+    for name, method, _, path in rows("Methods")[1:]:
+        service = name.strip("`") or service  # an empty cell means: as above
+        listed.add((service, method.strip("`"), path.strip("`")))
+    assert listed == expected
+
+
+def test_every_reason_is_listed_with_its_status() -> None:
+    table = [row for row in rows("Errors") if len(row) == 5][1:]
+    assert {row[0].strip("`") for row in table} <= set(grpc.StatusCode.__members__)
+    listed = {(row[0].strip("`"), row[1].strip("`")) for row in table if row[1].startswith("`")}
+    sent = {
+        errors.ImageNotCachedError(""),
+        errors.ImageNotFetchedError("", ""),
+        errors.NoModelError(""),
+        errors.TritonUnavailableError(""),
+        errors.OverloadedError("", 1),
+        errors.UnauthenticatedError(""),
+    }
+    assert listed == {
+        (error.code.name, detail.reason)
+        for error in sent
+        for detail in error.details
+        if hasattr(detail, "reason")
+    }
+    # None was forgotten above.
+    kinds = {error.__name__ for error in errors.StatusError.__subclasses__()}
+    assert kinds - {type(error).__name__ for error in sent} == {"InvalidArgumentError"}
+
+
+def test_links_lead_to_headings() -> None:
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", README, flags=re.DOTALL), re.MULTILINE)
+    anchors = {re.sub(r"[^a-z -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]*)\)", README)) <= anchors
+
+
+async def test_grpc_sends_again_with_the_service_config() -> None:
+    [config] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    refusals = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
+
+    async def list_models(_: object, context: Any) -> bytes:
+        if refusals:
+            await context.abort(refusals.pop())
+        return b"models"
+
+    name = "visiongate.v1.ModelService"
+    handlers: dict[str, Any] = {"ListModels": grpc.unary_unary_rpc_method_handler(list_models)}
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(name, handlers)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    options = [("grpc.service_config", config), ("grpc.enable_http_proxy", 0)]
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            call: Any = channel.unary_unary(f"/{name}/ListModels")
+            assert await call(b"", timeout=60) == b"models"
+    finally:
+        await server.stop(None)
+    assert not refusals
