@@ -129,7 +129,18 @@ def test_16_bit_grey_and_colour_png_agree() -> None:
         (np.array([[0, 1 << 30, (1 << 31) - 1]], np.int32), [0, 64, 127]),
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        # A filter overshoots.
         (np.array([[-3.0, 300.0, np.nan]], np.float32), [0, 255, 0]),
+        (np.array([[-0.1, 0.5, 1.1]], np.float32), [0, 128, 255]),
+        # As the same integers.
+        (np.array([[-5.0, 512.0, 65535.0]], np.float32), [0, 2, 255]),
+        (np.array([[0.0, 1 << 30, (1 << 31) - 1]], np.float32), [0, 64, 128]),
+        (np.array([[0.0, 1e30, 2e30]], np.float32), [0, 127, 255]),
+        (np.array([[np.nan, 0.5, np.inf]], np.float32), [0, 128, 255]),
+        (np.array([[-np.inf, 100.0, np.inf]], np.float32), [0, 100, 255]),
+        (np.array([[-np.inf, 30_000.0, 65_535.0]], np.float32), [0, 117, 255]),
+        (np.array([[-1.0, 0.0, np.nan]], np.float32), [0, 0, 0]),
+        (np.array([[np.nan, np.nan, np.inf]], np.float32), [0, 0, 255]),
     ],
 )
 def test_wide_tiff(values: NDArray[np.generic], expected: list[int]) -> None:
