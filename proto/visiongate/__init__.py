@@ -5,7 +5,7 @@ from visiongate.errors import VisiongateError
 from visiongate.operations.detection import Detection
 from visiongate.operations.embedding import LabelScore, Text
 from visiongate.operations.gaze import Face
-from visiongate.operations.image import EncodedImage, ImageId
+from visiongate.operations.image import EncodedImage, ImageId, Pixels
 from visiongate.operations.models import Model
 from visiongate.operations.segmentation import GridMask, Mask, SegmentedObject
 from visiongate.operations.text import Page, Word
@@ -22,6 +22,7 @@ __all__ = [
     "Mask",
     "Model",
     "Page",
+    "Pixels",
     "SegmentedObject",
     "Text",
     "VisiongateError",
