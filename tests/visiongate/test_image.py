@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gateway.models import image as images
-from visiongate import Pixels
+from visiongate import Pixels, pillow_images
 from visiongate.operations import image as client_image
 from visiongate.operations import image_file
 from visiongate.operations.image import image_message
@@ -128,6 +128,13 @@ def test_wide_values_are_scaled_by_one_rule_on_both_sides(values: list[float]) -
     np.testing.assert_array_equal(np.asarray(to_rgb(image)), decoded(image_message(image)))
 
 
+def test_large_tiffs_are_compressed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pillow_images, "_PLAIN_TIFF_BYTES", 1000)
+    for mode in ("I", "F", "CMYK", "YCbCr", "LAB"):
+        image = picture(mode)
+        np.testing.assert_array_equal(decoded(image_message(image)), np.asarray(to_rgb(image)))
+
+
 @pytest.mark.parametrize("transparency", [0, 255, bytes([0, 128, 255])])
 def test_transparent_palettes(transparency: Any) -> None:
     for format in ("PNG", "GIF"):
@@ -209,6 +216,11 @@ def test_large_arrays_become_smaller_without_loss(monkeypatch: pytest.MonkeyPatc
         message = image_message(Pixels(smooth, color))
         assert len(message.encoded) < 20_000
         np.testing.assert_array_equal(decoded(message), smooth)
+    monkeypatch.setattr(pillow_images, "_PNG_PIXELS", 10_000)
+    message = image_message(smooth)
+    assert message.encoded[8:12] == b"WEBP"
+    np.testing.assert_array_equal(decoded(message), smooth)
+    np.testing.assert_array_equal(decoded(image_message(Image.fromarray(noise))), noise)
     # Noise, for which a file is no smaller: by default the server takes larger pixels than files.
     monkeypatch.setattr(client_image, "_MAX_FILE_BYTES", 50_000)
     for image in (noise, Image.fromarray(noise)):

@@ -58,8 +58,8 @@ URI_START = "https://"
 
 # What the server takes of an image file by default.
 _MAX_FILE_BYTES = 32 * MEBIBYTE
-# Larger arrays are sent as PNG: that takes time to write, and saves about half of the bytes.
-_MAX_PLAIN_BYTES = 16 * MEBIBYTE
+# Larger arrays are sent as lossless files: that saves about half of the bytes, but takes a second or more.
+_MAX_PLAIN_BYTES = 32 * MEBIBYTE
 
 
 def image_message(image: ImageLike, name: str = "image") -> image_pb2.Image:
