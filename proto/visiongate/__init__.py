@@ -1,5 +1,8 @@
 """Client of visiongate: what is in an image, in numpy arrays."""
 
+import importlib
+from types import ModuleType
+
 from visiongate.client import AsyncClient, Client
 from visiongate.errors import VisiongateError
 from visiongate.operations.detection import Detection
@@ -28,3 +31,10 @@ __all__ = [
     "VisiongateError",
     "Word",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`visiongate.draw` without an import of its own, and without its cost for those who do not draw."""
+    if name == "draw":
+        return importlib.import_module("visiongate.draw")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
