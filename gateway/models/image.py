@@ -51,9 +51,9 @@ def decode(
     Grey values of more than 8 bits are scaled by one rule, as Pillow's conversion would clip them to white.
     16-bit files keep the high byte, which is what Pillow keeps of 16-bit colour. 32-bit integers and floats
     are taken to be of 8, 16 or 32 bits, whichever first holds the largest value, and keep the highest 8 of
-    these. Floats may also be of 0 to 1; where one is beyond 32 bits, the largest becomes white; and as filters
-    overshoot, a range holds floats up to a quarter above it. Negative values and NaN are black, infinity is
-    white.
+    these. Floats may also be of 0 to 1; where one is beyond 32 bits, the largest becomes white; and a range
+    holds floats up to a quarter above it, as filters overshoot. Negative values and NaN are black, infinity
+    is white.
 
     `room` is called with the bytes of memory that decoding may take, once the header has told; what it
     returns is entered meanwhile.

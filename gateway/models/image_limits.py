@@ -93,7 +93,7 @@ def _tile_pixels(image: Image.Image, max_pixels: int) -> int:
 
 
 def _frame_pixels(data: bytes, image: Image.Image) -> int:
-    """The pixels of an AVIF's frames together: these are decoded, and scaled to the image's size only then."""
+    """The pixels of an AVIF's frames together. They are scaled to the image's size once they are decoded."""
     try:
         pixels = avif_frames.coded_pixels(data)
     except avif_frames.TooManyPartsError as error:
@@ -102,7 +102,7 @@ def _frame_pixels(data: bytes, image: Image.Image) -> int:
         raise ImageError("The AVIF image is damaged or truncated.") from error
     if pixels > MAX_FRAMES * max(image.width * image.height, SMALL_FRAME):
         raise ImageError(
-            f"The AVIF image says that it is {image.width}x{image.height} pixels, but its frames have {pixels}."
+            f"The AVIF image is {image.width}x{image.height} pixels by its header, but {pixels} in its frames."
         )
     return pixels
 
