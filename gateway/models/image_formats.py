@@ -52,7 +52,7 @@ _KINDS = tuple(
         (rb"BM", "a BMP image, but a damaged one"),
         (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image"),
         (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image"),
-        (rb"\0\0[\x01\x02]\0", "an icon (ICO)"),
+        (rb"\0\0\x01\0", "an icon (ICO)"),
         (rb"8BPS", "a Photoshop file"),
         (rb"%PDF", "a PDF document: draw its pages as images first"),
         (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),

@@ -102,7 +102,7 @@ def _frame_pixels(data: bytes, image: Image.Image) -> int:
         raise ImageError("The AVIF image is damaged or truncated.") from error
     if pixels > MAX_FRAMES * max(image.width * image.height, SMALL_FRAME):
         raise ImageError(
-            f"The AVIF image is {image.width}x{image.height} pixels by its header, but {pixels} in its frames."
+            f"The AVIF image is {image.width}x{image.height} pixels, but its frames have {pixels}."
         )
     return pixels
 
