@@ -13,7 +13,7 @@ import grpc.aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from gateway import metrics, tracing
+from gateway import library_output, metrics, tracing
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
 from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
@@ -260,7 +260,7 @@ async def serve(
     """Runs a gateway until SIGINT or SIGTERM; calls in flight may then finish, until a second signal."""
     stop = stop or StopSignals()
     limit_arenas()
-    with StatusServer(settings), tracing.exporting(settings):
+    with library_output.logged(), StatusServer(settings), tracing.exporting(settings):
         async with contextlib.AsyncExitStack() as stack:
             gateway = Gateway(settings)
             await until_first(stack.enter_async_context(gateway), stop.first.wait())

@@ -1,5 +1,6 @@
 """Bad images and bad messages by the thousand, the same ones for the same seed."""
 
+import base64
 import io
 import random
 import struct
@@ -10,6 +11,8 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from PIL import Image, PngImagePlugin
+
+from gateway.models.image import FORMATS
 
 Change = Callable[[random.Random, bytearray], None]
 
@@ -26,6 +29,16 @@ VALUES: Mapping[int, Sequence[Any]] = {
     FieldDescriptor.TYPE_ENUM: (-1, 0, 1, 2, 99, 2**31 - 1),
     FieldDescriptor.TYPE_UINT32: (0, 1, 2, 17, 1000, 2**31, 2**32 - 1),
 }
+# 24 x 18 pixels, a slope in each colour: Pillow's package for it that the server takes only reads HEIC.
+HEIC = base64.b85decode(
+    "0000SW^{RQXk}?*00000ZE0pPXk}?*ZE0a<0004eZDn*}000000000XXk=`10000000000aA{+700000000000000000000B57=I"
+    "V*mgE07O6l0RRC200001pa1~?00000002V(001LtX>Mi!000000RR916=`l}WdZ;I000310BCk&F#rGn01j|zbZr0t000010002|"
+    "X>f9I0002oX>en20001WXm(>m0RwOV0058x000009`FGC{rLC*01pFT0096PKmiN^|NjGU00093kN^M!000939=ZZRVE_RDDMA4O"
+    "18@KU0|1Z!00RI30{|YNAb|yz>aLpR;31&EfB*mtfB*mk0EA)y0RRR>0l{;@i2wiq6Ju{|a&BX6cmM$a4FCp!0000KX>)L800000"
+    "0000$0000$0000eV{Bn?0000O000010000I00001|NsBk00002|NsBe000020000GaA|mH000000|*ER0000OX>e^}0000000001"
+    "009Mo0s{qv0000>ZDe6|0000#C;_h%A!{>0^&y=&ZO|KzB2bD|e3dk6Vn#-WW1#l}XDXI+;)E|MtcGhjb2RY~X(Z`dqux1W;E<f3"
+    "^EB)"
+)
 SIDES = (0, 1, 0x7FFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
 
@@ -74,6 +87,10 @@ def good_images() -> list[bytes]:
         encoded(picture, "TIFF", **many),
         encoded(picture, "GIF", comment=b"comment"),
         encoded(picture, "GIF", **many),
+        encoded(picture, "AVIF", exif=exif, icc_profile=icc, xmp=b"<x:xmpmeta/>"),
+        encoded(alpha, "AVIF", subsampling="4:4:4"),
+        encoded(picture, "AVIF", **many),
+        *([HEIC] if "HEIF" in FORMATS else ()),
     ]  # fmt: skip
 
 
@@ -196,6 +213,20 @@ def jpeg_of(width: int, height: int) -> bytes:
 def bmp_of(width: int, height: int) -> bytes:
     data = bytearray(encoded(Image.new("RGB", (8, 8)), "BMP"))
     struct.pack_into("<ii", data, 18, width, height)
+    return bytes(data)
+
+
+def avif_of(said: tuple[int, int], side: int = 8) -> bytes:
+    """An AVIF that says it has this size, around a square frame."""
+    data = bytearray(encoded(Image.new("RGB", (side, side)), "AVIF", speed=10))
+    struct.pack_into(">II", data, data.index(b"ispe") + 8, *said)
+    return bytes(data)
+
+
+def heic_of(width: int, height: int) -> bytes:
+    data = bytearray(HEIC)
+    place = data.index(b"ispe")
+    struct.pack_into(">II", data, place + 8, width, height)
     return bytes(data)
 
 

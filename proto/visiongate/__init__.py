@@ -1,5 +1,8 @@
 """Client of visiongate: what is in an image, in numpy arrays."""
 
+import importlib
+from types import ModuleType
+
 from visiongate.answer import Answer, AnswerInfo, ArrayAnswer, ImageInfo, Timings
 from visiongate.client import AsyncClient, Client
 from visiongate.coco import CocoDataset
@@ -25,7 +28,7 @@ from visiongate.errors import (
 from visiongate.masks import Mask
 from visiongate.operations.embedding import LabelScore, Text
 from visiongate.operations.gaze import Face
-from visiongate.operations.image import EncodedImage, ImageId
+from visiongate.operations.image import EncodedImage, ImageId, Pixels
 from visiongate.operations.models import Model
 from visiongate.operations.segmentation import GridMask
 from visiongate.operations.text import Page, Word
@@ -60,6 +63,7 @@ __all__ = [
     "NoModelError",
     "OverloadedError",
     "Page",
+    "Pixels",
     "Text",
     "Timings",
     "UnauthenticatedError",
@@ -68,3 +72,10 @@ __all__ = [
     "VisiongateError",
     "Word",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`visiongate.draw` without an import of its own, and without its cost for those who do not draw."""
+    if name == "draw":
+        return importlib.import_module("visiongate.draw")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,19 @@
 """Pictures of results: translucent masks, boxes, and labels that stay readable."""
 
 import colorsys
+import io
+import os
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from visiongate.fonts import Font, font_for
+from visiongate.pillow_images import to_rgb
 
 # Told apart at a glance, also by most colour-blind eyes, on light and dark photos.
 PALETTE = (
@@ -51,9 +58,32 @@ def distinct_color(index: int) -> tuple[int, int, int]:
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
-def draw(image: Image.Image, items: Sequence[Item]) -> Image.Image:
-    """A new RGB picture of the image with all items on it, the first item on top."""
-    pixels = np.array(image.convert("RGB"))
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """To be called before the work whose result is drawn.
+
+    Raises ValueError where the path's name is not one that a picture can be saved under.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"no picture can be written to {path}: it is a folder")
+    kind = Image.registered_extensions().get(Path(path).suffix.lower(), "")
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), kind)
+    except (KeyError, OSError, ValueError) as error:  # of a kind that is only read, or that holds no colours
+        raise ValueError(
+            f"no picture can be written to {path}: let its name end in .png, .jpg or .webp"
+        ) from error
+
+
+def draw(
+    image: Image.Image, items: Sequence[Item], font: str | os.PathLike[str] | None = None
+) -> Image.Image:
+    """A new RGB picture of the image with all items on it, the first item on top.
+
+    The image may be of any mode. It is turned upright as its EXIF data says, as the server does: all places
+    are in pixels of the upright image. Captions are drawn in the file `font`, in the one that the variable
+    VISIONGATE_FONT names, or in one of this machine's that has their letters.
+    """
+    pixels = np.array(to_rgb(image))
     # Widths and letters grow with the picture, so that it reads the same on any screen.
     unit = max(1, round(max(pixels.shape[:2]) / 500))
     ordered = list(reversed(items))
@@ -74,9 +104,11 @@ def draw(image: Image.Image, items: Sequence[Item]) -> Image.Image:
     letters = max(11, unit * 9)
     taken: list[tuple[float, float, float, float]] = []
     for item in items:
-        if item.caption:
+        # In one line, and of letters with their accents, which more fonts have than accents alone.
+        caption = unicodedata.normalize("NFC", " ".join(item.caption.split()))
+        if caption:
             size = letters if item.polygon is None else _small_letters(item.polygon, letters)
-            _draw_caption(canvas, item, picture.size, ImageFont.load_default(size), taken)
+            _draw_caption(canvas, item, caption, picture.size, font_for(caption, size, font), taken)
     return picture
 
 
@@ -130,12 +162,13 @@ def _draw_arrow(
 def _draw_caption(
     canvas: ImageDraw.ImageDraw,
     item: Item,
+    caption: str,
     size: tuple[int, int],
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: Font,
     taken: list[tuple[float, float, float, float]],
 ) -> None:
     """Writes on a tag above the item, or wherever along its side no earlier tag stands."""
-    left, top, right, bottom = canvas.textbbox((0, 0), item.caption, font=font, anchor="lt")
+    left, top, right, bottom = canvas.textbbox((0, 0), caption, font=font, anchor="lt")
     margin = (bottom - top) * 0.25
     width, height = right - left + 2 * margin, bottom - top + 2 * margin
     x, y = _anchor(item)
@@ -149,7 +182,7 @@ def _draw_caption(
     canvas.text(
         # "lt" is the ink's own corner: the default anchor can lie above the picture, and is cut off there.
         (x + margin - left, spot + margin - top),
-        item.caption,
+        caption,
         fill="black" if light > 150 else "white",
         font=font,
         anchor="lt",

@@ -99,6 +99,10 @@ def header_bombs() -> Sequence[Any]:
         "gif": [bad_input.gif_of(size, (8, 8)) for size in narrow],
         "gif frame": [bad_input.gif_of((8, 8), size) for size in narrow],
         "webp": [bad_input.webp_of(*size) for size in ((9_000, 9_000), (13_000, 13_000), (16_384, 16_384))],
+        "avif": [bad_input.avif_of(size) for size in sizes],
+        # The frame is what takes memory, whatever is said of it.
+        "avif frame": [bad_input.avif_of(size, 3_000) for size in ((8, 8), (1_000, 1_000))],
+        "heic": [bad_input.heic_of(*size) for size in sizes],
         "webp animation": [bad_input.animated_webp_of(*size) for size in narrow],
     }
     return [
@@ -142,6 +146,7 @@ def part_bombs() -> Sequence[Any]:
         "tiff strips of bytes": bad_input.tiff(
             {257: (4, 1, strips), 273: (1, strips, 256), 278: (4, 1, 1)}, bytes(strips)
         ),
+        "avif boxes": bad_input.avif_of((8, 8)) + b"\0\0\0\x08free" * 1_000_000,
         "tiff samples": bad_input.tiff({277: (3, 1, 65_535)}, bytes(256)),
     }
     return [pytest.param(data, id=name) for name, data in bombs.items()]

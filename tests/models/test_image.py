@@ -1,10 +1,14 @@
 import io
+import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 import bad_input
+from gateway.models import avif_frames
 from gateway.models import image as images
 
 Noise = Callable[[int, int], NDArray[np.uint8]]
@@ -129,7 +134,18 @@ def test_16_bit_grey_and_colour_png_agree() -> None:
         (np.array([[0, 1 << 30, (1 << 31) - 1]], np.int32), [0, 64, 127]),
         (np.array([[0.0, 0.5, 1.0]], np.float32), [0, 128, 255]),
         (np.array([[0.0, 100.0, 255.0]], np.float32), [0, 100, 255]),
+        # A filter overshoots.
         (np.array([[-3.0, 300.0, np.nan]], np.float32), [0, 255, 0]),
+        (np.array([[-0.1, 0.5, 1.1]], np.float32), [0, 128, 255]),
+        # As the same integers.
+        (np.array([[-5.0, 512.0, 65535.0]], np.float32), [0, 2, 255]),
+        (np.array([[0.0, 1 << 30, (1 << 31) - 1]], np.float32), [0, 64, 128]),
+        (np.array([[0.0, 1e30, 2e30]], np.float32), [0, 127, 255]),
+        (np.array([[np.nan, 0.5, np.inf]], np.float32), [0, 128, 255]),
+        (np.array([[-np.inf, 100.0, np.inf]], np.float32), [0, 100, 255]),
+        (np.array([[-np.inf, 30_000.0, 65_535.0]], np.float32), [0, 117, 255]),
+        (np.array([[-1.0, 0.0, np.nan]], np.float32), [0, 0, 0]),
+        (np.array([[np.nan, np.nan, np.inf]], np.float32), [0, 0, 255]),
     ],
 )
 def test_wide_tiff(values: NDArray[np.generic], expected: list[int]) -> None:
@@ -149,7 +165,7 @@ UNDO = {
 }
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_undone(noise: Noise, format: str, orientation: int) -> None:
     upright = noise(40, 24)
@@ -159,10 +175,11 @@ def test_exif_orientation_is_undone(noise: Noise, format: str, orientation: int)
     lossless: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 100, "subsampling": 0},
         "WEBP": {"lossless": True},
+        "AVIF": {"quality": 100, "subsampling": "4:4:4"},
     }
     decoded = images.decode(encoded(stored, format, exif=exif, **lossless.get(format, {})), max_pixels=LIMIT)
     assert decoded.shape == upright.shape
-    assert np.abs(decoded.astype(int) - upright).max() <= (8 if format == "JPEG" else 0)
+    assert np.abs(decoded.astype(int) - upright).max() <= (8 if format in ("JPEG", "AVIF") else 0)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +265,7 @@ def test_limit_over_that_of_pillow_names_that_of_pillow() -> None:
         images.decode(grey_png(60_000, 60_000, b"\0"), max_pixels=10**12)
 
 
-@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"])
 @pytest.mark.parametrize("part", [0.02, 0.5, 0.9])
 def test_truncated(noise: Noise, format: str, part: float) -> None:
     data = encoded(Image.fromarray(noise(64, 64)), format)
@@ -260,19 +277,137 @@ def test_truncated(noise: Noise, format: str, part: float) -> None:
     assert "BytesIO" not in message
 
 
-def test_empty_and_not_an_image() -> None:
+def test_empty() -> None:
     with pytest.raises(images.ImageError, match="empty"):
         images.decode(b"", max_pixels=LIMIT)
-    for data in (b"hello", b"%PDF-1.7", b"<svg xmlns='http://www.w3.org/2000/svg'/>", bytes(1000)):
-        with pytest.raises(images.ImageError, match="not an image in a supported format"):
+
+
+def written(format: str) -> bytes:
+    return encoded(Image.new("RGB", (16, 16), "red"), format)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b"%PDF-1.7\n%\xe2\xe3", "a PDF document: draw its pages as images first"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- made by hand -->\n<svg/>", "an SVG drawing"),
+        (b"<!DOCTYPE html><title>404", "a web page (HTML)"),
+        (b"\n<html>", "a web page (HTML)"),
+        (b"<?xml version='1.0'?><feed/>", "XML text"),
+        (b'{"error": "not found"}', "JSON text"),
+        (b"hello", "text"),
+        ("кошка".encode() * 200, "text"),
+        (b"https://images.example/a.jpg", "an address: send it as the image's uri"),
+        (b"/9j/4AAQSkZJRg", "base64 text: decode it before sending"),
+        (b"data:image/png;base64,iVBORw0KGgo", "base64 text: decode it before sending"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer: fetch the file"),
+        (b"\0\0\0\x18ftypisom\0\0\2\0", "a video (MP4)"),
+        (b"\0\0\0\x14ftypqt  \0\0\2\0", "a QuickTime video"),
+        (b"\x1aE\xdf\xa3\x9f", "a video (WebM or Matroska)"),
+        (b"RIFF\0\0\0\0AVI LIST", "a video (AVI)"),
+        (b"PK\x03\x04\x14\0", "a ZIP archive or an office document"),
+        (b"\x1f\x8b\x08\0", "gzip data"),
+        (b"\x93NUMPY\1\0", "a NumPy array"),
+        (b"8BPS\0\1", "a Photoshop file"),
+        (b"\xff\x0a\xfa", "a JPEG XL image"),
+        (written("JPEG2000"), "a JPEG 2000 image"),
+        (written("ICO"), "an icon (ICO)"),
+        (written("PPM"), "a PNM image"),
+        (written("EPS"), "a PostScript file"),
+        (written("DDS"), "a DDS texture"),
+        (written("PNG")[:12], "a PNG image, but a damaged one"),
+        (written("AVIF")[:40], "an AVIF image, but a damaged one"),
+        (bytes(1000), "nothing but zeros"),
+    ],
+)
+def test_what_is_no_image_is_named(data: bytes, kind: str) -> None:
+    with pytest.raises(images.ImageError) as caught:
+        images.decode(data, max_pixels=LIMIT)
+    message = str(caught.value)
+    assert message.startswith(
+        "The data is not an image in a supported format (JPEG, PNG, WEBP, BMP, TIFF, GIF"
+    )
+    assert f": it looks like {kind}" in message
+    assert message.endswith(".")
+
+
+def test_what_is_unknown_is_refused_without_a_guess() -> None:
+    for data in (b"\x81\x02\xfe\x00" * 9, written("TGA")):
+        with pytest.raises(images.ImageError, match=r"supported format \([A-Z, ]*AVIF[A-Z, ]*\)\.$"):
             images.decode(data, max_pixels=LIMIT)
 
 
-def test_formats_off_the_list_are_refused(noise: Noise) -> None:
-    picture = Image.fromarray(noise(16, 16))
-    for format in ("ICO", "PPM", "TGA", "JPEG2000", "EPS"):
-        with pytest.raises(images.ImageError, match="not an image in a supported format"):
-            images.decode(encoded(picture, format), max_pixels=LIMIT)
+@pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"range": "limited"}])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_avif(noise: Noise, mode: str, options: dict[str, Any]) -> None:
+    picture = Image.fromarray(noise(37, 53))
+    if mode == "RGBA":
+        picture.putalpha(Image.fromarray(noise(37, 53)[..., 0]))
+    data = encoded(picture.convert(mode), "AVIF", **options)
+    np.testing.assert_array_equal(images.decode(data, max_pixels=LIMIT), reference(data))
+    # The frames' own headers agree with what was encoded.
+    assert avif_frames.coded_pixels(data) == 37 * 53 * (2 if mode == "RGBA" else 1)
+
+
+def test_first_frame_of_an_avif_sequence(noise: Noise) -> None:
+    frames = [Image.new("RGB", (12, 9), colour) for colour in ("red", "blue", "lime")]
+    data = encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:])
+    decoded = images.decode(data, max_pixels=LIMIT)
+    assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 4
+
+
+def test_an_avif_whose_frames_are_larger_than_it_says_is_refused() -> None:
+    data = bad_input.avif_of((8, 8), 1_200)
+    with pytest.raises(images.ImageError, match="AVIF image is 8x8 pixels, but its frames have 1440000"):
+        images.decode(data, max_pixels=LIMIT)
+    # Of a sequence the decoder reads the track, which is another place.
+    frame = Image.new("RGB", (1_200, 1_200))
+    sequence = bytearray(encoded(frame, "AVIF", save_all=True, append_images=[frame], speed=10))
+    place = sequence.index(b"meta") + 4
+    assert avif_frames.coded_pixels(bytes(sequence)) == 2 * 1_440_000
+    sequence[place - 4 : place] = b"free"
+    assert avif_frames.coded_pixels(bytes(sequence)) == 1_440_000
+
+
+def test_avif_parts_are_counted() -> None:
+    data = bad_input.avif_of((8, 8))
+    for junk in (b"\0\0\0\x08free" * 6_000, b"\0\0\0\1free\0\0\0\0\0\0\0\x10" * 6_000):
+        with pytest.raises(images.ImageError, match="too many parts"):
+            images.decode(data + junk, max_pixels=LIMIT)
+
+
+@pytest.mark.skipif("HEIF" not in images.FORMATS, reason="the extra for HEIC is not installed")
+def test_heic() -> None:
+    slope = images.decode(bad_input.HEIC, max_pixels=LIMIT).astype(int)
+    assert slope.shape == (18, 24, 3)
+    assert np.abs(slope[2, 2] - [35, 220, 220]).max() < 15
+    assert np.abs(slope[15, 21] - [220, 35, 35]).max() < 15
+    with pytest.raises(images.ImageError, match="24x18 = 432 pixels; the limit is 431 pixels"):
+        images.decode(bad_input.HEIC, max_pixels=431)
+
+
+def test_heic_without_its_extra_names_what_to_install() -> None:
+    code = """
+import sys
+sys.modules["pi_heif"] = None
+import bad_input
+from gateway.models import image
+try:
+    image.decode(bad_input.HEIC, max_pixels=1000)
+except image.ImageError as error:
+    print(error)
+"""
+    tests = str(Path(__file__).parents[1])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": tests},
+    )
+    assert "it looks like a HEIC image" in result.stdout
+    assert "pip install 'visiongate[heic]'" in result.stdout
 
 
 def test_no_side_may_be_zero() -> None:
@@ -282,7 +417,7 @@ def test_no_side_may_be_zero() -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    format=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"]),
+    format=st.sampled_from(["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"]),
     where=st.floats(0, 0.999),
     garbage=st.binary(min_size=1, max_size=12),
 )

@@ -88,12 +88,7 @@ def texts(values: Iterable[str], name: str, hint: str = "for a single one, put i
 
 
 def image(value: ImageLike, name: str = "image") -> image_pb2.Image:
-    try:
-        return image_message(value)
-    except TypeError as error:
-        raise TypeError(f"{name}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    return image_message(value, name)
 
 
 def images(values: Iterable[ImageLike], name: str = "images") -> list[image_pb2.Image]:

@@ -1,0 +1,129 @@
+"""Fonts for captions in any script: Pillow's own, or one of this machine's that has the letters."""
+
+import functools
+import os
+import re
+import sys
+import unicodedata
+from pathlib import Path
+
+from PIL import ImageFont
+
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+FOLDERS = {
+    "darwin": ("/System/Library/Fonts", "/Library/Fonts", "~/Library/Fonts"),
+    "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
+}.get(sys.platform, ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"))
+
+# What a plain font for captions does not have in its file's name.
+_STYLED = re.compile(
+    "bold|italic|oblique|black|heavy|light|thin|medium|cond|mono|serif|math|symbol", re.IGNORECASE
+)
+# These have a picture for every character: a box with its number, or nothing.
+_PLACEHOLDERS = re.compile("lastresort|adobeblank|unifont_csur", re.IGNORECASE)
+
+_PROBE_SIZE = 24
+# No character, so that every font draws what it draws for one that it lacks.
+_NO_CHARACTER = "\uffff"
+
+# Never emptied: as large as the scripts in use.
+_has: dict[tuple[str, str], bool] = {}
+
+# To look through hundreds of fonts takes a second. For a block of 256 characters it is given up after so many
+# that no font has.
+_MAX_MISSES = 4
+_misses: dict[int, set[str]] = {}
+
+
+def font_for(text: str, size: int, named: str | os.PathLike[str] | None = None) -> Font:
+    """A font of so many pixels that has the text's characters, or else most of them.
+
+    Tried in order: the file that is named, here or by the variable VISIONGATE_FONT; Pillow's own font, which
+    has the letters of English; the fonts that are installed, plain ones first. Raises ValueError where the
+    file is no font.
+    """
+    first = os.fspath(named) if named is not None else os.environ.get("VISIONGATE_FONT", "")
+    if first:
+        load(first, size)
+    return load(_choose("".join(sorted(set(filter(_is_drawn, text)))), first), size)
+
+
+@functools.lru_cache(maxsize=64)
+def load(name: str, size: int) -> Font:
+    """A font by the path of its file; "" is Pillow's own."""
+    if not name:
+        return ImageFont.load_default(size)
+    try:
+        return ImageFont.truetype(name, size)
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read as a font: name a .ttf, .otf or .ttc file") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _choose(characters: str, first: str) -> str:
+    """The name of the first font that has all characters, else of the first that has most."""
+    counts: dict[str, int] = {}
+    for name in dict.fromkeys((first, "")):
+        counts[name] = sum(_is_in(name, c) for c in characters)
+        if counts[name] == len(characters):
+            return name
+    sought = [c for c in characters if len(_misses.get(ord(c) >> 8, ())) < _MAX_MISSES]
+    unmet = set(sought)
+    for name in _installed() if sought else ():
+        found = {c for c in sought if _is_in(name, c)}
+        counts[name] = len(found)
+        if len(found) == len(characters):
+            break
+        unmet -= found
+    else:
+        for c in unmet:
+            _misses.setdefault(ord(c) >> 8, set()).add(c)
+    return max(counts, key=lambda name: counts[name])
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    """The font files of this machine, plain ones first."""
+    paths = [
+        path
+        for folder in FOLDERS
+        for path in Path(folder).expanduser().rglob("*")
+        if path.suffix.lower() in (".ttf", ".otf", ".ttc") and not _PLACEHOLDERS.search(path.stem)
+    ]
+    paths.sort(key=lambda path: (len(_STYLED.findall(path.stem)), len(path.stem), path))
+    return tuple(map(str, paths))
+
+
+def _is_in(name: str, character: str) -> bool:
+    key = name, character
+    if key not in _has:
+        probe = _probe(name)
+        _has[key] = probe is not None and _drawn(probe[0], character) != probe[1]
+    return _has[key]
+
+
+# Few: each keeps its file open.
+@functools.lru_cache(maxsize=8)
+def _probe(name: str) -> tuple[Font, tuple[object, bytes]] | None:
+    """The font, and what it draws for a character that it lacks; None for one that cannot be used."""
+    try:
+        # The plain layout: the other hides what is no character.
+        font = (
+            ImageFont.truetype(name, _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
+            if name
+            else ImageFont.load_default(_PROBE_SIZE)
+        )
+        return font, _drawn(font, _NO_CHARACTER)
+    except OSError:  # damaged, or of coloured pictures of one size
+        return None
+
+
+def _drawn(font: Font, character: str) -> tuple[object, bytes]:
+    mask = font.getmask(character, "L")
+    return (mask.size, font.getlength(character)), bytes(mask)
+
+
+def _is_drawn(character: str) -> bool:
+    """Whether a font must have a picture for it: not for spaces, joiners and choosers of variants."""
+    return unicodedata.category(character)[0] not in "CZ" and not "\ufe00" <= character <= "\ufe0f"
