@@ -263,7 +263,8 @@ class TextTower(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        return (self.model.encode_text(input_ids),)
+        # The end's place is found by ArgMax, which ONNX Runtime before 1.20 does not have for int64.
+        return (self.model.encode_text(input_ids.to(torch.int32)),)
 
 
 def _image(model: Any, names: Mapping[str, str]) -> Graph:

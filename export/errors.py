@@ -1,10 +1,25 @@
 """How an export fails."""
 
+from typing import TypeVar
 
-class ExportError(Exception):
+Error = TypeVar("Error", bound=BaseException)
+
+
+class ExportError(ValueError):
     """Carries one clear sentence for the person who ran the export."""
 
 
 def first_line(error: Exception) -> str:
     """The part of another library's message that fits into such a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cause(error: BaseException | None, kind: type[Error]) -> Error | None:
+    """The error itself or the nearest behind it that is of a kind: libraries wrap what they meet."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, kind):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None

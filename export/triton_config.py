@@ -1,4 +1,4 @@
-"""The `config.pbtxt` of a model: checked against the ONNX file, copied with its sizes for a variant."""
+"""The `config.pbtxt` of a model: its template checked against the ONNX file, with that file's sizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ from export.errors import ExportError
 if TYPE_CHECKING:
     from export.onnx_file import Graph
 
-COMMITTED = Path(__file__).parents[1] / "model_repository"
-"""The checkout's model repository: the configs of the default variants, and the default for `--out`."""
+TEMPLATES = Path(__file__).parent / "configs"
+"""For every model a `.pbtxt` that is complete, and commented, for the family's default variant."""
 
 TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -22,9 +22,9 @@ TYPES = {
 
 
 def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
-    """Return the config of a graph's ONNX file in this repository, and whether that changes what is there.
+    """Return the config of a graph's ONNX file in this repository, and whether it rewrites one that is there.
 
-    The repository's own config goes before the committed one: whoever tuned it keeps their settings.
+    The repository's own config goes before the template: whoever tuned it keeps their settings.
     Names, types and ranks must agree with it. Sizes and parameters follow the file: where they differ
     (another variant), the answer is a copy with the file's, otherwise the text as it is.
     """
@@ -33,10 +33,11 @@ def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool
 
     model = graph.model
     # A variant beside the default (`sam_encoder-vit_h`) starts from the default's.
-    committed = COMMITTED / model.partition("-")[0] / "config.pbtxt"
-    path = next((path for path in (repository / model / "config.pbtxt", committed) if path.is_file()), None)
+    template = TEMPLATES / f"{model.partition('-')[0]}.pbtxt"
+    own = repository / model / "config.pbtxt"
+    path = next((path for path in (own, template) if path.is_file()), None)
     if path is None:
-        raise ExportError(f"There is no {committed} to check {model} against.")
+        raise ExportError(f"There is no {template} to check {model} against.")
     text = path.read_text(encoding="utf-8")
     try:
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -55,9 +56,9 @@ def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool
         config.parameters[name].string_value = value
 
     if config == before:
-        return text, path.parent.parent != repository
+        return text, False
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
-    return header + text_format.MessageToString(config), True
+    return header + text_format.MessageToString(config), path == own
 
 
 def _follow(what: str, configured: Any, tensors: Mapping[str, Any]) -> None:

@@ -10,10 +10,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from export.demo import evaluate, show
-from export.demo.command import STATES
+from export.demo.command import STATES, WEIGHTS
 from export.demo.serving import REPOSITORY, with_client
 from export.errors import ExportError
-from export.weights import DEMO_WEIGHTS
+from gateway import extras
 from visiongate import AsyncClient
 
 # The slowest first.
@@ -92,7 +92,7 @@ def train_command(
     states: Annotated[
         Path, typer.Option(file_okay=False, help="A stopped training goes on from what lies here.")
     ] = STATES,
-    weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = DEMO_WEIGHTS,
+    weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = WEIGHTS,
 ) -> None:
     """Train the demo models anew, one after the other. It takes hours on a CPU, and can be stopped.
 

@@ -75,7 +75,7 @@ async def test_colours_decide_and_not_places(demo_client: AsyncClient, left: str
     assert painter.shape(left, "circle", 0.4, (0.25, 0.5))
     assert painter.shape(right, "circle", 0.4, (0.75, 0.5))
     found = await demo_client.segment_phrases(
-        painter.scene(degraded=False).image, ["red circle", "blue circle"], **evaluate.BEST_QUERY
+        painter.scene(degraded=False).image, ["red circle", "blue circle"]
     )
     halves = {item.detection.phrase: item.mask.pixels[:, :240].mean() > 0.01 for item in found}
     assert halves == {f"{left} circle": True, f"{right} circle": False}
@@ -92,7 +92,7 @@ async def test_boxes_are_those_of_the_weights_in_pytorch(
     for index, scene in enumerate(pictures[:8]):
         phrases = evaluate.asked_phrases(scene, index)
         expected = learner.detect(scene.image, phrases)
-        found = await demo_client.detect(scene.image, phrases, **evaluate.BEST_QUERY)
+        found = await demo_client.detect(scene.image, phrases)
         assert [item.phrase for item in found] == [item.phrase for item in expected]
         for item, other in zip(found, expected, strict=True):
             np.testing.assert_allclose(item.box, other.box, atol=0.05)

@@ -11,7 +11,8 @@ from export import grounding_dino, onnx_file
 from export.errors import ExportError
 from export.grounding_dino import Detector, reference, resize_nearest, text_inputs
 from export.half import Precision
-from export.onnx_file import Arrays, difference
+from export.onnx_file import Arrays
+from export.parity import difference
 from export.pixels import noise_images
 from export.weights import Options
 

@@ -47,7 +47,8 @@ def detect(
 ) -> Operation[list[Detection]]:
     """Find the objects that phrases (a list of classes) or a caption (free text) name, best first.
 
-    Thresholds are 0 to 1; where not given, the server's defaults hold.
+    Thresholds are 0 to 1; where not given, the model's own hold. Of two boxes of a phrase that overlap by
+    more than `nms_iou_threshold` only the better stays; with 1 all do.
     """
     query = object_query(phrases, caption, box_threshold, text_threshold, nms_iou_threshold, max_detections)
     return Operation(
