@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from export import clip_tokenizer, weights
+from export import clip_tokenizer, hub, weights
 from export.errors import ExportError, first_line
 from export.onnx_file import Arrays, Export, Graph
 from export.weights import Options, randomise
@@ -205,7 +205,7 @@ def _file(settings: Mapping[str, Any], options: Options, source: Source | None) 
         repository, filename = os.path.split(place)
         return Path(download_pretrained_from_hf(repository, filename or None, revision=options.revision))
     except Exception as error:
-        raise ExportError(f"Cannot fetch {source.name}:{source.tag}: {first_line(error)}") from error
+        raise hub.fault(f"{source.name}:{source.tag}", error, options.revision) from error
 
 
 def _load(model: Any, file: Path) -> None:

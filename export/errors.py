@@ -1,5 +1,6 @@
 """How an export fails."""
 
+from collections.abc import Callable
 from typing import TypeVar
 
 Error = TypeVar("Error", bound=BaseException)
@@ -14,11 +15,13 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def cause(error: BaseException | None, kind: type[Error]) -> Error | None:
-    """The error itself or the nearest behind it that is of a kind: libraries wrap what they meet."""
+def cause(
+    error: BaseException | None, kind: type[Error], fits: Callable[[Error], bool] = lambda _error: True
+) -> Error | None:
+    """The error, or the nearest behind it, that is of a kind and fits: libraries wrap what they meet."""
     seen = set()
     while error is not None and id(error) not in seen:
-        if isinstance(error, kind):
+        if isinstance(error, kind) and fits(error):
             return error
         seen.add(id(error))
         error = error.__cause__ or error.__context__

@@ -263,8 +263,8 @@ def _strip(message: Any) -> None:
     for note in ("doc_string", "metadata_props"):
         if note in message.DESCRIPTOR.fields_by_name:
             message.ClearField(note)
-    for field, value in message.ListFields():
-        if field.message_type is not None:
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
                 _strip(part)
 

@@ -193,8 +193,8 @@ def _disk_faults(repository: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fault = cause(error, OSError)
-        if (fault is not None and fault.errno in {errno.ENOSPC, errno.EDQUOT}) or _is_full(repository):
+        full = cause(error, OSError, lambda fault: fault.errno in {errno.ENOSPC, errno.EDQUOT})
+        if full is not None or _is_full(repository):
             raise ExportError(
                 f"The disk of {repository} is full: make room, or give another folder with --repository."
             ) from error

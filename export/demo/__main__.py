@@ -64,6 +64,7 @@ def evaluate_command(
     repository: Repository = REPOSITORY,
 ) -> None:
     """Ask about many scenes that no model was trained on, and print how often the answers are right."""
+    extras.require("export", "Drawing the scenes")
 
     async def work(client: AsyncClient) -> list[evaluate.Figure]:
         with Progress(console=errors, transient=True) as progress:
@@ -96,11 +97,13 @@ def train_command(
 ) -> None:
     """Train the demo models anew, one after the other. It takes hours on a CPU, and can be stopped.
 
-    To serve them: visiongate export all --weights demo --precision fp16-weights --out DIRECTORY
+    In a checkout they take the place of those it has, and are served after
+    visiongate export all --weights demo --precision fp16-weights --repository DIRECTORY
     """
     chosen = families or list(TRAININGS)
     if unknown := [family for family in chosen if family not in TRAININGS]:
         raise ExportError(f"There is no training of {unknown[0]!r}; there are {', '.join(TRAININGS)}.")
+    extras.require("export", "Training")
     for family in chosen:
         import_module(TRAININGS[family]).run(device, None, states, weights)
 

@@ -117,7 +117,7 @@ class Learner:
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8], phrases: Sequence[str]) -> list[Detection]:
-        """What the phrases find in an image of any size, as the gateway answers with the model's thresholds."""
+        """What the phrases find in an image of any size, answered as the gateway does by default."""
         processor = GroundingDino(
             shortest_edge=int(DEMO_SIZES["shortest_edge"]),
             longest_edge=int(DEMO_SIZES["longest_edge"]),
