@@ -61,9 +61,11 @@ def staged(repository: Path) -> Iterator[Path]:
     """
     with _disk_faults(repository):
         repository.mkdir(parents=True, exist_ok=True)
-        with _staging(repository) as staging:
+        # Twice: whether the disk is full is to be seen before the staging folder is removed.
+        with _staging(repository) as staging, _disk_faults(repository):
             yield staging
-            _move_in(staging, repository)
+            with _outside_of_models(staging, repository) as outside:
+                _move_in(outside, repository)
 
 
 def _lock(handle: int, repository: Path) -> None:
@@ -125,6 +127,23 @@ def _sweep(repository: Path) -> None:
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+
+@contextmanager
+def _outside_of_models(staging: Path, repository: Path) -> Iterator[Path]:
+    """Where the folder lies in a model's, put it beside the models for a moment.
+
+    A model's folder cannot change places with one inside of it.
+    """
+    if staging.parent.parent != repository.resolve():
+        yield staging
+        return
+    outside = repository.resolve() / staging.name
+    os.rename(staging, outside)
+    try:
+        yield outside
+    finally:
+        os.rename(outside, staging)
 
 
 def _move_in(staging: Path, repository: Path) -> None:

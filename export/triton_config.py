@@ -9,8 +9,7 @@ from export.errors import ExportError
 if TYPE_CHECKING:
     from export.onnx_file import Graph
 
-TEMPLATES = Path(__file__).parent / "configs"
-"""For every model a `.pbtxt` that is complete, and commented, for the family's default variant."""
+_TEMPLATES = Path(__file__).parent / "configs"
 
 TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -19,6 +18,14 @@ TYPES = {
     "tensor(int64)": "TYPE_INT64",
     "tensor(uint8)": "TYPE_UINT8",
 }
+
+
+def template(model: str) -> Path:
+    """The file of a model's config: complete, and commented, for the family's default variant.
+
+    A variant beside the default (`sam_encoder-vit_h`) has the default's.
+    """
+    return _TEMPLATES / f"{model.partition('-')[0]}.pbtxt"
 
 
 def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
@@ -32,12 +39,10 @@ def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool
     from tritonclient.grpc import model_config_pb2
 
     model = graph.model
-    # A variant beside the default (`sam_encoder-vit_h`) starts from the default's.
-    template = TEMPLATES / f"{model.partition('-')[0]}.pbtxt"
     own = repository / model / "config.pbtxt"
-    path = next((path for path in (own, template) if path.is_file()), None)
+    path = next((path for path in (own, template(model)) if path.is_file()), None)
     if path is None:
-        raise ExportError(f"There is no {template} to check {model} against.")
+        raise ExportError(f"There is no {template(model)} to check {model} against.")
     text = path.read_text(encoding="utf-8")
     try:
         config = text_format.Parse(text, model_config_pb2.ModelConfig())

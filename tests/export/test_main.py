@@ -29,7 +29,12 @@ def test_half_precision_and_what_comes_next(tmp_path: Path) -> None:
     assert "sam_decoder: compare with PyTorch" in output
     assert "sam_encoder: 0." in output
     assert "peak memory" in output
-    assert f"In {tmp_path}: sam_decoder, sam_encoder\nNext: visiongate up --repository {tmp_path}\n" in output
+    assert f"In {tmp_path}: sam_decoder, sam_encoder\n" in output
+    assert output.endswith(f"\nNext: visiongate up --repository {tmp_path}\n")
+    missing = [line for line in output.splitlines() if line.startswith("Missing for ")]
+    option = f"--size tiny --repository {tmp_path}"
+    assert f"Missing for text: doctr; to add it: visiongate export doctr {option}" in missing
+    assert not any("sam" in line for line in missing)
     assert {path.name for path in tmp_path.iterdir()} == {"sam_encoder", "sam_decoder"}
 
 
