@@ -156,7 +156,7 @@ def _make(
     with step(f"{graph.model}: export to ONNX"):
         _export(graph, path, external_data)
         if precision is not Precision.fp32:
-            _save(_halved(graph, path, precision), path, external_data)
+            _save(converted(graph, path, precision), path, external_data)
         _sign(graph, path)
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
@@ -177,7 +177,8 @@ def _make(
     return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
 
 
-def _halved(graph: Graph, path: Path, precision: Precision) -> Any:
+def converted(graph: Graph, path: Path, precision: Precision) -> Any:
+    """The model of a graph's float32 file at a half precision."""
     if precision is Precision.fp16_weights:
         return half.weights(path)
     return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)

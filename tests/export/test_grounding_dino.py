@@ -29,6 +29,19 @@ def case(
     return noise_images(seed, *canvas, valid) | text_inputs(tokenizer, texts, length)
 
 
+def test_thresholds_are_of_weights_that_mean_something() -> None:
+    def thresholds(options: Options) -> dict[str, str]:
+        [graph] = grounding_dino.prepare(options).graphs
+        return {name: value for name, value in graph.parameters.items() if "threshold" in name}
+
+    official = {"box_threshold": "0.35", "text_threshold": "0.25", "nms_iou_threshold": "0.8"}
+    for variant in ("swin_t", "swin_b"):
+        assert official.items() <= grounding_dino.VARIANTS[variant].parameters.items()
+    assert thresholds(Options(weights="demo")) == {"box_threshold": "0.5", "nms_iou_threshold": "0.5"}
+    # Parity is looked at over all boxes.
+    assert thresholds(TINY) == {}
+
+
 @pytest.mark.parametrize(
     ("canvas", "length", "valid"),
     [
