@@ -1,7 +1,8 @@
 """The command `visiongate export`."""
 
+import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from importlib import import_module
@@ -14,6 +15,10 @@ from rich.markup import escape
 
 from export.errors import ExportError, first_line
 from export.half import Precision
+from export.placing import reserved
+from gateway import extras
+from gateway.extras import MissingPackagesError
+from gateway.settings import SettingsError, find_repository
 
 # Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.
 EXPORTERS = {
@@ -27,7 +32,6 @@ EXPORTERS = {
 }
 # Of families that answer the same task as another: not part of the default set, `all`.
 ALTERNATIVES = {"sam2"}
-REPOSITORY = Path(__file__).parents[1] / "model_repository"
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -93,9 +97,17 @@ def export(
             "ask for it. Otherwise it becomes the default.",
         ),
     ] = False,
-    out: Annotated[
-        Path, typer.Option(file_okay=False, help="The model repository to write to.", show_default=False)
-    ] = REPOSITORY,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            "--repository",
+            "--out",
+            metavar="PATH",
+            help="The model repository to write to, as `visiongate up` reads it. Default: "
+            "VISIONGATE_REPOSITORY, or model_repository in a checkout, or else in the user's data folder.",
+            show_default=False,
+        ),
+    ] = None,
     vocabulary: Annotated[
         Path | None,
         typer.Option(
@@ -111,49 +123,62 @@ def export(
     Every file is compared with its PyTorch reference on several inputs; the repository changes only when all
     of a model's files agree with it. Of several models, one that fails does not stop the others. For example:
 
-        visiongate export all
+        visiongate export clip doctr grounding_dino sam
 
-        visiongate export grounding_dino sam
+        visiongate export face_detection --weights face_detection_yunet_2023mar.onnx
 
-        visiongate export sam --variant vit_h --out /models
+        visiongate export sam --variant vit_h --repository /models
 
-        visiongate export grounding_dino sam --size tiny --out demo
+        visiongate export all --weights demo --repository demo/models
     """
+    if models == ["all"]:
+        models = [name for name in EXPORTERS if name not in ALTERNATIVES]
+    models = list(dict.fromkeys(models))
     try:
-        if models == ["all"]:
-            models = [name for name in EXPORTERS if name not in ALTERNATIVES]
         _check(models, variant, revision, weights)
-    except ExportError as error:
-        _tell(error)
-        raise typer.Exit(1) from error
-    from export.weights import Options
+        extras.require("export", "Exporting")
+        out = find_repository(repository)
+        from export.weights import Options
 
-    options = Options(
-        weights=weights or ("random" if size is Size.tiny else "hub"),
-        variant=variant,
-        revision=revision,
-        seed=seed,
-        size=size.value,
-        vocabulary=vocabulary,
-    )
-    failed = []
-    for name in dict.fromkeys(models):
-        try:
-            _export(name, options, precision, beside, out, Console())
-        except Exception as error:
-            if traceback:
-                raise
-            _tell(error)
-            failed.append(name)
-    if out.is_dir():
-        _summary(out, Console())
+        options = Options(
+            weights=weights or ("random" if size is Size.tiny else "hub"),
+            variant=variant,
+            revision=revision,
+            seed=seed,
+            size=size.value,
+            vocabulary=vocabulary,
+        )
+        failed: dict[str, str] = {}
+        with reserved(out):
+            for name in models:
+                try:
+                    _export(name, options, precision, beside, out, Console())
+                except Exception as error:
+                    if traceback:
+                        raise
+                    failed[name] = _sentence(error)
+                    _tell(failed[name] if len(models) == 1 else f"{name}: {failed[name]}")
+        if len(failed) < len(models):
+            shared = f" --weights {weights}" if weights in {"demo", "random"} else ""
+            shared += " --size tiny" if size is Size.tiny else ""
+            _summary(models, failed, out, shared, Console())
+    except ValueError as error:
+        if traceback:
+            raise
+        _tell(_sentence(error))
+        raise typer.Exit(1) from error
     if failed:
         raise typer.Exit(1)
 
 
-def _tell(error: Exception) -> None:
-    unexpected = "" if isinstance(error, ExportError) else f"{type(error).__name__}: "
-    Console(stderr=True).print(f"[red]Error:[/] {escape(unexpected + first_line(error))}", soft_wrap=True)
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ExportError | SettingsError | MissingPackagesError):
+        return str(error)
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
+def _tell(sentence: str) -> None:
+    Console(stderr=True).print(f"[red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
 
 
 def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
@@ -188,8 +213,12 @@ def _export(
             soft_wrap=True,
             highlight=False,
         )
-        if placed.config_changed and out.resolve() == REPOSITORY:
-            console.print(f"  {placed.model}/config.pbtxt now has this variant's sizes.", highlight=False)
+        if placed.config_changed:
+            console.print(
+                f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.",
+                soft_wrap=True,
+                highlight=False,
+            )
 
 
 @contextmanager
@@ -200,13 +229,25 @@ def _step(console: Console, name: str) -> Iterator[None]:
     console.print(f"  {name} [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True, highlight=False)
 
 
-def _summary(repository: Path, console: Console) -> None:
-    ready = sorted(
-        path.parents[1].name for path in repository.glob("*/[0-9]*/model.*") if path.suffix != ".data"
-    )
-    console.print(f"\nIn {repository}: {', '.join(dict.fromkeys(ready))}", soft_wrap=True, highlight=False)
-    option = "" if repository.resolve() == REPOSITORY else f" --repository {repository}"
-    console.print(f"Next: [bold]visiongate up{option}[/]", soft_wrap=True, highlight=False)
+def _summary(
+    models: Sequence[str], failed: Mapping[str, str], repository: Path, shared: str, console: Console
+) -> None:
+    """Say what was exported and what not, what the repository now holds, lacks, and is good for."""
+    from export import summary
+
+    def say(line: str) -> None:
+        console.print(line, soft_wrap=True, highlight=False)
+
+    say("")
+    if failed:
+        say(f"Exported: {', '.join(name for name in models if name not in failed)}")
+        for name, sentence in failed.items():
+            say(escape(f"Not exported: {name}. {sentence}"))
+    say(escape(f"In {repository}: {', '.join(summary.models(repository))}"))
+    option = "" if repository == find_repository() else f" --repository {shlex.quote(str(repository))}"
+    for line in summary.lacks(repository, shared + option):
+        say(escape(line))
+    say(f"Next: [bold]visiongate up{escape(option)}[/]")
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from export import hub
 from export.errors import ExportError, first_line
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def from_hub(repository: str, revision: str | None) -> "Tokenizer":
     try:
         path = hf_hub_download(repository, "tokenizer.json", revision=revision)
     except Exception as error:
-        raise ExportError(f"Cannot fetch the tokenizer of {repository}: {first_line(error)}") from error
+        raise hub.fault(f"the tokenizer of {repository}", error, revision) from error
     return from_folder(Path(path).parent)
 
 

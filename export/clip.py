@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from export import clip_tokenizer, weights
+from export import clip_tokenizer, hub, weights
 from export.errors import ExportError, first_line
 from export.onnx_file import Arrays, Export, Graph
 from export.weights import Options, randomise
@@ -205,7 +205,7 @@ def _file(settings: Mapping[str, Any], options: Options, source: Source | None) 
         repository, filename = os.path.split(place)
         return Path(download_pretrained_from_hf(repository, filename or None, revision=options.revision))
     except Exception as error:
-        raise ExportError(f"Cannot fetch {source.name}:{source.tag}: {first_line(error)}") from error
+        raise hub.fault(f"{source.name}:{source.tag}", error, options.revision) from error
 
 
 def _load(model: Any, file: Path) -> None:
@@ -263,7 +263,8 @@ class TextTower(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        return (self.model.encode_text(input_ids),)
+        # The end's place is found by ArgMax, which ONNX Runtime before 1.20 does not have for int64.
+        return (self.model.encode_text(input_ids.to(torch.int32)),)
 
 
 def _image(model: Any, names: Mapping[str, str]) -> Graph:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from export import weights
+from export import hub, weights
 from export.demo.scenes import ALPHABET
 from export.errors import ExportError, first_line
 from export.weights import Options
@@ -195,7 +195,7 @@ def _download(options: Options, name: str, make: Maker) -> Any:
     try:
         return make(True)
     except Exception as error:
-        raise ExportError(f"Cannot download {name}: {first_line(error)}") from error
+        raise hub.fault(name, error) from error
 
 
 def _demo(options: Options, name: str, make: Maker) -> Any:

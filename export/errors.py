@@ -1,6 +1,11 @@
 """How an export fails."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from visiongate.command_error import CommandError
+
+Error = TypeVar("Error", bound=BaseException)
 
 
 class ExportError(CommandError):
@@ -10,3 +15,16 @@ class ExportError(CommandError):
 def first_line(error: Exception) -> str:
     """The part of another library's message that fits into such a sentence."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def cause(
+    error: BaseException | None, kind: type[Error], fits: Callable[[Error], bool] = lambda _error: True
+) -> Error | None:
+    """The error, or the nearest behind it, that is of a kind and fits: libraries wrap what they meet."""
+    seen = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, kind) and fits(error):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,13 +1,10 @@
 """From a PyTorch module to `<repository>/<model>/1/model.onnx`, with the proof that both compute the same.
 
 A family of models (see `EXPORTERS` in `export.__main__`) describes its files as `Graph`s; `place` does
-the rest: export aside, check, compare with the reference, move into the repository all at once.
+the rest: export aside, check, compare with the reference, and only then into the repository.
 """
 
-import os
 import resource
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export import half, triton_config
+from export import half, parity, placing, triton_config
 from export.errors import ExportError, first_line
 from export.half import Precision
 
@@ -124,26 +121,15 @@ def place(
     Nothing in the repository changes before the last comparison has passed. `external_data` puts the
     weights into `model.onnx.data`; by default only where they do not fit into one protobuf message.
     """
-    is_new = not repository.exists()
-    repository.mkdir(parents=True, exist_ok=True)
-    try:
-        # Aside, but on the same filesystem, so that moving is renaming.
-        with tempfile.TemporaryDirectory(dir=repository, prefix=".export-") as name:
-            staging = Path(name)
-            made = [
-                _make(graph, staging, repository, precision=precision, external_data=external_data, step=step)
-                for graph in export.graphs
-            ]
-            for path, text in export.files.items():
-                (staging / path).parent.mkdir(exist_ok=True)
-                (staging / path).write_text(text, encoding="utf-8")
-            for model in sorted(path for path in staging.iterdir() if path.is_dir()):
-                _move(model, repository / model.name, Path(name) / "old")
-        return made
-    except BaseException:
-        if is_new and not any(repository.iterdir()):
-            repository.rmdir()
-        raise
+    with placing.staged(repository) as staging:
+        made = [
+            _make(graph, staging, repository, precision=precision, external_data=external_data, step=step)
+            for graph in export.graphs
+        ]
+        for path, text in export.files.items():
+            (staging / path).parent.mkdir(exist_ok=True)
+            (staging / path).write_text(text, encoding="utf-8")
+    return made
 
 
 def peak_memory_bytes() -> int:
@@ -170,28 +156,29 @@ def _make(
     with step(f"{graph.model}: export to ONNX"):
         _export(graph, path, external_data)
         if precision is not Precision.fp32:
-            _save(_halved(graph, path, precision), path, external_data)
+            _save(converted(graph, path, precision), path, external_data)
         _sign(graph, path)
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
         (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
     with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
-        error = _compare(
+        error = parity.compare(
             graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
         )
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
             del session
             _drop_probes(graph, path)
-            _run(_load(path), graph.cases[0])
+            parity.run(_load(path), graph.cases[0])
     megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
     final = repository / graph.model / "1" / "model.onnx"
     seconds = time.perf_counter() - start
     return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
 
 
-def _halved(graph: Graph, path: Path, precision: Precision) -> Any:
+def converted(graph: Graph, path: Path, precision: Precision) -> Any:
+    """The model of a graph's float32 file at a half precision."""
     if precision is Precision.fp16_weights:
         return half.weights(path)
     return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
@@ -248,9 +235,11 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
 def _sign(graph: Graph, path: Path) -> None:
     """State every dimension of the file's inputs and outputs: a number, or the name of a dynamic axis.
 
-    Exporters leave made-up names where they could not follow a size that is in truth fixed.
+    Exporters leave made-up names where they could not follow a size that is in truth fixed. They also leave
+    what only they need: of every node where in whose files its code stands.
     """
     model = _read(path)
+    _strip(model)
     opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset > MAX_OPSET or model.ir_version > MAX_IR_VERSION:
         raise ExportError(
@@ -268,6 +257,17 @@ def _sign(graph: Graph, path: Path) -> None:
         for size in shapes[value.name]:
             dimensions.dim.add(**{"dim_value" if isinstance(size, int) else "dim_param": size})
     _save(model, path)
+
+
+def _strip(message: Any) -> None:
+    """Clear the notes of an ONNX message and of all within it."""
+    for note in ("doc_string", "metadata_props"):
+        if note in message.DESCRIPTOR.fields_by_name:
+            message.ClearField(note)
+    for descriptor, value in message.ListFields():
+        if descriptor.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _strip(part)
 
 
 def _drop_probes(graph: Graph, path: Path) -> None:
@@ -314,59 +314,3 @@ def _load(path: Path) -> Any:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ExportError(f"{path.parts[-3]}: the exported file is not valid: {first_line(error)}") from error
-
-
-def _run(session: Any, inputs: Arrays) -> Arrays:
-    names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, inputs), strict=True))
-
-
-def _compare(graph: Graph, session: Any, tolerance: float) -> float:
-    """Return the largest difference from the reference, as a part of the output's largest value."""
-    scales = dict.fromkeys([*graph.outputs, *graph.probes], 0.0)
-    varied = set()
-    differences: list[tuple[float, str, str]] = []
-    for case in graph.cases:
-        shapes = str({name: value.shape for name, value in case.items()})
-        try:
-            actual = _run(session, case)
-        except Exception as error:
-            raise ExportError(f"{graph.model} does not run on {shapes}: {first_line(error)}") from error
-        for name, value in graph.reference(case, actual).items():
-            differences.append((difference(actual[name], value), name, shapes))
-            finite = value[np.isfinite(value)]
-            # Over all cases: the only score of a small case may happen to be next to nothing.
-            scales[name] = max(scales[name], float(np.abs(finite).max(initial=1e-12)))
-            if np.ptp(finite) > 0:
-                varied.add(name)
-    if constant := graph.outputs.keys() - varied:
-        # Agreement on a constant proves nothing.
-        raise ExportError(f"{graph.model}: {', '.join(sorted(constant))} is the same whatever the input.")
-    worst, name, shapes = max((value / scales[name], name, shapes) for value, name, shapes in differences)
-    if worst > tolerance:
-        raise ExportError(
-            f"{graph.model} differs from {graph.origin}: {name} by {worst:.1e} of its largest value "
-            f"on {shapes}, and {tolerance:.0e} is allowed."
-        )
-    return worst
-
-
-def difference(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """Return the largest difference; infinite where shapes, infinities or NaN differ."""
-    if actual.shape != expected.shape:
-        return float("inf")
-    finite = np.isfinite(expected)
-    if not np.array_equal(actual[~finite], expected[~finite]) or not np.isfinite(actual[finite]).all():
-        return float("inf")
-    return float(np.abs(actual[finite].astype(np.float64) - expected[finite]).max(initial=0))
-
-
-def _move(source: Path, target: Path, old: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for item in sorted(source.iterdir()):
-        # The version folder is swapped as a whole: a former export's `model.onnx.data` must not stay.
-        if item.is_dir() and (target / item.name).exists():
-            (old / target.name).mkdir(parents=True)
-            os.replace(target / item.name, old / target.name / item.name)
-        os.replace(item, target / item.name)
-    shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The `config.pbtxt` of a model: checked against the ONNX file, copied with its sizes for a variant."""
+"""The `config.pbtxt` of a model: its template checked against the ONNX file, with that file's sizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +9,7 @@ from export.errors import ExportError
 if TYPE_CHECKING:
     from export.onnx_file import Graph
 
-COMMITTED = Path(__file__).parents[1] / "model_repository"
-"""The checkout's model repository: the configs of the default variants, and the default for `--out`."""
+_TEMPLATES = Path(__file__).parent / "configs"
 
 TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -21,10 +20,18 @@ TYPES = {
 }
 
 
-def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
-    """Return the config of a graph's ONNX file in this repository, and whether that changes what is there.
+def template(model: str) -> Path:
+    """The file of a model's config: complete, and commented, for the family's default variant.
 
-    The repository's own config goes before the committed one: whoever tuned it keeps their settings.
+    A variant beside the default (`sam_encoder-vit_h`) has the default's.
+    """
+    return _TEMPLATES / f"{model.partition('-')[0]}.pbtxt"
+
+
+def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
+    """Return the config of a graph's ONNX file in this repository, and whether it rewrites one that is there.
+
+    The repository's own config goes before the template: whoever tuned it keeps their settings.
     Names, types and ranks must agree with it. Sizes and parameters follow the file: where they differ
     (another variant), the answer is a copy with the file's, otherwise the text as it is.
     """
@@ -32,11 +39,10 @@ def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool
     from tritonclient.grpc import model_config_pb2
 
     model = graph.model
-    # A variant beside the default (`sam_encoder-vit_h`) starts from the default's.
-    committed = COMMITTED / model.partition("-")[0] / "config.pbtxt"
-    path = next((path for path in (repository / model / "config.pbtxt", committed) if path.is_file()), None)
+    own = repository / model / "config.pbtxt"
+    path = next((path for path in (own, template(model)) if path.is_file()), None)
     if path is None:
-        raise ExportError(f"There is no {committed} to check {model} against.")
+        raise ExportError(f"There is no {template(model)} to check {model} against.")
     text = path.read_text(encoding="utf-8")
     try:
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
@@ -55,9 +61,9 @@ def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool
         config.parameters[name].string_value = value
 
     if config == before:
-        return text, path.parent.parent != repository
+        return text, False
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
-    return header + text_format.MessageToString(config), True
+    return header + text_format.MessageToString(config), path == own
 
 
 def _follow(what: str, configured: Any, tensors: Mapping[str, Any]) -> None:

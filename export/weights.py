@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from export import hub
 from export.errors import ExportError, first_line
 
 # What this project trained itself (export/demo), a folder for each family; the variant's name is "demo".
@@ -117,6 +118,8 @@ def _pretrained(architecture: Any, name: str, relatives: Sequence[str], **argume
     except ExportError:
         raise
     except Exception as error:
+        if "revision" in arguments:
+            raise hub.fault(name, error, arguments["revision"]) from error
         raise ExportError(f"Cannot load {name}: {first_line(error)}") from error
     # transformers fills what a file lacks with random numbers and only logs it.
     for problem in ("missing_keys", "mismatched_keys"):

@@ -22,8 +22,6 @@ from gateway.pipelines.segmentation import MaskResult
 from gateway.settings import Settings
 from visiongate.v1 import detection_service_pb2, image_pb2, segmentation_service_pb2
 
-DEFAULT_BOX_THRESHOLD = 0.35
-DEFAULT_TEXT_THRESHOLD = 0.25
 DEFAULT_MAX_DETECTIONS = 100
 MOST_DETECTIONS = 1000
 
@@ -51,7 +49,7 @@ def image_source(image: image_pb2.Image, settings: Settings, field: str = "image
 
 
 def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -> ObjectQuery:
-    """Words and thresholds, with defaults filled in."""
+    """Words, and the thresholds that the request has."""
     phrases = tuple(query.phrases)
     if phrases and query.caption:
         raise InvalidArgumentError("query", "has both phrases and a caption: give one")
@@ -77,11 +75,9 @@ def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -
     return ObjectQuery(
         phrases=phrases,
         caption=query.caption,
-        box_threshold=_fraction(query, "box_threshold", DEFAULT_BOX_THRESHOLD),
-        text_threshold=_fraction(query, "text_threshold", DEFAULT_TEXT_THRESHOLD),
-        nms_iou_threshold=(
-            _fraction(query, "nms_iou_threshold", 0) if query.HasField("nms_iou_threshold") else None
-        ),
+        box_threshold=_fraction(query, "box_threshold"),
+        text_threshold=_fraction(query, "text_threshold"),
+        nms_iou_threshold=_fraction(query, "nms_iou_threshold"),
         max_detections=max_detections,
     )
 
@@ -107,9 +103,10 @@ def written(value: float) -> str:
     return str(value) if isinstance(value, int) else str(np.float32(value)).removesuffix(".0")
 
 
-def _fraction(query: detection_service_pb2.ObjectQuery, field: str, default: float) -> float:
-    value: float = getattr(query, field) if query.HasField(field) else default  # type: ignore[arg-type]
-    return check_fraction(value, f"query.{field}")
+def _fraction(query: detection_service_pb2.ObjectQuery, field: str) -> float | None:
+    if not query.HasField(field):  # type: ignore[arg-type]
+        return None
+    return check_fraction(getattr(query, field), f"query.{field}")
 
 
 def box_array(

@@ -24,10 +24,13 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gateway.fetch import AllowedHosts
+from gateway.places import default_repository
 
 MEBIBYTE = 1 << 20
 
 PREFIX = "VISIONGATE_"
+CONFIG_VARIABLE = "VISIONGATE_CONFIG"
+"""The environment variable that names the TOML file of settings."""
 
 Source = Literal["default", "file", "environment", "flag"]
 
@@ -47,7 +50,7 @@ class Settings(BaseModel):
         1, description="Processes that share the port. Limits, caches and threads are those of each."
     )
     repository: Path = Field(
-        Path("model_repository"),
+        default_repository(),
         description="Triton's model repository, or a copy of its small files (tokenizer.json).",
     )
     health_interval_s: PositiveFloat = Field(2, description="Seconds between two looks at Triton's health.")
@@ -174,6 +177,11 @@ class Settings(BaseModel):
         AllowedHosts(hosts)
         return hosts
 
+    @field_validator("repository")
+    @classmethod
+    def _is_absolute(cls, path: Path) -> Path:
+        return path.absolute()
+
     @field_validator("otlp_endpoint")
     @classmethod
     def _has_scheme(cls, endpoint: str | None) -> str | None:
@@ -266,6 +274,19 @@ def load(
         raise SettingsError("\n".join(problems))
     sources: dict[str, Source] = dict.fromkeys(Settings.model_fields, "default")
     return Loaded(settings, sources | {item.name: item.source for item in given.values()})
+
+
+def find_repository(asked: str | None = None) -> Path:
+    """The model repository in force, absolute, for commands that have no other settings.
+
+    As asked for on the command line, or else by VISIONGATE_REPOSITORY, by the file that VISIONGATE_CONFIG
+    names, or the default. Raises SettingsError.
+    """
+    flags = {} if asked is None else {"repository": asked}
+    name = variable("repository")
+    environment = {name: os.environ[name]} if name in os.environ else {}
+    file = os.environ.get(CONFIG_VARIABLE)
+    return load(flags, environment, Path(file) if file else None).settings.repository
 
 
 def variable(name: str) -> str:

@@ -11,6 +11,7 @@ from gateway.settings import (
     Settings,
     SettingsError,
     allowed,
+    find_repository,
     group,
     load,
     metavar,
@@ -201,6 +202,33 @@ def test_json_carries_settings_to_other_processes() -> None:
     text = settings.model_dump_json()
     assert "Infinity" in json.loads(text, parse_constant=pytest.fail)["triton_wait_s"]
     assert Settings.model_validate_json(text) == settings
+
+
+def test_the_repository_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings().repository.is_absolute()
+    assert Settings(repository=Path("models")).repository == tmp_path / "models"
+    assert load({"repository": "../x"}, {}, None).settings.repository == tmp_path / ".." / "x"
+
+
+def test_commands_without_settings_find_the_same_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VISIONGATE_REPOSITORY", "VISIONGATE_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    assert find_repository() == Settings().repository
+    monkeypatch.setenv("VISIONGATE_CONFIG", "")
+    assert find_repository() == Settings().repository
+    monkeypatch.setenv("VISIONGATE_CONFIG", str(written(tmp_path, 'repository = "/of/the/file"')))
+    assert find_repository() == Path("/of/the/file")
+    monkeypatch.setenv("VISIONGATE_REPOSITORY", "/of/the/environment")
+    assert find_repository() == Path("/of/the/environment")
+    assert find_repository("/asked/for") == Path("/asked/for")
+    # Other settings are none of its business.
+    monkeypatch.setenv("VISIONGATE_PORT", "wrong")
+    assert find_repository() == Path("/of/the/environment")
+    with pytest.raises(SettingsError, match="--repository is '': it must be a path"):
+        find_repository("")
 
 
 def test_every_setting_explains_itself() -> None:

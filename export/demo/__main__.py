@@ -10,10 +10,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from export.demo import evaluate, show
-from export.demo.command import STATES
+from export.demo.command import STATES, WEIGHTS
 from export.demo.serving import REPOSITORY, with_client
 from export.errors import ExportError
-from export.weights import DEMO_WEIGHTS
+from gateway import extras
 from visiongate import AsyncClient
 
 # The slowest first.
@@ -64,6 +64,7 @@ def evaluate_command(
     repository: Repository = REPOSITORY,
 ) -> None:
     """Ask about many scenes that no model was trained on, and print how often the answers are right."""
+    extras.require("export", "Drawing the scenes")
 
     async def work(client: AsyncClient) -> list[evaluate.Figure]:
         with Progress(console=errors, transient=True) as progress:
@@ -92,15 +93,17 @@ def train_command(
     states: Annotated[
         Path, typer.Option(file_okay=False, help="A stopped training goes on from what lies here.")
     ] = STATES,
-    weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = DEMO_WEIGHTS,
+    weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = WEIGHTS,
 ) -> None:
     """Train the demo models anew, one after the other. It takes hours on a CPU, and can be stopped.
 
-    To serve them: visiongate export all --weights demo --precision fp16-weights --out DIRECTORY
+    In a checkout they take the place of those it has, and are served after
+    visiongate export all --weights demo --precision fp16-weights --repository DIRECTORY
     """
     chosen = families or list(TRAININGS)
     if unknown := [family for family in chosen if family not in TRAININGS]:
         raise ExportError(f"There is no training of {unknown[0]!r}; there are {', '.join(TRAININGS)}.")
+    extras.require("export", "Training")
     for family in chosen:
         import_module(TRAININGS[family]).run(device, None, states, weights)
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict, TypeVar
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -19,16 +19,6 @@ SAME = 0.5
 """Boxes that overlap by this IoU are of one object."""
 
 
-class Thresholds(TypedDict):
-    """Of a query for objects."""
-
-    box_threshold: float
-    nms_iou_threshold: float
-
-
-BEST_QUERY: Thresholds = {"box_threshold": 0.5, "nms_iou_threshold": 0.5}
-"""How the demo Grounding DINO wants to be asked: several of its queries find one object, and what it scores
-below a half is of the right colour or the right shape alone."""
 PHRASES_ASKED = 10
 SIZES = ((480, 360), (360, 480), (400, 400))
 ONE_SHAPE = Plan(shapes=(1, 1), words=(0, 0), faces=(0, 0), shape_size=(0.35, 0.8))
@@ -72,7 +62,7 @@ async def detection(client: AsyncClient, pictures: Sequence[Scene], advance: Adv
 
     async def ask(index: int) -> tuple[int, int, int]:
         scene = pictures[index]
-        found = await client.detect(scene.image, asked_phrases(scene, index), **BEST_QUERY)
+        found = await client.detect(scene.image, asked_phrases(scene, index))
         right = right_boxes(scene, [(item.phrase, item.box) for item in found])
         return right, len(scene.things), len(found)
 
@@ -113,7 +103,7 @@ async def words_to_masks(client: AsyncClient, pictures: Sequence[Scene], advance
 
     async def ask(index: int) -> tuple[float, int]:
         scene = pictures[index]
-        found = await client.segment_phrases(scene.image, asked_phrases(scene, index), **BEST_QUERY)
+        found = await client.segment_phrases(scene.image, asked_phrases(scene, index))
         total = 0.0
         for phrase in {thing.phrase for thing in scene.things}:
             masks = [item.mask.pixels for item in found if item.phrase == phrase and item.mask]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from export.demo import scenes
-from export.demo.evaluate import BEST_QUERY, angle, mask_iou, pairs
+from export.demo.evaluate import angle, mask_iou, pairs
 from gateway.models import boxes
 from visiongate import AsyncClient, Detection, Face, Page, draw
 
@@ -50,7 +50,7 @@ def scene(seed: int) -> scenes.Scene:
 async def ask(client: AsyncClient, picture: scenes.Scene) -> tuple[list[Row], Image.Image]:
     """Ask for everything and return the table and the picture with the answers on it."""
     phrases = [*dict.fromkeys(thing.phrase for thing in picture.things), *ABSENT]
-    objects = await client.segment_phrases(picture.image, phrases, **BEST_QUERY)
+    objects = await client.segment_phrases(picture.image, phrases)
     [page] = await client.recognize_text([picture.image])
     faces = await client.estimate_gaze(picture.image)
     crops = [_crop(picture.image, item.box) for item in objects]

@@ -26,11 +26,10 @@ from torchvision.ops import (  # type: ignore[import-untyped]
 from export import bert_tokenizer
 from export.demo import scenes
 from export.demo.command import main
-from export.demo.evaluate import BEST_QUERY, asked_phrases, right_boxes, unseen
+from export.demo.evaluate import asked_phrases, right_boxes, unseen
 from export.demo.training import Recipe, save_halves, train
-from export.grounding_dino import DEMO_SIZES, VARIANTS, text_inputs
+from export.grounding_dino import DEMO_SIZES, DEMO_THRESHOLDS, VARIANTS, text_inputs
 from export.pixels import normalised
-from gateway.messages import DEFAULT_TEXT_THRESHOLD
 from gateway.models.grounding_dino import Detection, GroundingDino
 
 RECIPE = Recipe(steps=6500, learning_rate=1e-3, warmup=300, bfloat16=True, weight_decay=0.02)
@@ -118,13 +117,15 @@ class Learner:
 
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8], phrases: Sequence[str]) -> list[Detection]:
-        """What the phrases find in an image of any size, as the gateway answers BEST_QUERY."""
+        """What the phrases find in an image of any size, answered as the gateway does by default."""
         processor = GroundingDino(
             shortest_edge=int(DEMO_SIZES["shortest_edge"]),
             longest_edge=int(DEMO_SIZES["longest_edge"]),
             canvases=tuple((-(-height // 32) * 32, -(-width // 32) * 32) for width, height in SIZES),
             text_lengths=(LONGEST_TEXT,),
             tokenizer=self.tokenizer,
+            box_threshold=float(DEMO_THRESHOLDS["box_threshold"]),
+            nms_iou_threshold=float(DEMO_THRESHOLDS["nms_iou_threshold"]),
         )
         canvas, valid_size = processor.preprocess(image)
         text = processor.encode_phrases(phrases)
@@ -143,8 +144,6 @@ class Learner:
             output.pred_boxes[0].cpu().numpy(),
             text,
             (image.shape[0], image.shape[1]),
-            text_threshold=DEFAULT_TEXT_THRESHOLD,
-            **BEST_QUERY,
             max_detections=100,
         )
 

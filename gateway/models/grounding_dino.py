@@ -7,7 +7,7 @@ modeling file, except that a detection is given its phrase by token positions, n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from gateway.models import boxes as box_ops
 from gateway.models import image as images
 
 Size = tuple[int, int]
+T = TypeVar("T", float, None)
+
+# Of a model whose parameters say nothing of them: those of the authors' examples.
+BOX_THRESHOLD = 0.35
+TEXT_THRESHOLD = 0.25
 
 
 class TextTooLongError(ValueError):
@@ -56,13 +61,19 @@ class Detection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GroundingDino:
-    """One variant: its image sizes, text lengths and tokenizer. Sizes are (height, width) in pixels."""
+    """One variant: its image sizes, text lengths, tokenizer, and thresholds for who asks for none.
+
+    Sizes are (height, width) in pixels; nms_iou_threshold is None for no suppression.
+    """
 
     shortest_edge: int
     longest_edge: int
     canvases: tuple[Size, ...]
     text_lengths: tuple[int, ...]
     tokenizer: Tokenizer
+    box_threshold: float = BOX_THRESHOLD
+    text_threshold: float = TEXT_THRESHOLD
+    nms_iou_threshold: float | None = None
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str], tokenizer_path: str | Path) -> Self:
@@ -70,6 +81,7 @@ class GroundingDino:
 
         `shortest_edge`, `longest_edge`: integers. `canvases`: HEIGHTxWIDTH, comma-separated, able to hold the
         largest image upright and on its side. `text_lengths`: comma-separated integers, the last the largest.
+        `box_threshold`, `text_threshold`, `nms_iou_threshold`: 0 to 1, and need not be there.
         Raises ValueError naming what is missing or wrong.
         """
         (shortest,) = _integers(parameters, "shortest_edge", count=1)
@@ -81,7 +93,16 @@ class GroundingDino:
         lengths = _integers(parameters, "text_lengths")
         if list(lengths) != sorted(set(lengths)):
             raise ValueError("Parameter text_lengths must be rising.")
-        return cls(shortest, longest, canvases, lengths, _load_tokenizer(tokenizer_path))
+        return cls(
+            shortest,
+            longest,
+            canvases,
+            lengths,
+            _load_tokenizer(tokenizer_path),
+            _fraction(parameters, "box_threshold", BOX_THRESHOLD),
+            _fraction(parameters, "text_threshold", TEXT_THRESHOLD),
+            _fraction(parameters, "nms_iou_threshold", None),
+        )
 
     @property
     def input_size(self) -> int:
@@ -172,15 +193,16 @@ class GroundingDino:
         text: Text,
         image_size: Size,
         *,
-        box_threshold: float,
-        text_threshold: float,
-        nms_iou_threshold: float | None,
+        box_threshold: float | None = None,
+        text_threshold: float | None = None,
+        nms_iou_threshold: float | None = None,
         max_detections: int,
     ) -> list[Detection]:
         """Turn the answer for one image into detections by falling score (ties in the order of queries).
 
         logits float32 [Q,T] raw; boxes float32 [Q,4] cxcywh in 0..1 of the image; image_size (height, width).
-        Kept are queries scored over `box_threshold` with a finite box. NMS is per phrase, None for none.
+        Kept are queries scored over `box_threshold` with a finite box. NMS is per phrase; 1 is none, exactly.
+        Of each threshold None is the model's own.
 
         With phrases, a query's score for each is the highest sigmoid among that phrase's tokens, it belongs
         to its best phrase (the first of equals), and `text_threshold` has no part in it. With a caption,
@@ -193,6 +215,9 @@ class GroundingDino:
             raise ValueError(
                 f"The logits are for {logits.shape[-1]} tokens, the text has {len(text.input_ids)}."
             )
+        box_threshold = self.box_threshold if box_threshold is None else box_threshold
+        text_threshold = self.text_threshold if text_threshold is None else text_threshold
+        nms_iou_threshold = self.nms_iou_threshold if nms_iou_threshold is None else nms_iou_threshold
         logits = np.where(np.isnan(logits), -np.inf, logits)
         span_logits = _maximum_of_spans(logits, text.spans)
         best_spans = span_logits.argmax(axis=1)
@@ -212,7 +237,8 @@ class GroundingDino:
             names = self._caption_names(text, over, best_spans[candidates])
             classes = np.unique(np.array(names, dtype=np.str_), return_inverse=True)[1]
         kept = np.arange(len(candidates))
-        if nms_iou_threshold is not None:
+        # Equal boxes can overlap by a rounding error more than 1.
+        if nms_iou_threshold is not None and nms_iou_threshold < 1:
             kept = box_ops.nms(pixels, scores[candidates], nms_iou_threshold, classes)
         return [
             Detection(pixels[place], names[place], indices[place], float(scores[candidates[place]]))
@@ -331,6 +357,18 @@ def _integers(parameters: Mapping[str, str], name: str, count: int | None = None
     if min(values) < 1 or (count is not None and len(values) != count):
         raise ValueError(f"Parameter {name} is wrong: {parameters[name]!r}.")
     return values
+
+
+def _fraction(parameters: Mapping[str, str], name: str, default: T) -> float | T:
+    if name not in parameters:
+        return default
+    try:
+        value = float(parameters[name])
+    except ValueError:
+        value = np.nan
+    if not 0 <= value <= 1:  # NaN fails too
+        raise ValueError(f"Parameter {name} is not a number from 0 to 1: {parameters[name]!r}.")
+    return value
 
 
 def _canvas(item: str) -> Size:

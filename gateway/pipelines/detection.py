@@ -32,12 +32,12 @@ GROUNDING_DINO = Family(
 
 @dataclass(frozen=True, slots=True)
 class ObjectQuery:
-    """What to detect: phrases, or else a caption."""
+    """What to detect: phrases, or else a caption. A threshold of None is the model's own."""
 
     phrases: tuple[str, ...]
     caption: str
-    box_threshold: float
-    text_threshold: float
+    box_threshold: float | None
+    text_threshold: float | None
     nms_iou_threshold: float | None
     max_detections: int
 

@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from export import clip, onnx_file
 from export.errors import ExportError
 from export.half import Precision
-from export.onnx_file import Arrays, difference
+from export.onnx_file import Arrays
+from export.parity import difference
 from export.weights import Options, randomise
 
 TINY = Options(weights="random", size="tiny")

@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from safetensors.torch import save_file
 from tritonclient.grpc import model_config_pb2
 
-from export import doctr, doctr_weights, onnx_file
+from export import doctr, doctr_weights, onnx_file, triton_config
 from export.doctr import (
     Detector,
     ParseqRecognizer,
@@ -25,7 +25,8 @@ from export.doctr import (
 )
 from export.doctr_weights import DEFAULT, DETECTORS, RECOGNIZERS, TINY, Pair, text_images
 from export.errors import ExportError
-from export.onnx_file import Arrays, difference
+from export.onnx_file import Arrays
+from export.parity import difference
 from export.weights import Options
 from gateway.models.doctr import Doctr
 
@@ -57,11 +58,14 @@ def run(repository: Path) -> Run:
 
 
 def parameters(repository: Path, *models: str) -> dict[str, str]:
+    names = models or ("doctr_detection", "doctr_recognition")
+    return read_parameters(*(repository / name / "config.pbtxt" for name in names))
+
+
+def read_parameters(*configs: Path) -> dict[str, str]:
     found: dict[str, str] = {}
-    for model in models or ("doctr_detection", "doctr_recognition"):
-        config = text_format.Parse(
-            (repository / model / "config.pbtxt").read_text(encoding="utf-8"), model_config_pb2.ModelConfig()
-        )
+    for path in configs:
+        config = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
         found |= {name: value.string_value for name, value in config.parameters.items()}
     return found
 
@@ -111,9 +115,8 @@ def test_any_vocabulary_survives_the_config(tmp_path: Path) -> None:
     assert read.parameters["vocabulary"].string_value == vocabulary
 
 
-def test_the_committed_configs_are_of_the_default_variant() -> None:
-    committed = Path(doctr.__file__).parents[1] / "model_repository"
-    found = parameters(committed)
+def test_the_templates_are_of_the_default_variant() -> None:
+    found = read_parameters(*map(triton_config.template, ("doctr_detection", "doctr_recognition")))
     spec = Doctr.from_parameters(found)
     assert (found["variant"], spec.image_size, spec.vocabulary) == (DEFAULT, 1024, VOCABS["french"])
 

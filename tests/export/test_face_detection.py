@@ -42,8 +42,8 @@ def test_a_seed_is_its_weights_and_leaves_the_callers_generator_alone() -> None:
 
 def test_committed_config_is_that_of_the_default_variant(tmp_path: Path) -> None:
     (placed,) = onnx_file.place(face_detection.prepare(Options(weights="random")), tmp_path)
-    committed = triton_config.COMMITTED / "face_detection" / "config.pbtxt"
-    assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == committed.read_text()
+    template = triton_config.template("face_detection")
+    assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == template.read_text()
     assert placed.error < 1e-5
 
 
@@ -76,8 +76,8 @@ def test_yunets_own_file(
     (placed,) = onnx_file.place(export, tmp_path, precision=precision)
     assert placed.origin == name
     assert placed.error < (1e-6 if precision is Precision.fp32 else 0.05)
-    committed = triton_config.COMMITTED / "face_detection" / "config.pbtxt"
-    assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == committed.read_text()
+    template = triton_config.template("face_detection")
+    assert (tmp_path / "face_detection" / "config.pbtxt").read_text() == template.read_text()
     image = cv2.resize(skimage_data.astronaut(), (192, 192), interpolation=cv2.INTER_AREA)
     batch = np.stack([image, image[:, ::-1]])
     ours = dict(zip(OUTPUTS, session(placed.path).run(OUTPUTS, {"image": batch}), strict=True))

@@ -11,7 +11,8 @@ from export import grounding_dino, onnx_file
 from export.errors import ExportError
 from export.grounding_dino import Detector, reference, resize_nearest, text_inputs
 from export.half import Precision
-from export.onnx_file import Arrays, difference
+from export.onnx_file import Arrays
+from export.parity import difference
 from export.pixels import noise_images
 from export.weights import Options
 
@@ -26,6 +27,19 @@ def case(
     tokenizer = Tokenizer.from_file(str(exported.repository / "grounding_dino" / "tokenizer.json"))
     texts = [CAPTIONS[i % len(CAPTIONS)] for i in range(len(valid))]
     return noise_images(seed, *canvas, valid) | text_inputs(tokenizer, texts, length)
+
+
+def test_thresholds_are_of_weights_that_mean_something() -> None:
+    def thresholds(options: Options) -> dict[str, str]:
+        [graph] = grounding_dino.prepare(options).graphs
+        return {name: value for name, value in graph.parameters.items() if "threshold" in name}
+
+    official = {"box_threshold": "0.35", "text_threshold": "0.25", "nms_iou_threshold": "0.8"}
+    for variant in ("swin_t", "swin_b"):
+        assert official.items() <= grounding_dino.VARIANTS[variant].parameters.items()
+    assert thresholds(Options(weights="demo")) == {"box_threshold": "0.5", "nms_iou_threshold": "0.5"}
+    # Parity is looked at over all boxes.
+    assert thresholds(TINY) == {}
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,10 @@ from typer.testing import CliRunner
 
 from export import sam
 from export.__main__ import EXPORTERS, app
+from export.errors import ExportError
 from export.onnx_file import Arrays, Export
+from export.placing import reserved
+from gateway import extras
 
 from .conftest import Exported
 
@@ -29,7 +32,12 @@ def test_half_precision_and_what_comes_next(tmp_path: Path) -> None:
     assert "sam_decoder: compare with PyTorch" in output
     assert "sam_encoder: 0." in output
     assert "peak memory" in output
-    assert f"In {tmp_path}: sam_decoder, sam_encoder\nNext: visiongate up --repository {tmp_path}\n" in output
+    assert f"In {tmp_path}: sam_decoder, sam_encoder\n" in output
+    assert output.endswith(f"\nNext: visiongate up --repository {tmp_path}\n")
+    missing = [line for line in output.splitlines() if line.startswith("Missing for ")]
+    option = f"--size tiny --repository {tmp_path}"
+    assert f"Missing for text: doctr; to add it: visiongate export doctr {option}" in missing
+    assert not any("sam" in line for line in missing)
     assert {path.name for path in tmp_path.iterdir()} == {"sam_encoder", "sam_decoder"}
 
 
@@ -86,3 +94,100 @@ def test_an_unexpected_error_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch
     assert export("sam", "--out", tmp_path)[2] == "Error: MemoryError: no room\n"
     result = CliRunner().invoke(app, ["sam", "--out", str(tmp_path), "--traceback"])
     assert isinstance(result.exception, MemoryError)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exporters whose graphs are made in no time, of which gaze's fails."""
+
+    def make(name: str) -> Any:
+        def prepare(options: Any) -> Any:
+            if name == "gaze":
+                raise ExportError("No hub has it.")
+            return name
+
+        return prepare
+
+    def place(name: Any, repository: Path, **_options: Any) -> list[Any]:
+        for role in {"sam": ["sam_encoder", "sam_decoder"]}.get(name, [name]):
+            (repository / role / "1").mkdir(parents=True)
+            (repository / role / "1" / "model.onnx").touch()
+            (repository / role / "config.pbtxt").touch()
+        return []
+
+    for name in ("sam", "gaze", "grounding_dino"):
+        monkeypatch.setattr(f"{EXPORTERS[name]}.prepare", make(name))
+    monkeypatch.setattr("export.onnx_file.place", place)
+
+
+@pytest.mark.usefixtures("quick")
+def test_one_that_fails_leaves_the_others_and_is_told_at_the_end(tmp_path: Path) -> None:
+    code, output, errors = export("sam", "gaze", "grounding_dino", "--repository", tmp_path / "new models")
+    assert code == 1
+    assert errors == "Error: gaze: No hub has it.\n"
+    place = tmp_path / "new models"
+    option = f"--repository '{place}'"
+    assert output.partition("\n\n")[2].splitlines() == [
+        "Exported: sam, grounding_dino",
+        "Not exported: gaze. No hub has it.",
+        f"In {place}: grounding_dino, sam_decoder, sam_encoder",
+        f"Missing for embedding: clip; to add it: visiongate export clip {option}",
+        f"Missing for gaze: gaze; to add it: visiongate export gaze --weights L2CSNET.pkl {option}",
+        "Missing for gaze: face_detection; to add it: visiongate export face_detection --weights YUNET.onnx "
+        + option,
+        f"Missing for text: doctr; to add it: visiongate export doctr {option}",
+        f"Next: visiongate up {option}",
+    ]
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_default_repository_needs_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VISIONGATE_REPOSITORY", str(tmp_path / "models"))
+    code, output, _ = export("sam")
+    assert code == 0
+    assert f"In {tmp_path}/models: sam_decoder, sam_encoder\n" in output
+    assert output.endswith("\nNext: visiongate up\n")
+    assert "--repository" not in output
+
+
+@pytest.mark.usefixtures("quick")
+def test_nothing_comes_next_where_nothing_was_exported(tmp_path: Path) -> None:
+    code, output, errors = export("gaze", "--repository", tmp_path / "new")
+    assert (code, errors) == (1, "Error: No hub has it.\n")
+    assert "Next" not in output
+    assert not (tmp_path / "new").exists()
+
+
+def test_missing_packages_are_one_sentence_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(extras, "MODULES", {"export": ("no_such_module",)})
+    code, output, errors = export("clip", "doctr", "--out", tmp_path / "new")
+    assert (code, output) == (1, "")
+    assert errors == "Error: Exporting needs more packages (no_such_module): make exporter\n"
+    assert not (tmp_path / "new").exists()
+
+
+def test_another_export_into_the_same_repository_is_refused(tmp_path: Path) -> None:
+    with reserved(tmp_path):
+        code, _, errors = export("sam", "--size", "tiny", "--out", tmp_path)
+    assert code == 1
+    assert errors.startswith(f"Error: Another export is writing to {tmp_path}: wait until it has ended")
+
+
+def test_an_interrupted_export_is_quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def interrupt(*_arguments: Any, **_options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.onnx_file._export", interrupt)
+    code, output, errors = export("sam", "--size", "tiny", "--out", tmp_path / "new")
+    assert (code, errors) == (130, "")
+    assert "Next" not in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VISIONGATE_CONFIG", str(tmp_path / "none.toml"))
+    code, _, errors = export("sam")
+    assert code == 1
+    assert errors == f"Error: cannot read the settings in {tmp_path}/none.toml: No such file or directory\n"

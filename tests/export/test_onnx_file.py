@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export, Graph, beside, difference, place
+from export.onnx_file import Arrays, Export, Graph, beside, place
+from export.parity import difference
 
 CONFIG = """# Tuned by hand.
 backend: "onnxruntime"
@@ -118,10 +119,10 @@ def test_a_difference_leaves_the_repository_as_it_was(graph: Graph, repository: 
     assert [path.name for path in repository.iterdir()] == ["toy"]
 
 
-def test_a_failure_does_not_leave_a_new_repository(graph: Graph, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"no .*toy/config.pbtxt"):
-        place(Export([graph]), tmp_path / "new")
-    assert not (tmp_path / "new").exists()
+def test_a_model_without_a_template_is_refused(graph: Graph, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"no .*toy.pbtxt"):
+        place(Export([graph]), tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_agreement_on_a_constant_proves_nothing(graph: Graph, repository: Path) -> None:

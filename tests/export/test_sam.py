@@ -6,7 +6,8 @@ import pytest
 import torch
 from transformers import SamImageProcessorPil
 
-from export.onnx_file import Arrays, difference
+from export.onnx_file import Arrays
+from export.parity import difference
 from export.pixels import noise_images, normalised
 from export.sam import decoder_reference
 from export.weights import Options

@@ -7,7 +7,8 @@ import torch
 from transformers import Sam2ImageProcessor, Sam2VideoConfig, Sam2VideoModel
 
 from export import onnx_file, sam2
-from export.onnx_file import Arrays, difference
+from export.onnx_file import Arrays
+from export.parity import difference
 from export.pixels import noise_images
 from export.sam2 import FEATURES, decoder_reference
 from export.weights import Options

@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +66,18 @@ MODELS = ["grounding_dino", "sam_encoder", "sam_decoder"]
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_committed_configs_are_those_of_the_default_variants(graphs: dict[str, Graph], model: str) -> None:
+def test_templates_are_those_of_the_default_variants(
+    graphs: dict[str, Graph], tmp_path: Path, model: str
+) -> None:
     session = Session(graphs[model])
-    text, changed = triton_config.for_graph(graphs[model], session, triton_config.COMMITTED)
-    assert text == (triton_config.COMMITTED / model / "config.pbtxt").read_text()
+    text, changed = triton_config.for_graph(graphs[model], session, tmp_path)
+    assert text == triton_config.template(model).read_text()
     assert not changed
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_committed_configs_leave_the_device_to_triton(model: str) -> None:
-    config = parse((triton_config.COMMITTED / model / "config.pbtxt").read_text())
+def test_templates_leave_the_device_to_triton(model: str) -> None:
+    config = parse(triton_config.template(model).read_text())
     assert config.backend == "onnxruntime"
     assert config.max_batch_size > 1
     assert config.HasField("dynamic_batching")
@@ -87,25 +89,29 @@ def parse(text: str) -> Any:
 
 
 def test_a_variant_gets_a_copy_with_its_sizes(graphs: dict[str, Graph], tmp_path: Path) -> None:
-    from dataclasses import replace
-
     graph = replace(graphs["sam_encoder"], parameters={"family": "sam", "variant": "vit_x"})
     session = Session(graph)
     session.outputs[0].shape = ["batch", 7, 64, 64]
     text, changed = triton_config.for_graph(graph, session, tmp_path)
     config = parse(text)
-    assert changed
+    assert not changed  # nothing was there
     assert list(config.output[0].dims) == [7, 64, 64]
     assert {name: value.string_value for name, value in config.parameters.items()} == graph.parameters
 
 
 def test_the_repository_keeps_its_own_settings(graphs: dict[str, Graph], tmp_path: Path) -> None:
     graph = graphs["sam_decoder"]
-    text = (triton_config.COMMITTED / "sam_decoder" / "config.pbtxt").read_text()
+    text = triton_config.template("sam_decoder").read_text()
     tuned = text.replace("max_batch_size: 16", "max_batch_size: 5")
     (tmp_path / "sam_decoder").mkdir()
     (tmp_path / "sam_decoder" / "config.pbtxt").write_text(tuned)
     assert triton_config.for_graph(graph, Session(graph), tmp_path) == (tuned, False)
+
+    other = replace(graph, parameters={**graph.parameters, "variant": "vit_x"})
+    text, changed = triton_config.for_graph(other, Session(other), tmp_path)
+    assert changed
+    assert parse(text).max_batch_size == 5
+    assert parse(text).parameters["variant"].string_value == "vit_x"
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,55 @@ def test_text_takes_the_smallest_length(model: GroundingDino, count: int) -> Non
 # Detections
 
 
+def test_thresholds_are_the_models_where_none_is_asked_for(
+    model: GroundingDino, tokenizer_path: Path
+) -> None:
+    text = model.encode_phrases(["cat", "dog"])
+    logits, boxes = quiet(text, 4)
+    ((cat,), (dog,)) = text.spans
+    boxes[1] = boxes[0]  # of one place, exactly
+    for query, (token, score) in enumerate([(cat, 0.9), (cat, 0.6), (dog, 0.5), (dog, 0.3)]):
+        logits[query, token] = logit(score)
+
+    def scores(model: GroundingDino, **asked: float) -> list[float]:
+        found = model.postprocess(logits, boxes, text, (100, 200), max_detections=9, **asked)
+        return [round(item.score, 2) for item in found]
+
+    own = {"box_threshold": "0.55", "text_threshold": "0.1", "nms_iou_threshold": "0.8"}
+    strict = GroundingDino.from_parameters({**PARAMETERS, **own}, tokenizer_path)
+    assert (strict.box_threshold, strict.text_threshold, strict.nms_iou_threshold) == (0.55, 0.1, 0.8)
+    assert scores(strict) == [0.9]
+    assert scores(strict, box_threshold=0.2) == [0.9, 0.5, 0.3]
+    # 1 is none, also where boxes are the same.
+    assert scores(strict, nms_iou_threshold=1) == [0.9, 0.6]
+    assert scores(strict, box_threshold=0, nms_iou_threshold=1) == [0.9, 0.6, 0.5, 0.3]
+
+    assert (model.box_threshold, model.text_threshold, model.nms_iou_threshold) == (0.35, 0.25, None)
+    assert scores(model) == [0.9, 0.6, 0.5]
+
+
+def test_a_captions_words_are_those_over_the_models_threshold(
+    model: GroundingDino, tokenizer_path: Path
+) -> None:
+    text = model.encode_caption("black cat.")
+    logits, boxes = quiet(text, 1)
+    ((black, cat),) = text.spans
+    logits[0, [black, cat]] = logit(0.2), logit(0.9)
+    for threshold, name in (("0.1", "black cat"), ("0.25", "cat")):
+        own = GroundingDino.from_parameters({**PARAMETERS, "text_threshold": threshold}, tokenizer_path)
+        (found,) = own.postprocess(logits, boxes, text, (100, 200), max_detections=9)
+        assert found.phrase == name
+        (found,) = own.postprocess(logits, boxes, text, (100, 200), text_threshold=0.5, max_detections=9)
+        assert found.phrase == "cat"
+
+
+@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "much", ""])
+@pytest.mark.parametrize("name", ["box_threshold", "text_threshold", "nms_iou_threshold"])
+def test_thresholds_are_fractions(tokenizer_path: Path, name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"Parameter {name} is not a number from 0 to 1: '{value}'"):
+        GroundingDino.from_parameters({**PARAMETERS, name: value}, tokenizer_path)
+
+
 def detect(
     model: GroundingDino, text: Text, logits: Floats, boxes: Floats, **options: Any
 ) -> list[Detection]:

@@ -20,11 +20,14 @@ from visiongate.commands.common import (
 app = typer.Typer()
 
 BoxThreshold = Annotated[
-    float | None, typer.Option(help="Least score of a detection, 0 to 1.", show_default="0.35")
+    float | None, typer.Option(help="Least score of a detection, 0 to 1.", show_default="the model's")
 ]
 NmsIou = Annotated[
     float | None,
-    typer.Option(help="Drop the weaker of two boxes of a phrase that overlap more.", show_default="off"),
+    typer.Option(
+        help="Drop the weaker of two boxes of a phrase that overlap more, 0 to 1; 1 drops none.",
+        show_default="the model's",
+    ),
 ]
 MaxDetections = Annotated[
     int | None, typer.Option(help="Most detections; further ones are left out.", show_default="100")

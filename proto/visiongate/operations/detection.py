@@ -28,7 +28,8 @@ def detect(
 ) -> Operation[Detections]:
     """Find the objects that phrases (a list of classes) or a caption (free text) name, best first.
 
-    Thresholds are 0 to 1; where not given, the server's defaults hold. No more than `max_detections` (100 by
+    Thresholds are 0 to 1; where not given, the model's own hold. Of two boxes of a phrase that overlap by
+    more than `nms_iou_threshold` only the better stays; with 1 all do. No more than `max_detections` (100 by
     default, 1000 at most) are in the answer.
     """
     query = object_query(phrases, caption, box_threshold, text_threshold, nms_iou_threshold, max_detections)

@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 
 from export.__main__ import EXPORTERS
 from export.demo.serving import REPOSITORY
-from export.onnx_file import difference
+from export.parity import difference
 from export.weights import DEMO_WEIGHTS, Options
 
 FAMILIES = sorted(folder.name for folder in DEMO_WEIGHTS.iterdir())
