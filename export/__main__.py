@@ -162,7 +162,7 @@ def export(
             shared = f" --weights {weights}" if weights in {"demo", "random"} else ""
             shared += " --size tiny" if size is Size.tiny else ""
             _summary(models, failed, out, shared, Console())
-    except ValueError as error:
+    except (ExportError, ValueError) as error:
         if traceback:
             raise
         _tell(_sentence(error))
