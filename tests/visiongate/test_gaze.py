@@ -5,7 +5,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pytest
 
 from visiongate import operations
 from visiongate.v1 import gaze_service_pb2, image_pb2
@@ -28,25 +27,13 @@ def test_only_what_was_asked_is_sent() -> None:
 def test_given_faces_go_without_a_query() -> None:
     request: Any = operations.estimate_gaze(PIXELS, boxes=[[0, 0, 1, 2], [1, 0, 4, 2]]).request
     assert not request.HasField("query")
+    assert request.only_boxes
     assert [(box.x_min, box.y_max) for box in request.boxes] == [(0, 2), (1, 2)]
 
 
-@pytest.mark.parametrize(
-    ("keywords", "says"),
-    [
-        ({"boxes": [1, 2, 3, 4]}, "boxes are"),
-        ({"boxes": []}, "at least one"),
-        ({"boxes": [[1, 2, 3]]}, "boxes are"),
-        ({"boxes": [[0, 0, 1, 1]], "min_score": 0.5}, "leave out"),
-        ({"boxes": [[0, 0, 1, 1]], "nms_iou_threshold": 0.5}, "leave out"),
-        ({"boxes": [[0, 0, 1, 1]], "max_faces": 5}, "leave out"),
-        ({"boxes": [[0, 0, 1, 1]], "small_faces": True}, "leave out"),
-        ({"boxes": [[0, 0, 1, 1]], "face_detection_model": "yunet_n"}, "leave out"),
-    ],
-)
-def test_arguments_that_do_not_fit_together(keywords: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        operations.estimate_gaze(PIXELS, **keywords)
+def test_an_empty_list_of_faces_is_no_search() -> None:
+    request: Any = operations.estimate_gaze(PIXELS, boxes=[]).request
+    assert (request.only_boxes, request.HasField("query"), len(request.boxes)) == (True, False, 0)
 
 
 def test_an_answer_is_read_and_written() -> None:

@@ -46,19 +46,6 @@ def test_other_arrays_are_refused(image: Any) -> None:
         operations.encode_image(image)
 
 
-@pytest.mark.parametrize(
-    ("keywords", "says"),
-    [
-        ({}, "give boxes or points"),
-        ({"boxes": [[1, 2, 3, 4]], "points": [[[1, 2]], [[3, 4]]]}, "as many of each"),
-        ({"points": [[[1, 2], [3, 4]]], "labels": [[1]]}, "2 points but 1 labels"),
-    ],
-)
-def test_prompts_that_do_not_fit_together(keywords: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        operations.segment(PIXELS, **keywords)
-
-
 def test_prompts_are_sent_as_given() -> None:
     operation = operations.segment(
         PIXELS, boxes=[[1, 2, 3, 4]], points=[[[5, 6], [7, 8]]], labels=[[1, 0]], mask_logits=[np.eye(2)]
@@ -73,6 +60,45 @@ def test_prompts_are_sent_as_given() -> None:
         prompt.mask_logits.height, prompt.mask_logits.width
     )
     assert (logits == np.eye(2)).all()
+
+
+def test_prompts_may_differ() -> None:
+    operation = operations.segment(
+        PIXELS,
+        boxes=[[1, 2, 3, 4], None, None],
+        points=[[], [[5, 6]], np.array([[7, 8], [1, 1]])],
+        labels=[None, None, [True, False]],
+        mask_logits=[None, np.eye(2), None],
+    )
+    first, second, third = operation.request.prompts  # type: ignore[attr-defined]
+    assert [prompt.HasField("box") for prompt in (first, second, third)] == [True, False, False]
+    assert [len(prompt.points) for prompt in (first, second, third)] == [0, 1, 2]
+    assert [item.label for item in third.points] == [1, 2]
+    assert [prompt.HasField("mask_logits") for prompt in (first, second, third)] == [False, True, False]
+
+
+@pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 4))])
+def test_no_prompts_are_no_error(nothing: Any) -> None:
+    assert not operations.segment(PIXELS, boxes=nothing).request.prompts  # type: ignore[attr-defined]
+    both = operations.segment(PIXELS, boxes=nothing, points=[], labels=[], mask_logits=[])
+    assert not both.request.prompts  # type: ignore[attr-defined]
+
+
+def test_timings_are_always_asked_for() -> None:
+    for operation in (
+        operations.detect(PIXELS, ["a"]),
+        operations.segment(PIXELS, boxes=[]),
+        operations.segment_phrases(PIXELS, ["a"]),
+        operations.segment_everything(PIXELS),
+        operations.encode_image(PIXELS),
+        operations.embed_images([]),
+        operations.embed_texts([]),
+        operations.compare(PIXELS, []),
+        operations.classify([], []),
+        operations.estimate_gaze(PIXELS),
+        operations.recognize_text([]),
+    ):
+        assert operation.request.include_timings, operation.method  # type: ignore[attr-defined]
 
 
 def test_a_lone_string_is_not_a_list_of_phrases() -> None:

@@ -47,12 +47,12 @@ def test_requests_say_only_what_was_asked() -> None:
     plain = operations.recognize_text([b"one", b"two"]).request
     assert isinstance(plain, text_service_pb2.RecognizeTextRequest)
     assert [image.encoded for image in plain.images] == [b"one", b"two"]
-    assert {descriptor.name for descriptor, _ in plain.ListFields()} == {"images"}
+    assert {descriptor.name for descriptor, _ in plain.ListFields()} == {"images", "include_timings"}
     asked = operations.recognize_text(
         [b"one"], rotated=True, bin_threshold=0, box_threshold=0.5, blocks=True, model="m"
     ).request
     assert {descriptor.name for descriptor, _ in asked.ListFields()} == {
-        "images", "rotated", "bin_threshold", "box_threshold", "group_blocks", "model",
+        "images", "rotated", "bin_threshold", "box_threshold", "group_blocks", "model", "include_timings",
     }  # fmt: skip
 
 

@@ -1,0 +1,114 @@
+"""Lists that are too large for one message go in several, in order, with all that belongs to each."""
+
+from typing import Any
+
+import pytest
+
+from visiongate import Text, operations
+from visiongate.operations import Operation, splitting
+from visiongate.v1 import embedding_service_pb2, image_pb2
+
+MEBIBYTE = 1 << 20
+
+
+def requests(operation: Operation[Any]) -> list[Any]:
+    return [operation.request, *operation.more]
+
+
+def test_a_short_list_is_one_request() -> None:
+    assert operations.embed_images([b"a", b"b"]).more == ()
+    assert len(requests(operations.embed_images([b"a"] * 64))) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "field", "most", "count"),
+    [
+        (operations.embed_images([b"%d" % index for index in range(130)]), "images", 64, 130),
+        (operations.classify([b"%d" % index for index in range(130)], ["a"]), "images", 64, 130),
+        (operations.recognize_text([b"%d" % index for index in range(130)]), "images", 32, 130),
+        (operations.embed_texts([str(index) for index in range(2050)]), "texts", 1024, 2050),
+        (
+            operations.compare(Text("x"), [Text(str(index)) for index in range(2050)]),
+            "candidates",
+            1024,
+            2050,
+        ),
+        (operations.compare(Text("x"), [b"%d" % index for index in range(130)]), "candidates", 64, 130),
+    ],
+)
+def test_no_request_has_more_items_than_the_server_takes(
+    operation: Operation[Any], field: str, most: int, count: int
+) -> None:
+    sent = [list(getattr(request, field)) for request in requests(operation)]
+    assert [len(items) for items in sent] == [most] * (count // most) + [count % most]
+
+    def number(item: Any) -> int:
+        if isinstance(item, image_pb2.Image):
+            return int(item.encoded)
+        if isinstance(item, embedding_service_pb2.ImageOrText):
+            return int(item.text or item.image.encoded)
+        return int(item)
+
+    assert [number(item) for items in sent for item in items] == list(range(count))
+
+
+def test_images_and_texts_share_the_room() -> None:
+    mixed: list[Any] = [item for index in range(60) for item in (b"image", *[Text(str(index))] * 30)]
+    for request in requests(operations.compare(Text("x"), mixed)):
+        images = sum(item.HasField("image") for item in request.candidates)
+        assert images <= 64
+        assert len(request.candidates) - images <= 1024
+
+
+@pytest.mark.parametrize("kind", ["embed_images", "classify", "recognize_text", "compare"])
+def test_no_request_has_more_bytes_than_the_server_takes(kind: str) -> None:
+    photos: list[Any] = [bytes([index]) * (7 * MEBIBYTE) for index in range(18)]
+    arguments: dict[str, list[Any]] = {
+        "embed_images": [photos],
+        "classify": [photos, ["cat"] * 1000],
+        "recognize_text": [photos],
+        "compare": [bytes(20 * MEBIBYTE), photos],
+    }
+    sent = requests(getattr(operations, kind)(*arguments[kind]))
+    assert len(sent) == (4 if kind == "compare" else 3)
+    assert max(request.ByteSize() for request in sent) <= splitting.MOST_BYTES
+    # Nothing that belongs to all of them is lost on the way.
+    for request in sent:
+        assert request.include_timings
+        if kind == "compare":
+            assert len(request.subject.image.encoded) == 20 * MEBIBYTE
+        if kind == "classify":
+            assert len(request.labels) == 1000
+
+
+def test_what_is_too_large_alone_goes_alone() -> None:
+    """The client, or the server, says so then."""
+    sent = requests(operations.embed_images([b"a", bytes(61 * MEBIBYTE), b"b"]))
+    assert [len(request.images) for request in sent] == [1, 1, 1]
+
+
+def test_nothing_is_one_request() -> None:
+    (request,) = requests(operations.embed_images([]))
+    assert len(request.images) == 0
+
+
+def test_merged_answers_add_their_timings_up() -> None:
+    operation = operations.embed_images([b"a"] * 65)
+    responses = [
+        embedding_service_pb2.EmbedImagesResponse(
+            embeddings=[embedding_service_pb2.Embedding(values=[value, 1])],
+            model="m",
+            dimensions=2,
+            timings=image_pb2.Timings(decode_ms=value, inference_ms=10 * value),
+        )
+        for value in (1, 2, 4)
+    ]
+    merged, *others = responses
+    for other in others:
+        operation.merge(merged, other)
+    found = operation.parse(merged, "call")
+    assert found.tolist() == [[1, 1], [2, 1], [4, 1]]
+    assert found.info.timings is not None
+    assert (found.info.timings.decode_ms, found.info.timings.inference_ms) == (7, 70)
+    assert found.info.timings.preprocess_ms == 0
+    assert (found.info.model, found.info.request_id) == ("m", "call")
