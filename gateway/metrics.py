@@ -103,7 +103,7 @@ def readiness() -> dict[str, bool]:
 
 
 def add_up(folder: str) -> dict[str, str]:
-    """From now on the metrics are those of the workers that share the folder: what to add to their environment."""
+    """Show the metrics of workers from now on. Return what they must find in their environment."""
     global _folder  # noqa: PLW0603
     _folder = folder
     return {WORKER_FOLDER: folder}

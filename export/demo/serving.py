@@ -33,14 +33,15 @@ def with_client(
             progress(f"the gateway answers at 127.0.0.1:{gateway.port} with {served}")
             answers.append(await work(client))
 
-    async def ask_until_stopped(triton: EmbeddedTriton) -> None:
+    async def ask_until_stopped(triton: EmbeddedTriton) -> int:
         settings = in_front_of(triton, Settings(repository=repository, port=0, grace_s=0))
         with StopSignals() as stop:
             await until_first(ask(settings), stop.first.wait(), triton.death())
-            if not answers:
-                raise SystemExit(stop.exit_code)
+            return stop.exit_code
 
     with EmbeddedTriton(repository, progress=progress) as triton:
         progress(f"Triton {triton.grpc_address} has loaded the models")
-        asyncio.run(ask_until_stopped(triton))
+        exit_code = asyncio.run(ask_until_stopped(triton))
+    if not answers:
+        raise SystemExit(exit_code)
     return answers[0]

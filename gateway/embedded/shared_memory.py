@@ -1,4 +1,4 @@
-"""The shared memory through which Triton's processes exchange tensors: a run's own part of it, swept later."""
+"""Shared memory, through which Triton's processes exchange tensors: what a run needs of it, and leaves."""
 
 import fcntl
 import os
@@ -15,7 +15,7 @@ _ENLARGE = "for a container --shm-size=1g, in Kubernetes an emptyDir of medium M
 
 
 def check(progress: Callable[[str], None]) -> None:
-    """Raise an error that says what to do where Triton cannot run with the shared memory; warn of too little."""
+    """Raise an error that says what to do where there is too little for Triton; warn where it is tight."""
     try:
         size = os.statvfs(FOLDER)
     except OSError as error:
@@ -23,7 +23,7 @@ def check(progress: Callable[[str], None]) -> None:
     total, free = (blocks * size.f_frsize for blocks in (size.f_blocks, size.f_bavail))
     if free < _NEEDED:
         raise EmbeddedTritonError(
-            f"{FOLDER} has {free >> 20} MiB free, too little for Triton's processes: make it larger ({_ENLARGE})"
+            f"{FOLDER} has {free >> 20} MiB free, too little for Triton: make it larger ({_ENLARGE})"
         )
     if total < _ADVISED:
         progress(f"{FOLDER} is under {_ADVISED >> 20} MiB: large batches may fail ({_ENLARGE})")
