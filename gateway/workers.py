@@ -110,11 +110,12 @@ class _Workers:
             return f"a process cannot be started: {error.strerror}"
         assert process.stdin is not None
         assert process.stdout is not None
+        report: dict[str, str] = {}
         try:
             # Metrics are the parent's to show. On standard input, as other users can read arguments.
             own = self._settings.model_copy(update={"port": self._port, "metrics_port": None})
             process.stdin.write(own.model_dump_json().encode() + b"\n")
-            report: dict[str, str] = json.loads(await process.stdout.readline() or "{}")
+            report = json.loads(await process.stdout.readline() or "{}")
             if "served" in report:
                 logger.info("worker %d answers: process %d", number, process.pid)
                 if not self._has_answered:
@@ -124,6 +125,8 @@ class _Workers:
             return report.get("error") or _ending(process.pid, code)
         finally:
             process.stdin.close()
+            if not report and process.returncode is None:
+                process.terminate()  # it would go on with its imports, which take seconds
             await until_first(
                 process.wait(),
                 self._stop.second.wait(),

@@ -9,7 +9,7 @@ from pathlib import Path
 from gateway.embedded.error import EmbeddedTritonError
 
 FOLDER = Path("/dev/shm")  # noqa: S108 - the kernel's name for it
-# Without a byte more than its regions Triton waits for ever for a model's process to start.
+# A process of a model takes 1 MiB before its first request.
 _NEEDED, _ADVISED = 16 << 20, 256 << 20
 _ENLARGE = "for a container --shm-size=1g, in Kubernetes an emptyDir of medium Memory mounted there"
 
