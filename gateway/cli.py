@@ -1,4 +1,7 @@
-"""The commands that serve, added to the client's `visiongate`: up, serve, triton, settings, keys."""
+"""The commands that serve, added to the client's `visiongate`: up, serve, triton, settings, keys.
+
+What serves is imported by the commands that do: it takes seconds, which settings, keys and help need not.
+"""
 
 import asyncio
 import functools
@@ -15,15 +18,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gateway import logs
 from gateway.address import join
 from gateway.commands import keys
-from gateway.embedded import EmbeddedTriton, in_front_of
-from gateway.embedded.environment import CACHE_VARIABLE
-from gateway.server import check, serve
-from gateway.settings import Loaded, Settings, flag, group, load, metavar, shown, variable
+from gateway.settings import CACHE_VARIABLE, Loaded, Settings, flag, group, load, metavar, shown, variable
 from gateway.stopping import StopSignals, until_first
-from gateway.workers import serve_with_workers
 from visiongate import cli
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, console, errors
@@ -124,6 +122,9 @@ def serve_command(loaded: Loaded) -> None:
 @takes_settings(without=["triton"])
 def up(loaded: Loaded, demo: Demo = False) -> None:
     """Start Triton from pip and the gateway together: all that one machine needs."""
+    from gateway.embedded import EmbeddedTriton, in_front_of  # noqa: PLC0415
+    from gateway.server import check  # noqa: PLC0415
+
     if loaded.sources["triton"] != "default":
         _progress(
             f"up starts a Triton of its own: the setting triton ({loaded.sources['triton']}) is not used"
@@ -144,6 +145,8 @@ def triton_command(
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8002,
 ) -> None:
     """Start a real Triton server from pip on this machine, without Docker, on loopback."""
+    from gateway.embedded import EmbeddedTriton  # noqa: PLC0415
+
     with EmbeddedTriton(
         _repository(loaded, demo),
         grpc_port=grpc_port,
@@ -223,6 +226,10 @@ def _repository(loaded: Loaded, demo: bool) -> Path:
 
 def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
     """Serves until a signal, or until a watch ends. Raises SystemExit where the signal came before."""
+    from gateway import logs  # noqa: PLC0415
+    from gateway.server import serve  # noqa: PLC0415
+    from gateway.workers import serve_with_workers  # noqa: PLC0415
+
     logs.configure(settings)
     has_started = False
 

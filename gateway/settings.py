@@ -24,11 +24,12 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gateway import address
-from gateway.fetch import AllowedHosts
 
 MEBIBYTE = 1 << 20
 
 PREFIX = "VISIONGATE_"
+CACHE_VARIABLE = PREFIX + "CACHE_DIR"
+"""The environment variable, no setting, of the folder where Triton from pip is prepared."""
 
 Source = Literal["default", "file", "environment", "flag"]
 
@@ -177,6 +178,8 @@ class Settings(BaseModel):
     @field_validator("uri_hosts")
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        from gateway.fetch import AllowedHosts  # noqa: PLC0415 - its HTTP client takes a second
+
         AllowedHosts(hosts)
         return hosts
 

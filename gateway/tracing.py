@@ -11,10 +11,9 @@ from urllib.parse import urlsplit
 import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, get_current
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -61,7 +60,10 @@ def exporting(settings: Settings) -> Iterator[None]:
         flush.join(_FLUSH_S)
 
 
-def _exporter(endpoint: str) -> OTLPSpanExporter:
+def _exporter(endpoint: str) -> SpanExporter:
+    # A second's import, which most do without.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
     url = urlsplit(endpoint)
     return OTLPSpanExporter(
         endpoint=endpoint,

@@ -25,6 +25,7 @@ from pathlib import Path
 import platformdirs
 
 from gateway.embedded.error import EmbeddedTritonError
+from gateway.settings import CACHE_VARIABLE
 
 Progress = Callable[[str], None]
 
@@ -36,7 +37,6 @@ _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _PYTHONS = ("3.11", "3.12")
 _GLIBC = (2, 35)
 _INSTEAD = "run NVIDIA's Triton container and `visiongate serve --triton HOST:PORT` instead"
-CACHE_VARIABLE = "VISIONGATE_CACHE_DIR"
 _ELSEWHERE = (
     f"set {CACHE_VARIABLE} to a folder that can be written, that programs can be run from, and that has "
     "500 MB free"
