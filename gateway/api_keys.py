@@ -4,6 +4,7 @@ Keys are long and random, so one round of SHA-256 is enough: there is nothing to
 passwords would protect.
 """
 
+import fcntl
 import hashlib
 import hmac
 import logging
@@ -13,7 +14,8 @@ import secrets
 import tempfile
 import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -129,10 +131,33 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     return tuple(_parse(path, name, table) for name, table in tables.items())
 
 
+@contextmanager
+def changing(path: Path) -> Iterator[list[ApiKey]]:
+    """Inside, the list of a file's keys, empty without a file: what becomes of it is written at the end.
+
+    One process at a time: a second one waits. Raises ValueError where the file cannot be read or written.
+    """
+    path = path.resolve()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ValueError(f"cannot write the API keys in {path}: {error.strerror}") from error
+    try:
+        # The folder's lock: the file is another one after each change.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        keys = list(read_keys(path)) if path.exists() else []
+        yield keys
+        try:
+            write_keys(path, keys)
+        except OSError as error:
+            raise ValueError(f"cannot write the API keys in {path}: {error.strerror}") from error
+    finally:
+        os.close(folder)
+
+
 def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
     """Replaces the file at once, so that no reader sees half of it; only its owner may read it."""
-    path = path.resolve()
-    path.parent.mkdir(parents=True, exist_ok=True)
     # A temporary file has the mode 0600 from the start.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)

@@ -1,7 +1,11 @@
-"""The commands that serve, added to the client's `visiongate`: up, serve, triton, settings, keys."""
+"""The commands that serve, added to the client's `visiongate`: up, serve, triton, settings, keys.
+
+What serves is imported by the commands that do: it takes seconds, which settings, keys and help need not.
+"""
 
 import asyncio
 import functools
+import importlib.util
 import inspect
 import json
 import os
@@ -14,22 +18,36 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gateway import logs
+from gateway.address import join
 from gateway.commands import keys
-from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
-from gateway.server import StopSignals, serve, until_first
-from gateway.settings import Loaded, Settings, flag, group, load, metavar, shown
-from gateway.workers import serve_with_workers
+from gateway.settings import CACHE_VARIABLE, Loaded, Settings, flag, group, load, metavar, shown, variable
+from gateway.stopping import StopSignals, until_first
 from visiongate import cli
+from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, console, errors
 
 app = typer.Typer()
 app.add_typer(keys.app)
 
 
-def takes_settings(without: Container[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command an option for each setting, and the settings in force as its first argument."""
-    options = [_config_option(), *(_option(name) for name in Settings.model_fields if name not in without)]
+CACHE_HELP = (
+    f"Triton itself is prepared once, in the user's cache folder: {CACHE_VARIABLE} names another one, "
+    "which must have 500 MB free and let programs be run."
+)
+
+Demo = Annotated[bool, typer.Option("--demo", help="Serve the demo models: small, for drawn scenes.")]
+
+
+def takes_settings(
+    only: Container[str] = Settings.model_fields, without: Container[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command an option for each of these settings, and the settings in force as its first argument.
+
+    What the environment says of others is not looked at.
+    """
+    names = [name for name in Settings.model_fields if name in only]
+    options = [_config_option(), *(_option(name) for name in names if name not in without)]
+    ignored = {variable(name) for name in Settings.model_fields if name not in names}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         _, *own = inspect.signature(command).parameters.values()
@@ -39,7 +57,8 @@ def takes_settings(without: Container[str] = ()) -> Callable[[Callable[..., None
             given = {option.name: values.pop(option.name) for option in options}
             file = given.pop("config")
             flags = {name: value for name, value in given.items() if value is not None}
-            command(load(flags, os.environ, file, _other_variables()), **values)
+            environment = {name: value for name, value in os.environ.items() if name not in ignored}
+            command(load(flags, environment, file, _other_variables()), **values)
 
         # typer reads both.
         parameters = [*own, *options]
@@ -85,7 +104,7 @@ def _other_variables() -> set[str]:
 
     commands = map(typer.main.get_command, (cli.app, app))
     variables = {option.envvar for command in commands for option in options(command) if option.envvar}
-    return variables | {"VISIONGATE_CACHE_DIR"}
+    return variables | {CACHE_VARIABLE}
 
 
 @app.command("serve")
@@ -99,43 +118,51 @@ def serve_command(loaded: Loaded) -> None:
     _serve(loaded.settings)
 
 
-@app.command()
+@app.command(epilog=CACHE_HELP)
 @takes_settings(without=["triton"])
-def up(loaded: Loaded) -> None:
+def up(loaded: Loaded, demo: Demo = False) -> None:
     """Start Triton from pip and the gateway together: all that one machine needs."""
+    from gateway.embedded import EmbeddedTriton, in_front_of  # noqa: PLC0415
+    from gateway.server import check  # noqa: PLC0415
+
     if loaded.sources["triton"] != "default":
         _progress(
             f"up starts a Triton of its own: the setting triton ({loaded.sources['triton']}) is not used"
         )
-    with EmbeddedTriton(loaded.settings.repository, progress=_progress) as triton:
-        _serve(loaded.settings.model_copy(update={"triton": triton.grpc_address}), _death(triton))
+    settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
+    check(settings)
+    with EmbeddedTriton(settings.repository, progress=_progress) as triton:
+        _serve(in_front_of(triton, settings), triton.death())
 
 
-@app.command("triton")
+@app.command("triton", epilog=CACHE_HELP)
+@takes_settings(only=["repository"])
 def triton_command(
-    repository: Annotated[Path, typer.Option(help="Triton's model repository.")] = Path("model_repository"),
-    grpc_port: Annotated[int, typer.Option(help="0: a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(help="0: a free one.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(help="0: a free one.")] = 8002,
+    loaded: Loaded,
+    demo: Demo = False,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8002,
 ) -> None:
     """Start a real Triton server from pip on this machine, without Docker, on loopback."""
+    from gateway.embedded import EmbeddedTriton  # noqa: PLC0415
+
     with EmbeddedTriton(
-        repository,
+        _repository(loaded, demo),
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
         log=lambda line: print(line, file=sys.stderr),
         progress=_progress,
     ) as triton:
-        console.print(
+        _say(
             f"Triton answers gRPC at {triton.grpc_address}, HTTP at {triton.http_address}, "
-            f"metrics at {triton.metrics_address}; Ctrl-C stops it.",
-            highlight=False,
-            soft_wrap=True,
+            f"metrics at {triton.metrics_address}; Ctrl-C stops it."
         )
 
         async def wait() -> None:
-            await until_first(StopSignals().first.wait(), _death(triton))
+            with StopSignals() as stop:
+                await until_first(stop.first.wait(), triton.death())
 
         asyncio.run(wait())
 
@@ -162,7 +189,7 @@ def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
             }
             for name, info in fields
         ]
-        print(json.dumps(entries, ensure_ascii=False))
+        print(json.dumps(entries))
         return
     table = Table(
         *("setting", "value", "from", "meaning"),
@@ -178,27 +205,48 @@ def _progress(message: str) -> None:
     errors.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
+def _say(message: str) -> None:
+    console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def _repository(loaded: Loaded, demo: bool) -> Path:
+    """The setting, or where the demo models are. Raises CommandError."""
+    if not demo:
+        return loaded.settings.repository
+    if loaded.sources["repository"] == "flag":
+        raise CommandError("--demo and --repository both say what to serve: leave one of them out")
+    # Not by an import: the gateway knows nothing of the exporter.
+    found = importlib.util.find_spec("export")
+    for folder in found.submodule_search_locations or () if found else ():
+        repository = Path(folder, "demo", "repository")
+        if repository.is_dir():
+            return repository
+    raise CommandError(f"the demo models are missing: {cli.INSTALL_SERVER}")
+
+
 def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
-    """Serves until a signal, or until a watch ends."""
+    """Serves until a signal, or until a watch ends. Raises SystemExit where the signal came before."""
+    from gateway import logs  # noqa: PLC0415
+    from gateway.server import serve  # noqa: PLC0415
+    from gateway.workers import serve_with_workers  # noqa: PLC0415
+
     logs.configure(settings)
+    has_started = False
 
     def started(port: int, served: str) -> None:
-        console.print(
-            f"visiongate answers at {settings.host}:{port} ({served}); Ctrl-C stops it.",
-            highlight=False,
-            soft_wrap=True,
-        )
+        nonlocal has_started
+        has_started = True
+        _say(f"visiongate answers at {join(settings.host, port)} ({served}); Ctrl-C stops it.")
 
-    serving = (
-        serve(settings, lambda gateway: started(gateway.port, gateway.served))
-        if settings.workers == 1
-        else serve_with_workers(settings, started)
-    )
-    asyncio.run(until_first(serving, *watches))
+    async def run() -> int:
+        with StopSignals() as stop:
+            serving = (
+                serve(settings, lambda gateway: started(gateway.port, gateway.served), stop)
+                if settings.workers == 1
+                else serve_with_workers(settings, started, stop)
+            )
+            await until_first(serving, *watches)
+            return 0 if has_started else stop.exit_code
 
-
-async def _death(triton: EmbeddedTriton) -> None:
-    """Ends, with an error, when Triton does."""
-    while triton.poll() is None:  # noqa: ASYNC110
-        await asyncio.sleep(0.5)
-    raise EmbeddedTritonError(f"Triton died with exit code {triton.poll()}: {triton.explanation()}")
+    if code := asyncio.run(run()):
+        raise SystemExit(code)

@@ -2,9 +2,18 @@
 
 import os
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.multiprocess import MultiProcessCollector
+WORKER_FOLDER = "VISIONGATE_WORKER_METRICS"
+"""The environment variable by which a parent tells its workers where their metrics go."""
+
+# prometheus_client looks for its variables when it is imported. The environment's are another program's.
+for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
+    os.environ.pop(name, None)
+if WORKER_FOLDER in os.environ:
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[WORKER_FOLDER]
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram  # noqa: E402
+from prometheus_client.exposition import choose_encoder  # noqa: E402
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
 # From a cached embedding to a page of text on a CPU.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -67,6 +76,8 @@ TASKS = Gauge(
 )
 # The whole server's service name, by the convention of gRPC's health protocol.
 WHOLE_SERVER = ""
+# That of the workers whose parent this process is.
+_folder = ""
 READY = Gauge(
     "visiongate_ready",
     "1 while a service can answer; the service '' is the server as a whole.",
@@ -91,14 +102,23 @@ def readiness() -> dict[str, bool]:
     }
 
 
-def _registry() -> CollectorRegistry:
-    """The process's metrics, or those of all worker processes where they share a folder for them.
+def add_up(folder: str) -> dict[str, str]:
+    """Show the metrics of workers from now on. Return what they must find in their environment."""
+    global _folder  # noqa: PLW0603
+    _folder = folder
+    return {WORKER_FOLDER: folder}
 
-    The variable must be set before `prometheus_client` is imported.
-    """
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+
+def forget_worker(pid: int) -> None:
+    """Drop what a worker that has ended says of its present state; what it counted stays."""
+    mark_process_dead(pid, _folder)  # type: ignore[no-untyped-call]
+
+
+def _registry() -> CollectorRegistry:
+    """The process's metrics, or those of all worker processes."""
+    if not _folder:
         return REGISTRY
-    # A new one each time, without this process's own metrics, which the folder has already.
+    # A new one each time, without this process's own metrics, which are nobody's.
     registry = CollectorRegistry()
-    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    MultiProcessCollector(registry, _folder)  # type: ignore[no-untyped-call]
     return registry

@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import logging
-import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import grpc
 import grpc.aio
@@ -14,17 +13,20 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway import library_output, metrics, tracing
+from gateway.address import join
 from gateway.admission import Gate
-from gateway.api_keys import ApiKeys
-from gateway.catalog import Catalog, CatalogError, Family, NotReadyError
+from gateway.api_keys import ApiKeys, read_keys
+from gateway.catalog import Catalog, Family, NotReadyError
 from gateway.errors import StatusError
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed, limit_arenas
 from gateway.interceptor import CallInterceptor
 from gateway.pipelines.core import Core, gather
+from gateway.ports import ListenError, check_free
 from gateway.services import detection, embedding, gaze, models, segmentation, text
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
+from gateway.stopping import StopSignals, until_first
 from gateway.tls import server_credentials
 from gateway.triton import GrpcTriton
 
@@ -55,11 +57,25 @@ FAMILIES = tuple(
 )
 
 
+def check(settings: Settings) -> None:
+    """Raise what would keep a gateway from listening, before Triton is started or waited for.
+
+    ListenError where a port is not free, ValueError where the files of API keys or certificates are not what
+    they should be.
+    """
+    check_free(settings.host, settings.port, "--port")
+    if settings.metrics_port is not None:
+        check_free(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    server_credentials(settings)
+    if settings.api_keys is not None:
+        read_keys(settings.api_keys)
+
+
 class Gateway:
     """A running gateway: an async context manager that listens once entered.
 
-    Raises CatalogError where Triton does not answer in time or lacks what the gateway needs, and ValueError
-    where the files of API keys or certificates are not what they should be.
+    Raises CatalogError where Triton does not answer in time or lacks what the gateway needs, and what `check`
+    raises.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -69,55 +85,25 @@ class Gateway:
 
     async def __aenter__(self) -> Self:
         settings = self._settings
-        # Before Triton is waited for: what is wrong with these files is said at once.
+        # Before Triton is waited for: what is wrong with these is said at once.
         credentials = server_credentials(settings)
         authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
+        if settings.workers == 1:
+            check_free(settings.host, settings.port, "--port")
         _set_unready()
-        self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
-        try:
+        async with contextlib.AsyncExitStack() as made:
+            self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
+            made.push_async_callback(self._triton.close)
             catalog = await self._load_catalog()
-        except BaseException:
-            await self._triton.close()
-            raise
-        self._core = Core(self._triton, catalog, settings)
-        self._server = grpc.aio.server(
-            interceptors=[
-                CallInterceptor(
-                    Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight),
-                    settings.max_call_s,
-                    settings.max_receive_s,
-                    authenticator,
-                )
-            ],
-            options=[
-                ("grpc.max_receive_message_length", settings.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                ("grpc.max_connection_age_ms", int(min(settings.max_connection_age_s * 1000, _NEVER_MS))),
-                *KEEPALIVE,
-                # Two servers on one port would each get a part of the calls: by mistake, that is an error.
-                ("grpc.so_reuseport", int(settings.workers > 1)),
-            ],
-        )
-        for service in SERVICES:
-            service.add(self._core, self._server)
-        self._health = Health()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection(
-            [service.name for service in SERVICES] + [HEALTH, reflection.SERVICE_NAME], self._server
-        )
-        address = f"{settings.host}:{settings.port}"
-        # Before the port is bound: from then on the kernel puts connections into its queue.
-        await self._set_health()
-        try:
-            self.port = (
-                self._server.add_insecure_port(address)
-                if credentials is None
-                else self._server.add_secure_port(address, credentials)
-            )
-        except RuntimeError as error:
-            await self._triton.close()
-            raise CatalogError(f"cannot listen on {address}: {error}") from error
-        await self._server.start()
+            self._core = Core(self._triton, catalog, settings)
+            made.callback(self._core.close)
+            self._server = self._make_server(authenticator)
+            made.push_async_callback(self._server.stop, None)
+            # Before the port is bound: from then on the kernel puts connections into its queue.
+            await self._set_health()
+            self.port = self._listen(credentials)
+            await self._server.start()
+            made.pop_all()
         self._tasks = [asyncio.create_task(work) for work in (self._watch_health(), keep_trimmed())]
         return self
 
@@ -139,6 +125,38 @@ class Gateway:
             self._core.close()
             await self._triton.close()
 
+    def _make_server(self, authenticator: ApiKeys | None) -> grpc.aio.Server:
+        settings = self._settings
+        gate = Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight)
+        server = grpc.aio.server(
+            interceptors=[CallInterceptor(gate, settings.max_call_s, settings.max_receive_s, authenticator)],
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.max_connection_age_ms", int(min(settings.max_connection_age_s * 1000, _NEVER_MS))),
+                *KEEPALIVE,
+                # Two servers on one port would each get a part of the calls: by mistake, that is an error.
+                ("grpc.so_reuseport", int(settings.workers > 1)),
+            ],
+        )
+        for service in SERVICES:
+            service.add(self._core, server)
+        self._health = Health()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection(
+            [service.name for service in SERVICES] + [HEALTH, reflection.SERVICE_NAME], server
+        )
+        return server
+
+    def _listen(self, credentials: grpc.ServerCredentials | None) -> int:
+        host, port = self._settings.host, self._settings.port
+        try:
+            if credentials is None:
+                return self._server.add_insecure_port(join(host, port))
+            return self._server.add_secure_port(join(host, port), credentials)
+        except RuntimeError as error:
+            raise ListenError(host, port, "--port", error) from error
+
     @property
     def catalog(self) -> Catalog:
         return self._core.catalog
@@ -154,22 +172,24 @@ class Gateway:
         deadline = loop.time() + self._settings.triton_wait_s
         told = ""
         while True:
+            detail = await self._triton.absence()
             try:
-                if not await self._triton.is_live():
+                if detail:
                     raise NotReadyError(
-                        f"no Triton answers at {address}: start it, or give its address by --triton"
+                        f"no Triton answers at {address}: is it running there? --triton names another"
                     )
                 return await Catalog.load(self._triton, self._settings.repository, FAMILIES)
             except NotReadyError as error:
-                reason = error
+                reason = str(error)
             except StatusError as error:
                 # It went away again between two questions.
-                reason = NotReadyError(f"Triton at {address}: {error.message}")
+                reason = f"Triton at {address}: {error.message}"
             if loop.time() >= deadline:
-                raise reason
-            if told != str(reason):
-                logger.info("waiting: %s", reason)
-                told = str(reason)
+                raise NotReadyError(reason + (f" ({detail})" if detail else ""))
+            if told != reason:
+                # As a warning: it is seen where nobody has set up a log, too.
+                logger.warning("waiting: %s%s", reason, f" ({detail})" if detail else "")
+                told = reason
             await asyncio.sleep(0.25)
 
     async def _watch_health(self) -> None:
@@ -223,42 +243,8 @@ def _set_unready() -> None:
         metrics.READY.labels(service).set(0)
 
 
-class StopSignals:
-    """SIGINT and SIGTERM: the first asks to stop in good order, the second at once, a third kills."""
-
-    def __init__(self) -> None:
-        self.first, self.second = asyncio.Event(), asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._loop.add_signal_handler(number, self._receive)
-
-    def _receive(self) -> None:
-        if self.first.is_set():
-            self.second.set()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._loop.remove_signal_handler(number)
-        self.first.set()
-
-
-async def until_first(*work: Coroutine[Any, Any, Any]) -> None:
-    """Runs all until the first ends, then cancels the others and waits for them."""
-    tasks = [asyncio.create_task(item) for item in work]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    for task in tasks:
-        if not task.cancelled():
-            task.result()
-
-
-async def serve(
-    settings: Settings, started: Callable[[Gateway], None], stop: StopSignals | None = None
-) -> None:
-    """Runs a gateway until SIGINT or SIGTERM; calls in flight may then finish, until a second signal."""
-    stop = stop or StopSignals()
+async def serve(settings: Settings, started: Callable[[Gateway], None], stop: StopSignals) -> None:
+    """Runs a gateway until told to stop; calls in flight may then finish, until told so again."""
     limit_arenas()
     with library_output.logged(), StatusServer(settings), tracing.exporting(settings):
         async with contextlib.AsyncExitStack() as stack:

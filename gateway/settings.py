@@ -23,7 +23,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gateway.fetch import AllowedHosts
+from gateway import address
 from gateway.places import default_repository
 
 MEBIBYTE = 1 << 20
@@ -31,6 +31,8 @@ MEBIBYTE = 1 << 20
 PREFIX = "VISIONGATE_"
 CONFIG_VARIABLE = "VISIONGATE_CONFIG"
 """The environment variable that names the TOML file of settings."""
+CACHE_VARIABLE = PREFIX + "CACHE_DIR"
+"""The environment variable, no setting, of the folder where Triton from pip is prepared."""
 
 Source = Literal["default", "file", "environment", "flag"]
 
@@ -44,7 +46,10 @@ class Settings(BaseModel):
     # Infinity as a text: JSON has no such number.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
-    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on, such as ::1 or localhost; 0.0.0.0 or :: for every interface.",
+    )
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     workers: PositiveInt = Field(
         1, description="Processes that share the port. Limits, caches and threads are those of each."
@@ -78,7 +83,7 @@ class Settings(BaseModel):
     triton: str = Field(
         "127.0.0.1:8001",
         description="Triton's gRPC address: host:port, several after commas, or a name such as "
-        "dns:///triton:8001 that stands for several. Calls go round them.",
+        "dns:///triton:8001 that stands for several. Calls go round them, and never through a proxy.",
     )
     triton_wait_s: float = Field(
         math.inf,
@@ -160,13 +165,15 @@ class Settings(BaseModel):
     )
 
     metrics_host: str = Field(
-        "127.0.0.1", description="Address of /metrics, /livez and /readyz; 0.0.0.0 for every interface."
+        "127.0.0.1", description="Address of /metrics, /livez and /readyz; 0.0.0.0 or :: for every interface."
     )
     metrics_port: int | None = Field(
         None, ge=0, le=65535, description="Port of /metrics, /livez and /readyz; without one they are off."
     )
     otlp_endpoint: str | None = Field(
-        None, description="OTLP/gRPC address that traces go to (http://collector:4317); without one none."
+        None,
+        description="OTLP/gRPC address that traces go to (http://collector:4317), by the environment's proxy "
+        "unless it is this machine's; without one none.",
     )
     log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
@@ -174,6 +181,8 @@ class Settings(BaseModel):
     @field_validator("uri_hosts")
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        from gateway.fetch import AllowedHosts  # noqa: PLC0415 - its HTTP client takes a second
+
         AllowedHosts(hosts)
         return hosts
 
@@ -181,6 +190,16 @@ class Settings(BaseModel):
     @classmethod
     def _is_absolute(cls, path: Path) -> Path:
         return path.absolute()
+
+    @field_validator("host", "metrics_host")
+    @classmethod
+    def _is_host(cls, host: str) -> str:
+        return address.checked_host(host)
+
+    @field_validator("triton")
+    @classmethod
+    def _are_addresses(cls, addresses: str) -> str:
+        return ",".join(address.target(part.strip()) for part in addresses.split(","))
 
     @field_validator("otlp_endpoint")
     @classmethod

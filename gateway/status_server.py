@@ -11,6 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway import metrics
+from gateway.address import join
+from gateway.ports import ListenError
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -33,12 +35,10 @@ class StatusServer:
         try:
             self._server = _Server(self._host, self._asked_port)
         except OSError as error:
-            raise OSError(
-                f"cannot listen on {self._host}:{self._asked_port} for /metrics: {error}"
-            ) from error
+            raise ListenError(self._host, self._asked_port, "--metrics-port", error) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
-        logger.info("/metrics, /livez and /readyz are at %s:%d", self._host, self.port)
+        logger.info("/metrics, /livez and /readyz are at %s", join(self._host, self.port))
         return self
 
     def __exit__(

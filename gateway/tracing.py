@@ -6,17 +6,18 @@ Without an exporter no span is made, but a caller's `traceparent` still reaches 
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from urllib.parse import urlsplit
 
 import grpc
 from opentelemetry import trace
 from opentelemetry.context import Context, attach, get_current
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from gateway.address import NO_PROXY, is_loopback
 from gateway.settings import Settings
 
 _INFERENCE = "inference.GRPCInferenceService/ModelInfer"
@@ -48,7 +49,7 @@ def exporting(settings: Settings) -> Iterator[None]:
         yield
         return
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "visiongate"}), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(_exporter(settings.otlp_endpoint)))
     trace.set_tracer_provider(provider)
     try:
         yield
@@ -57,6 +58,19 @@ def exporting(settings: Settings) -> Iterator[None]:
         flush = threading.Thread(target=provider.shutdown, daemon=True)
         flush.start()
         flush.join(_FLUSH_S)
+
+
+def _exporter(endpoint: str) -> SpanExporter:
+    # A second's import, which most do without.
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    url = urlsplit(endpoint)
+    return OTLPSpanExporter(
+        endpoint=endpoint,
+        # Otherwise OTEL_EXPORTER_OTLP_INSECURE would say something else than the setting.
+        insecure=url.scheme == "http",
+        channel_options=NO_PROXY if is_loopback(url.hostname or "") else (),  # type: ignore[arg-type]
+    )
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """What the gateway needs of Triton, as a small protocol, and its tritonclient adapter."""
 
 import asyncio
-import ipaddress
 import json
 import random
 import socket
@@ -17,7 +16,7 @@ from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from gateway import metrics, tracing
+from gateway import address, metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -56,6 +55,8 @@ BALANCING = {
     ]
 }
 CHANNEL_ARGUMENTS = [
+    # Triton is inside the cluster.
+    *address.NO_PROXY,
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.service_config", json.dumps(BALANCING)),
@@ -106,8 +107,8 @@ class Triton(Protocol):
     The caller may then have to wait until the request has ended, so that what it takes up stays counted.
     """
 
-    async def is_live(self) -> bool:
-        """Whether the server answers. Never raises."""
+    async def absence(self) -> str:
+        """Why the server does not answer; empty where it does. Never raises."""
 
     async def models(self) -> list[ModelState]:
         """The models of the repository that the server was told to load."""
@@ -129,22 +130,19 @@ def channel_target(addresses: str) -> str:
     """
     parts = [part.strip() for part in addresses.split(",")]
     if len(parts) == 1:
-        return parts[0]
+        return address.target(parts[0])
     found = []
     for part in parts:
-        host, colon, port = part.rpartition(":")
-        if not (colon and port.isdigit()):
-            raise ValueError(f"Triton's address {part!r} is not host:port")
+        host, port = address.split(part)
         try:
-            entries = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+            entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ValueError(f"Triton's address {part!r} has no known host") from error
-        found.append((ipaddress.ip_address(entries[0][4][0]), port))
-    version = found[0][0].version
-    if any(address.version != version for address, _ in found):
+        found.append((str(entries[0][4][0]), port))
+    versions = {6 if ":" in host else 4 for host, _ in found}
+    if len(versions) > 1:
         raise ValueError("Triton's addresses are of IPv4 and IPv6: gRPC wants all of one kind")
-    joined = [f"{address}:{port}" if version == 4 else f"[{address}]:{port}" for address, port in found]
-    return f"ipv{version}:{','.join(joined)}"
+    return f"ipv{versions.pop()}:{','.join(address.join(*each) for each in found)}"
 
 
 class GrpcTriton:
@@ -164,13 +162,13 @@ class GrpcTriton:
     async def close(self) -> None:
         await self._client.close()
 
-    async def is_live(self) -> bool:
+    async def absence(self) -> str:
         try:
             server = await self._client.get_server_metadata(client_timeout=HEALTH_TIMEOUT_S)
-        except InferenceServerException:
-            return False
+        except InferenceServerException as error:
+            return str(error.message() or _code(error))
         self._cancels_safely = _version(server.version) >= CANCELS_SAFELY
-        return True
+        return ""
 
     async def is_model_ready(self, name: str) -> bool | None:
         try:

@@ -11,21 +11,18 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from prometheus_client.multiprocess import mark_process_dead
-
-from gateway import logs
-from gateway.catalog import CatalogError
-from gateway.server import Gateway, StopSignals, serve, until_first
+from gateway import logs, metrics, ports
+from gateway.server import Gateway, serve
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
+from gateway.stopping import StopSignals, until_first
 from visiongate.command_error import CommandError
 
 logger = logging.getLogger(__name__)
@@ -41,20 +38,21 @@ class WorkersError(CommandError):
     """No worker could start; the message is for the operator."""
 
 
-async def serve_with_workers(settings: Settings, started: Callable[[int, str], None]) -> None:
-    """Runs settings.workers gateways until SIGINT or SIGTERM; calls in flight may then finish.
+async def serve_with_workers(
+    settings: Settings, started: Callable[[int, str], None], stop: StopSignals
+) -> None:
+    """Runs settings.workers gateways until told to stop; calls in flight may then finish.
 
     `started` is told the port and the models once the first of them answers.
     """
-    stop = StopSignals()
     with (
-        tempfile.TemporaryDirectory(prefix="visiongate-metrics-") as folder,
-        _reserved_port(settings.host, settings.port) as port,
-    ):
         # For the workers' metrics, which write there, and for the parent's, which adds them up.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        tempfile.TemporaryDirectory(prefix="visiongate-metrics-") as folder,
+        ports.reserved(settings.host, settings.port, "--port") as port,
+    ):
+        variables = metrics.add_up(folder)
         with StatusServer(settings):
-            workers = _Workers(settings, port, started, stop)
+            workers = _Workers(settings, port, started, stop, variables)
             await until_first(
                 *(workers.keep(number) for number in range(1, settings.workers + 1)), stop.first.wait()
             )
@@ -62,12 +60,18 @@ async def serve_with_workers(settings: Settings, started: Callable[[int, str], N
 
 class _Workers:
     def __init__(
-        self, settings: Settings, port: int, started: Callable[[int, str], None], stop: StopSignals
+        self,
+        settings: Settings,
+        port: int,
+        started: Callable[[int, str], None],
+        stop: StopSignals,
+        variables: Mapping[str, str],
     ) -> None:
         self._settings = settings
         self._port = port
         self._started = started
         self._stop = stop
+        self._variables = variables
         self._has_answered = False
         # The numbers of those that ended before any has answered.
         self._failed: set[int] = set()
@@ -78,6 +82,8 @@ class _Workers:
         while True:
             start = time.monotonic()
             reason = await self._run(number)
+            if self._stop.first.is_set():
+                return  # systemd stops parent and workers at the same time
             if not self._has_answered:
                 self._failed.add(number)
                 if len(self._failed) == self._settings.workers:
@@ -96,6 +102,7 @@ class _Workers:
                 *(sys.executable, "-P", "-m", "gateway.workers"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, **self._variables},
                 # Out of the terminal's process group: Ctrl-C is the parent's to handle.
                 start_new_session=True,
             )
@@ -103,11 +110,12 @@ class _Workers:
             return f"a process cannot be started: {error.strerror}"
         assert process.stdin is not None
         assert process.stdout is not None
+        report: dict[str, str] = {}
         try:
             # Metrics are the parent's to show. On standard input, as other users can read arguments.
             own = self._settings.model_copy(update={"port": self._port, "metrics_port": None})
             process.stdin.write(own.model_dump_json().encode() + b"\n")
-            report: dict[str, str] = json.loads(await process.stdout.readline() or "{}")
+            report = json.loads(await process.stdout.readline() or "{}")
             if "served" in report:
                 logger.info("worker %d answers: process %d", number, process.pid)
                 if not self._has_answered:
@@ -117,6 +125,8 @@ class _Workers:
             return report.get("error") or _ending(process.pid, code)
         finally:
             process.stdin.close()
+            if not report and process.returncode is None:
+                process.terminate()  # it would go on with its imports, which take seconds
             await until_first(
                 process.wait(),
                 self._stop.second.wait(),
@@ -125,7 +135,7 @@ class _Workers:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-            mark_process_dead(process.pid)  # type: ignore[no-untyped-call]
+            metrics.forget_worker(process.pid)
 
 
 def _ending(pid: int, code: int) -> str:
@@ -135,38 +145,6 @@ def _ending(pid: int, code: int) -> str:
 
 def _longest_end(settings: Settings) -> float:
     return settings.drain_s + settings.grace_s + END_MARGIN_S
-
-
-@contextlib.contextmanager
-def _reserved_port(host: str, port: int) -> Iterator[int]:
-    """Inside, the port, or a free one for 0, is this user's; OSError where another program listens there.
-
-    Held by a socket that does not listen: the kernel gives it no calls, and the workers can share its port.
-    """
-    try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        # Without SO_REUSEPORT first: it would let two gateways of one user share their calls by mistake.
-        with _bound(family, kind, protocol, address):
-            pass
-        held = _bound(family, kind, protocol, address, socket.SO_REUSEPORT)
-    except OSError as error:
-        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    with held:
-        yield held.getsockname()[1]
-
-
-def _bound(family: int, kind: int, protocol: int, address: Any, *options: int) -> socket.socket:
-    bound = socket.socket(family, kind, protocol)
-    try:
-        # Connections of an earlier run that have not quite ended are no hindrance.
-        for option in (socket.SO_REUSEADDR, *options):
-            bound.setsockopt(socket.SOL_SOCKET, option, 1)
-        bound.bind(address)
-    except OSError:
-        bound.close()
-        raise
-    return bound
 
 
 def main() -> None:
@@ -182,17 +160,17 @@ def main() -> None:
             print(json.dumps(message), file=report, flush=True)
 
     async def work() -> None:
-        stop = StopSignals()
-        arguments = asyncio.get_running_loop(), stop, _longest_end(settings)
-        threading.Thread(target=_watch_parent, args=arguments, daemon=True).start()
-        await serve(settings, started, stop)
+        with StopSignals() as stop:
+            arguments = asyncio.get_running_loop(), stop, _longest_end(settings)
+            threading.Thread(target=_watch_parent, args=arguments, daemon=True).start()
+            await serve(settings, started, stop)
 
     def started(gateway: Gateway) -> None:
         tell(served=gateway.served)
 
     try:
         asyncio.run(work())
-    except (CatalogError, OSError, ValueError) as error:
+    except (CommandError, OSError, ValueError) as error:
         tell(error=str(error))
         sys.exit(1)
 

@@ -35,8 +35,8 @@ class Offer:
     async def config(self, model: str) -> ModelConfig:
         return self._configs[model]
 
-    async def is_live(self) -> bool:
-        return True
+    async def absence(self) -> str:
+        return ""
 
     async def is_model_ready(self, name: str) -> bool:
         return name in self._configs

@@ -53,7 +53,9 @@ def test_readiness_is_by_service() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Of the metrics that worker processes share."""
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    monkeypatch.setattr(metrics, "_folder", "")
+    for name, folder in metrics.add_up(str(tmp_path)).items():
+        monkeypatch.setenv(name, folder)
     return tmp_path
 
 
@@ -85,3 +87,20 @@ def test_workers_are_ready_when_all_are(folder: Path) -> None:
     assert metrics.readiness() == {"": True}
     work("metrics.READY.labels('').set(0)")
     assert metrics.readiness() == {"": False}
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+@pytest.mark.parametrize("is_there", [True, False])
+def test_another_programs_folder_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, is_there: bool
+) -> None:
+    folder = tmp_path / "others"
+    if is_there:
+        folder.mkdir()
+    monkeypatch.setenv(name, str(folder))
+    work(
+        "metrics.READY.labels('').set(1); metrics.CALLS.labels('a', 'OK', '').inc();"
+        "assert metrics.readiness() == {'': True}; assert b'visiongate_calls_total' in metrics.render('')[0]"
+    )
+    assert folder.exists() == is_there
+    assert not is_there or not list(folder.iterdir())

@@ -9,6 +9,7 @@ from http.client import HTTPResponse
 import pytest
 
 from gateway import metrics
+from gateway.ports import ListenError
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
 
@@ -94,5 +95,8 @@ def test_without_a_port_nothing_listens() -> None:
 
 def test_a_taken_port_is_one_clear_sentence(server: StatusServer) -> None:
     taken = StatusServer(Settings(metrics_port=server.port))
-    with pytest.raises(OSError, match=f"cannot listen on 127.0.0.1:{server.port} for /metrics"), taken:
+    with (
+        pytest.raises(ListenError, match=f"127.0.0.1:{server.port}: the port is in use.*--metrics-port"),
+        taken,
+    ):
         pass

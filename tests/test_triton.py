@@ -45,7 +45,7 @@ def asked(triton: GrpcTriton) -> asyncio.Task[Any]:
 
 async def cancelled(fake: Slow, triton: GrpcTriton) -> asyncio.Task[Any]:
     """A request under way whose caller has gone."""
-    assert await triton.is_live()
+    assert not await triton.absence()
     task = asked(triton)
     await fake.has_begun.wait()
     task.cancel()
@@ -97,7 +97,7 @@ async def test_the_tensors_of_a_failed_request_are_let_go_at_once(
     fake = Failing()
     fake.version = version
     async with reached(fake) as triton:
-        assert await triton.is_live()
+        assert not await triton.absence()
 
         async def ask() -> weakref.ref[Any]:
             image = np.zeros((1, 1), np.float32)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from export.demo import evaluate, show
 from export.demo.command import STATES, WEIGHTS
@@ -15,6 +15,7 @@ from export.demo.serving import REPOSITORY, with_client
 from export.errors import ExportError
 from gateway import extras
 from visiongate import AsyncClient
+from visiongate.commands.common import console, errors
 
 # The slowest first.
 TRAININGS = {
@@ -27,9 +28,6 @@ TRAININGS = {
 }
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
-console = Console()
-errors = Console(stderr=True)
-
 Repository = Annotated[Path, typer.Option(file_okay=False, help="The model repository to serve.")]
 
 
@@ -51,11 +49,13 @@ def show_command(
     rows, picture = with_client(repository, lambda client: show.ask(client, scene), _tell)
     table = Table("in the picture", "the answer", "agreement", "")
     for row in rows:
-        table.add_row(row.truth, row.answer, row.agreement, "[green]✓" if row.is_right else "[red]✗")
+        mark = Text("✓", "green") if row.is_right else Text("✗", "red")
+        # What was read in the picture is no markup.
+        table.add_row(*map(Text, (row.truth, row.answer, row.agreement)), mark)
     console.print(table)
     save.parent.mkdir(parents=True, exist_ok=True)
     picture.save(save)
-    console.print(f"wrote {save}", highlight=False, soft_wrap=True)
+    console.print(f"wrote {save}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("evaluate")
@@ -80,6 +80,7 @@ def evaluate_command(
             f"| {figure.what} | {figure.value:.{digits}f}{figure.unit} "
             f"| {bound} {figure.goal:g}{figure.unit}{'' if figure.reached else ': missed'} |",
             highlight=False,
+            markup=False,
             soft_wrap=True,
         )
 

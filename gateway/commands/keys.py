@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from gateway.api_keys import ApiKey, read_keys, write_keys
+from gateway.api_keys import ApiKey, changing, read_keys
 from visiongate.commands.common import console, errors
 
 app = typer.Typer(
@@ -28,11 +28,11 @@ def add(name: Name, file: File = FILE) -> None:
     A running gateway takes it within a second or so. To replace a key, add one by another name (app-2), hand
     it out, then remove the first.
     """
-    keys = read_keys(file) if file.exists() else ()
-    if any(key.name == name for key in keys):
-        raise ValueError(f"{file} has a key {name} already: take another name, or remove that first")
     added, text = ApiKey.generate(name)
-    write_keys(file, [*keys, added])
+    with changing(file) as keys:
+        if any(key.name == name for key in keys):
+            raise ValueError(f"{file} has a key {name} already: take another name, or remove that first")
+        keys.append(added)
     errors.print(
         f"{file} has a key {name} now. It is shown this once:", highlight=False, markup=False, soft_wrap=True
     )
@@ -51,9 +51,9 @@ def list_command(file: File = FILE) -> None:
 @app.command()
 def remove(name: Name, file: File = FILE) -> None:
     """Take a key away: a running gateway refuses it within a second or so."""
-    keys = read_keys(file)
-    kept = [key for key in keys if key.name != name]
-    if len(kept) == len(keys):
-        raise ValueError(f"{file} has no key {name}")
-    write_keys(file, kept)
+    with changing(file) as keys:
+        kept = [key for key in keys if key.name != name]
+        if len(kept) == len(keys):
+            raise ValueError(f"{file} has no key {name}")
+        keys[:] = kept
     errors.print(f"{file} has no key {name} any more", highlight=False, markup=False, soft_wrap=True)

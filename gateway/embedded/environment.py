@@ -3,6 +3,7 @@
 Both lie in the user's cache, are made once, and are moved into place whole: what is there is complete.
 """
 
+import contextlib
 import ctypes.util
 import fcntl
 import hashlib
@@ -11,6 +12,7 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -22,7 +24,8 @@ from pathlib import Path
 
 import platformdirs
 
-from visiongate.command_error import CommandError
+from gateway.embedded.error import EmbeddedTritonError
+from gateway.settings import CACHE_VARIABLE
 
 Progress = Callable[[str], None]
 
@@ -34,18 +37,25 @@ _PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 _PYTHONS = ("3.11", "3.12")
 _GLIBC = (2, 35)
 _INSTEAD = "run NVIDIA's Triton container and `visiongate serve --triton HOST:PORT` instead"
+_ELSEWHERE = (
+    f"set {CACHE_VARIABLE} to a folder that can be written, that programs can be run from, and that has "
+    "500 MB free"
+)
 # They would send the packages elsewhere than into the environment being made.
 _INSTALLER_VARIABLES = ("PIP_PREFIX", "PIP_TARGET")
 
 
-class EmbeddedTritonError(CommandError):
-    """Triton from pip cannot be installed, started or kept running here."""
-
-
 def cache_directory() -> Path:
     """Where the environment is kept: VISIONGATE_CACHE_DIR, or the user's cache directory."""
-    override = os.environ.get("VISIONGATE_CACHE_DIR")
-    return (Path(override) if override else platformdirs.user_cache_path("visiongate")).absolute()
+    override = os.environ.get(CACHE_VARIABLE)
+    if override:
+        return Path(override).absolute()
+    path = platformdirs.user_cache_path("visiongate")
+    if not path.is_absolute():  # no HOME, and no entry in the system's list of users
+        raise EmbeddedTritonError(
+            f"This user has no home folder to keep Triton's environment in: {_ELSEWHERE}."
+        )
+    return path
 
 
 def environment_path() -> Path:
@@ -61,14 +71,16 @@ def ensure_environment(progress: Progress) -> Path:
     cache = environment.parent
     if not is_plain(cache):
         raise EmbeddedTritonError(
-            f"Triton cannot run from {cache}: set VISIONGATE_CACHE_DIR to a path without spaces and quotes."
+            f"Triton cannot run from {cache}: set {CACHE_VARIABLE} to a path without spaces and quotes."
         )
-    if environment.is_dir():
-        return environment
-    cache.mkdir(parents=True, exist_ok=True)
-    with _locked(environment.with_suffix(".lock"), progress):
-        if not environment.is_dir():
-            _make_environment(environment, progress)
+    if not environment.is_dir():
+        with _writing(cache):
+            cache.mkdir(parents=True, exist_ok=True)
+            _check_executable(cache)
+            with _locked(environment.with_suffix(".lock"), progress):
+                if not environment.is_dir():
+                    _make_environment(environment, progress)
+    _check_executable(cache)
     return environment
 
 
@@ -79,23 +91,34 @@ def ensure_backends(environment: Path) -> Path:
     if backends.is_dir():
         return backends
     triton = triton_directory(environment)
-    partial = Path(tempfile.mkdtemp(prefix="backends-", dir=environment.parent))
-    try:
+    with made_whole(backends) as partial:
         # Copies: Triton refuses a backend whose library is a symbolic link to somewhere else.
         shutil.copytree(triton / "backends" / "python", partial / "python")
         stub = triton / "python_backend_stubs" / _PYTHON / "triton_python_backend_stub"
         shutil.copy2(stub, partial / "python")
         (partial / "onnxruntime").mkdir()
         shutil.copy2(_BACKEND_FILE, partial / "onnxruntime")
-        try:
-            partial.rename(backends)
-        except OSError:
-            # Another process was quicker; its copy is the same.
-            if not backends.is_dir():
-                raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return backends
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """Inside, make a folder of the cache that then moves to its place, whole.
+
+    Of several processes that make it at once the first is right, as all make the same.
+    """
+    with _writing(cache_directory()):
+        folder.parent.mkdir(exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        try:
+            yield partial
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def is_plain(path: Path) -> bool:
@@ -171,6 +194,22 @@ def _libpython_directory() -> Path | None:
     )
 
 
+@contextmanager
+def _writing(cache: Path) -> Iterator[None]:
+    """Say what to do where something cannot be written there."""
+    try:
+        yield
+    except OSError as error:
+        raise EmbeddedTritonError(
+            f"Triton's environment cannot be kept in {cache} ({error.strerror or error}): {_ELSEWHERE}."
+        ) from error
+
+
+def _check_executable(cache: Path) -> None:
+    if os.statvfs(cache).f_flag & os.ST_NOEXEC:
+        raise EmbeddedTritonError(f"Programs cannot be run from {cache} (mounted noexec): {_ELSEWHERE}.")
+
+
 def _make_environment(environment: Path, progress: Progress) -> None:
     # Only the holder of the lock is here, so a partial one is what a killed process left.
     partial = environment.with_suffix(".partial")
@@ -210,18 +249,28 @@ def _installer(python: Path) -> list[str]:
 def _run(command: list[str], *, cwd: Path, what: str) -> None:
     # In the new environment's folder, so that no project's settings (constraints, overrides) have a say.
     variables = {name: value for name, value in os.environ.items() if name not in _INSTALLER_VARIABLES}
-    done = subprocess.run(
+    # A group of its own, since pip works in a child, which must not outlive this process's interruption.
+    with subprocess.Popen(
         command,
         cwd=cwd,
         env=variables,
         text=True,
+        errors="replace",
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        check=False,
-    )
-    if done.returncode != 0:
-        tail = "\n".join(done.stdout.strip().splitlines()[-15:])
-        raise EmbeddedTritonError(f"{what} failed:\n{tail}")
+        process_group=0,
+    ) as process:
+        try:
+            output, _ = process.communicate()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode != 0:
+        tail = "\n".join(output.strip().splitlines()[-15:])
+        advice = f"\nThe disk is full: {_ELSEWHERE}." if "No space left" in output else ""
+        raise EmbeddedTritonError(f"{what} failed:\n{tail}{advice}")
 
 
 @contextmanager

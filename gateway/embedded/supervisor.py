@@ -47,14 +47,18 @@ def main(arguments: list[str]) -> int:
             os._exit(1)
 
     # close_fds: the lock that marks the run as alive is to be held by every process of it.
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=sys.stderr.fileno(),
-        close_fds=False,
-        process_group=0,
-        preexec_fn=prepare_child,  # noqa: PLW1509 - one thread
-    )
+    try:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            close_fds=False,
+            process_group=0,
+            preexec_fn=prepare_child,  # noqa: PLW1509 - one thread
+        )
+    except OSError as error:
+        print(f"error: {command[0]} cannot be run: {error.strerror}", file=sys.stderr)
+        return 126
     print(child.pid, flush=True)
     os.close(sys.stdout.fileno())
 

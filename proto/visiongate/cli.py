@@ -3,7 +3,7 @@
 import functools
 import importlib.metadata
 import importlib.util
-import signal
+import io
 import sys
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint
@@ -12,12 +12,14 @@ from types import FrameType
 from typing import Any
 
 import typer
+from rich.text import Text
 from typer.core import TyperGroup
 
 from visiongate.command_error import CommandError
 from visiongate.commands import detection, embedding, gaze, models, segmentation, text
 from visiongate.commands.common import errors
 from visiongate.errors import VisiongateError
+from visiongate_command import end_at_once, handle_stop_signals
 
 ENTRY_POINTS = "visiongate.commands"
 """The group of entry points that add commands: `name = module:app`, an app of typer's with that command."""
@@ -64,14 +66,16 @@ for task in (models, detection, segmentation, embedding, gaze, text):
 
 
 def main() -> None:
-    """Run the command line. An expected failure is one sentence and exit code 1."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, _exit)
+    """Run the command line. An expected failure is one sentence and exit code 1; a signal N is 128 + N."""
+    handle_stop_signals(_Stop())
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without a character shows another, and the command goes on.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         app()
     except (CommandError, VisiongateError, OSError, ValueError) as error:
-        errors.print("[bold red]error:[/]", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(1)
 
 
@@ -125,6 +129,18 @@ def _explanation(name: str, sentence: str) -> Any:
     return typer.main.get_command(absent)
 
 
-def _exit(number: int, _: FrameType | None) -> None:
-    # As an exception, so that what was started is stopped on the way out.
-    raise SystemExit(128 + number)
+class _Stop:
+    """Handles signals: the first is an exception, so that what was started is stopped on the way out.
+
+    A second one would interrupt just that, and does nothing. A third ends the process.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            raise SystemExit(128 + number)
+        if self._count > 2:
+            end_at_once(number, frame)

@@ -1,9 +1,12 @@
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from gateway.api_keys import ApiKeys, read_keys
+from gateway.api_keys import ApiKey, ApiKeys, changing, read_keys
 from visiongate.cli import app
 
 
@@ -58,3 +61,21 @@ def test_a_broken_file_is_not_written_over(path: Path) -> None:
     for arguments in (["add", "app"], ["remove", "app"], ["list"]):
         assert "no file of API keys" in str(keys(*arguments, file=path).exception)
     assert path.read_text() == "[app"
+
+
+def test_changes_at_the_same_time_all_last(path: Path) -> None:
+    command = [sys.executable, "-m", "visiongate", "keys", "add", "--file", str(path)]
+    names = [f"app-{number}" for number in range(4)]
+    with changing(path) as held:  # so that all of them wait for it
+        processes = [subprocess.Popen([*command, name], stdout=subprocess.DEVNULL) for name in names]
+        held.append(ApiKey.generate("first")[0])
+        time.sleep(1)
+    assert [process.wait(200) for process in processes] == [0] * 4
+    assert {key.name for key in read_keys(path)} == {"first", *names}
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence() -> None:
+    error = keys("add", "app", file=Path("/proc/none/keys.toml")).exception
+    assert str(error).startswith("cannot write the API keys in /proc/none/keys.toml: ")

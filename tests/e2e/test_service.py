@@ -20,6 +20,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from gateway import server
 from gateway.catalog import CatalogError
 from gateway.embedded import EmbeddedTriton
+from gateway.ports import ListenError
 from gateway.server import Gateway
 from gateway.services import detection, segmentation
 from gateway.settings import Settings
@@ -251,6 +252,6 @@ async def test_no_triton_is_one_clear_sentence(settings: Settings) -> None:
 
 
 async def test_a_taken_port_is_one_clear_sentence(settings: Settings, gateway: Gateway) -> None:
-    with pytest.raises(CatalogError, match="cannot listen"):
+    with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{gateway.port}: the port is in use.*--port"):
         async with Gateway(settings.model_copy(update={"port": gateway.port})):
             pass

@@ -240,7 +240,7 @@ async def test_of_two_tritons_one_that_hangs_is_left_out_after_a_while(
 async def test_callers_that_leave_do_not_bring_triton_down(triton: EmbeddedTriton) -> None:
     """Each at another moment of its request. Cancelled there and then, one of some thousand did."""
     client = GrpcTriton(triton.grpc_address)
-    assert await client.is_live()
+    assert not await client.absence()
     faces = np.zeros((4, 96, 96, 3), np.uint8)
     requests = [
         (model, {tensor: faces[:number]}, tuple((await client.config(model)).outputs))

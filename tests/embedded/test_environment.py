@@ -1,5 +1,6 @@
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,75 @@ def test_a_cache_that_triton_cannot_read_is_named(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("VISIONGATE_CACHE_DIR", str(tmp_path / "with space"))
     with pytest.raises(EmbeddedTritonError, match="set VISIONGATE_CACHE_DIR"):
         environment.ensure_environment(lambda _: None)
+
+
+def test_no_home_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a container's user has it who is in no list of users."""
+    monkeypatch.delenv("VISIONGATE_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(EmbeddedTritonError, match=r"no home folder.*set VISIONGATE_CACHE_DIR"):
+        environment.ensure_environment(lambda _: None)
+
+
+@pytest.mark.parametrize("folder", ["/proc/none", "/dev/null"])
+def test_a_cache_that_cannot_be_made_says_what_to_do(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("VISIONGATE_CACHE_DIR", folder)
+    with pytest.raises(EmbeddedTritonError, match=rf"kept in {folder} \(.+\): set VISIONGATE_CACHE_DIR"):
+        environment.ensure_environment(lambda _: None)
+
+
+PLACES = """
+import sys
+from gateway.embedded import EmbeddedTritonError, environment, shared_memory
+try:
+    if sys.argv[1] == "cache":
+        environment.ensure_environment(print)
+    else:
+        shared_memory.check(print)
+        shared_memory.claim()
+except EmbeddedTritonError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "says"),
+    [
+        ("cache", "ro", r"kept in \S+ \(Read-only file system\): set VISIONGATE_CACHE_DIR"),
+        ("cache", "noexec", r"cannot be run from \S+ \(mounted noexec\): set VISIONGATE_CACHE_DIR"),
+        (
+            "cache",
+            "size=4k,nr_inodes=1",
+            r"kept in \S+ \(No space left on device\): set VISIONGATE_CACHE_DIR",
+        ),
+        (
+            "cache",
+            "size=20m",
+            r"(?s)installing.* failed.*No space left.*The disk is full: set VISIONGATE_CACHE",
+        ),
+        ("memory", "ro", r"/dev/shm, .*cannot be used \(Read-only file system\).*--shm-size=1g"),
+        (
+            "memory",
+            "size=8m",
+            r"/dev/shm has 8 MiB free, too little for Triton: make it larger.*--shm-size=1g",
+        ),
+        ("memory", "size=64m", r"/dev/shm is under 256 MiB: large batches may fail.*--shm-size=1g"),
+    ],
+)
+def test_places_that_cannot_be_used_say_what_to_do(
+    tmp_path: Path, what: str, options: str, says: str
+) -> None:
+    place = tmp_path if what == "cache" else Path("/dev/shm")
+    script = f'mount -t tmpfs -o "{options}" none "{place}" || exit 77\nexec "$1" -c "$2" "$3"\n'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script, "sh", sys.executable, PLACES, what],
+        env=os.environ | {"VISIONGATE_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77 or "unshare:" in done.stderr:
+        pytest.skip("this user may not mount")
+    assert re.search(says, done.stdout), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

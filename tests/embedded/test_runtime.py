@@ -12,8 +12,11 @@ from typing import Any
 
 import onnx
 import pytest
+import tritonclient.grpc
 
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, runtime
+from gateway.embedded import shared_memory as shared_memory_files
+from gateway.ports import ListenError
 
 SHARED_MEMORY = Path("/dev/shm")
 
@@ -132,27 +135,20 @@ def test_nothing_outlives_a_killed_parent_and_supervisor(
     killed_later: tuple[subprocess.Popen[str], int],
 ) -> None:
     owner, group = killed_later
-    runtime.sweep_shared_memory()
+    shared_memory_files.sweep()
     assert shared_memory(owner.pid), "a living run's memory was swept"
     os.kill(parent(group), signal.SIGKILL)
     owner.kill()
     assert eventually(lambda: not processes(group))
     assert shared_memory(owner.pid)
-    runtime.sweep_shared_memory()  # what every start does first
+    shared_memory_files.sweep()  # what every start does first
     assert not shared_memory(owner.pid)
-
-
-def test_a_repository_that_is_not_there_or_empty(tmp_path: Path) -> None:
-    with pytest.raises(EmbeddedTritonError, match="is not a directory"):
-        EmbeddedTriton(tmp_path / "nowhere").start()
-    with pytest.raises(EmbeddedTritonError, match="holds no model"):
-        EmbeddedTriton(tmp_path).start()
 
 
 def test_a_port_in_use_is_named(repository: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(EmbeddedTritonError, match=f"Port {port} on 127.0.0.1 cannot be used"):
+        with pytest.raises(ListenError, match=f"127.0.0.1:{port}: the port is in use.*--http-port"):
             EmbeddedTriton(repository, http_port=port).start()
 
 
@@ -174,3 +170,29 @@ def test_explicit_model_control_starts_without_models(tmp_path: Path) -> None:
 def test_arguments_that_triton_refuses(repository: Path) -> None:
     with pytest.raises(EmbeddedTritonError, match="no-such-argument"):
         EmbeddedTriton(repository, extra_arguments=["--no-such-argument=1"]).start()
+
+
+def test_what_can_be_served_is_served_and_the_rest_named(
+    tmp_path: Path, add_model: Any, graphs: dict[str, onnx.ModelProto]
+) -> None:
+    repository = tmp_path / "repository"
+    for name in ("whole", "half", "newer"):
+        add_model(repository, name, graphs["fixed_sum"], "instance_group [{ count: 1 }]")
+    (repository / "half" / "1" / "model.onnx").unlink()
+    (repository / "newer" / "2").mkdir()
+    (repository / "whole" / "notes").mkdir()
+    for folder in (".git", "empty", "template"):
+        (repository / folder).mkdir()
+    (repository / "template" / "config.pbtxt").write_text('backend: "onnxruntime"')
+    (repository / "README.md").write_text("what is here")
+    told: list[str] = []
+    for _ in range(2):  # again, with what the first time left in the cache
+        with EmbeddedTriton(repository, progress=told.append) as triton:
+            client = tritonclient.grpc.InferenceServerClient(triton.grpc_address)
+            index = {model.name: model.version for model in client.get_model_repository_index().models}
+            client.close()
+        assert index == {"whole": "1", "newer": "1"}
+    assert set(told) == {
+        "not served: empty, template: no version folder; half: version 1 has no model.onnx; "
+        "newer: version 2 has no model.onnx"
+    }

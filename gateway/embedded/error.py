@@ -1,0 +1,7 @@
+"""The error of Triton from pip."""
+
+from visiongate.command_error import CommandError
+
+
+class EmbeddedTritonError(CommandError):
+    """Triton from pip cannot be installed, started or kept running here."""

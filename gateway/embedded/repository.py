@@ -1,0 +1,127 @@
+"""What of a model repository Triton can serve: one folder that it cannot load would end it."""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from gateway.embedded.environment import cache_directory, is_plain, made_whole
+from gateway.embedded.error import EmbeddedTritonError
+
+# What a version needs, by the backends of Triton from pip. Ensembles need no file.
+_MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
+_INSTEAD = (
+    "export models into it with `visiongate export`, serve the demo models with `visiongate up --demo`, "
+    "or name another folder by --repository"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A folder of a repository: the version folders that can be served, and what keeps others from it."""
+
+    path: Path
+    versions: tuple[str, ...]
+    fault: str
+    is_complete: bool
+    """Whether the configuration names inputs and outputs, so that Triton need not look for them."""
+
+
+def look(repository: Path, *, may_be_empty: bool = False) -> list[Model]:
+    """Return a repository's models by name. Files and hidden folders are none.
+
+    Raises EmbeddedTritonError where it is no folder, or has no model that can be served and may not be empty.
+    """
+    try:
+        folders = sorted(path for path in repository.iterdir() if path.is_dir())
+        models = [_look(path) for path in folders if not path.name.startswith(".")]
+    except FileNotFoundError:
+        raise EmbeddedTritonError(f"There is no model repository {repository}: {_INSTEAD}.") from None
+    except NotADirectoryError:
+        raise EmbeddedTritonError(f"The model repository {repository} is not a folder: {_INSTEAD}.") from None
+    except OSError as error:
+        raise EmbeddedTritonError(f"The model repository cannot be read: {error}.") from error
+    if not may_be_empty and not any(model.versions for model in models):
+        faults = f" ({left_out(models)})" if models else ""
+        raise EmbeddedTritonError(f"The model repository {repository} has no models{faults}: {_INSTEAD}.")
+    return models
+
+
+def left_out(models: list[Model]) -> str:
+    """Say in one line what cannot be served, and why; empty where all can."""
+    names: dict[str, list[str]] = {}
+    for model in models:
+        if model.fault:
+            names.setdefault(model.fault, []).append(model.path.name)
+    return "; ".join(f"{', '.join(alike)}: {fault}" for fault, alike in names.items())
+
+
+def servable(repository: Path, models: list[Model]) -> Path:
+    """Return a path at which Triton finds the models that can be served, and nothing else.
+
+    That is the repository itself, or a folder of links to what can be served of it: where something of it
+    cannot, and where its path has spaces or quotes. Triton starts its Python processes through a shell and
+    quotes nothing; one that finds its arguments shifted dies, and Triton waits for it for ever.
+    """
+    repository = repository.absolute()
+    names = {path.name for path in repository.iterdir() if path.is_dir()}
+    if is_plain(repository) and names == {model.path.name for model in models if not model.fault}:
+        return repository
+    links = {}
+    for model in models:
+        if not model.fault:
+            links[Path(model.path.name)] = model.path
+        elif model.versions:
+            for entry in model.path.iterdir():
+                if not entry.name.isdecimal() or entry.name in model.versions:
+                    links[Path(model.path.name, entry.name)] = entry
+    return _linked(links)
+
+
+def linked(repository: Path) -> Path:
+    """Return a path without spaces and quotes to all of a repository, also to what is added later."""
+    repository = repository.absolute()
+    return repository if is_plain(repository) else _linked({Path("all"): repository}) / "all"
+
+
+def _look(path: Path) -> Model:
+    config = model_config_pb2.ModelConfig()
+    try:
+        text_format.Parse((path / "config.pbtxt").read_text(), config)
+    except (OSError, ValueError, text_format.ParseError):
+        config.Clear()  # Triton finds out what is missing, or says what is wrong
+    needed = config.default_model_filename or _MODEL_FILES.get(config.backend, "")
+    is_ensemble = config.platform == "ensemble"
+
+    def is_whole(version: Path) -> bool:
+        return is_ensemble or ((version / needed).exists() if needed else any(version.iterdir()))
+
+    try:
+        numbers = [entry.name for entry in path.iterdir() if entry.name.isdecimal() and entry.is_dir()]
+        whole = [number for number in numbers if is_whole(path / number)]
+    except OSError as error:
+        return Model(path.absolute(), (), f"cannot be read ({error.strerror})", False)
+    fault = ""
+    if not numbers:
+        fault = "no version folder"
+    elif missing := sorted(set(numbers) - set(whole), key=int):
+        fault = f"version {', '.join(missing)} has no {needed or 'file'}"
+    return Model(path.absolute(), tuple(whole), fault, bool(config.input and config.output))
+
+
+def _linked(links: Mapping[Path, Path]) -> Path:
+    """Return a folder of symbolic links in the cache. It is named after them, so what is there is right."""
+    key = hashlib.sha256()
+    for link, to in sorted(links.items()):
+        key.update(os.fsencode(link) + b"\0" + os.fsencode(to) + b"\0")
+    folder = cache_directory() / "repositories" / key.hexdigest()[:16]
+    if not folder.is_dir():
+        with made_whole(folder) as partial:
+            for link, to in links.items():
+                (partial / link).parent.mkdir(exist_ok=True)
+                (partial / link).symlink_to(to)
+    return folder
