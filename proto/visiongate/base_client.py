@@ -1,7 +1,7 @@
 """What both clients share: their options, for all calls and for some."""
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final, Generic, Self, TypeVar
 
@@ -103,7 +103,7 @@ class BaseClient(Generic[C]):
         wait: bool | _Unchanged = UNCHANGED,
         request_id: str | None = None,
         traceparent: str | None = None,
-        metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]] = (),
+        metadata: Mapping[str, str | bytes] | None = None,
     ) -> Self:
         """A client of the same connection whose calls differ: `client.with_options(timeout=3).detect(...)`.
 
@@ -114,7 +114,7 @@ class BaseClient(Generic[C]):
 
         It costs next to nothing. Closing it closes the connection of both.
         """
-        new = checked_metadata(metadata)
+        new = checked_metadata({} if metadata is None else metadata)
         if traceparent is not None:
             new += ((TRACEPARENT, checked_traceparent(traceparent)),)
         old = self._options

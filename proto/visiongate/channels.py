@@ -25,7 +25,6 @@ class Channels(Generic[C]):
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._made_in = os.getpid()
         self._by_place: dict[Any, C] = {}
         self.is_closed = False
 
@@ -45,9 +44,6 @@ class SyncChannels(Channels[grpc.Channel]):
 
     def get(self) -> grpc.Channel:
         """The channel of this process; raises ClientClosedError, ForkedClientError."""
-        if os.getpid() != self._made_in and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in _OFF:
-            # A call would hang, whatever its timeout.
-            raise _forked_error("GRPC_ENABLE_FORK_SUPPORT is off")
         return self._get(os.getpid())
 
     def close(self) -> None:
@@ -57,6 +53,10 @@ class SyncChannels(Channels[grpc.Channel]):
             channel.close()
 
     def _open(self) -> grpc.Channel:
+        is_forked = any(process != os.getpid() for process in list(self._by_place))
+        if is_forked and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in _OFF:
+            # A call would hang, whatever its timeout.
+            raise _forked_error("GRPC_ENABLE_FORK_SUPPORT is off")
         target, options = self._connection.address.text, self._connection.options
         if self._connection.credentials is None:
             return grpc.insecure_channel(target, options)

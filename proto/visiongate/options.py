@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Real
 
@@ -58,16 +58,11 @@ def checked_traceparent(value: str) -> str:
     return value
 
 
-def checked_metadata(
-    metadata: Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]],
-) -> Metadata:
+def checked_metadata(metadata: Mapping[str, str | bytes]) -> Metadata:
     """Pairs as gRPC takes them. Its own exception would quote all pairs, and the API key is one of them."""
-    pairs = metadata.items() if isinstance(metadata, Mapping) else metadata
-    checked = []
-    for pair in pairs:
-        if not isinstance(pair, tuple) or len(pair) != 2:
-            raise ValueError("metadata is a dict, or pairs of a key and a value")
-        key, value = pair
+    if not isinstance(metadata, Mapping):
+        raise ValueError(f"metadata is a dict, not {type(metadata).__name__}")
+    for key, value in metadata.items():
         if not isinstance(key, str) or not _KEY.fullmatch(key):
             raise ValueError(f"metadata key {key!r}: give lower-case letters, digits and any of _ . -")
         if key in _OPTION_OF:
@@ -79,5 +74,4 @@ def checked_metadata(
                 raise ValueError(f"metadata value of {key!r}: keys that end in -bin take bytes")
         elif not isinstance(value, str) or not _TEXT.fullmatch(value):
             raise ValueError(f"metadata value of {key!r}: give a string of printable ASCII characters")
-        checked.append((key, value))
-    return tuple(checked)
+    return tuple(metadata.items())

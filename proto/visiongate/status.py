@@ -45,7 +45,7 @@ _SETUP = (
         "{0} is not a gRPC server: is it the port of another one?",
     ),
 )
-_CLOSED = r"Socket closed|Endpoint closing|Connection reset"
+_CLOSED = r"Socket closed|Connection reset"
 _CLOSED_PLAIN = "{0} closed the connection at once: if it wants TLS, use tls=True (--tls, VISIONGATE_TLS=1)"
 _CLOSED_TLS = (
     "{0} closed the connection at once: if it wants a certificate from the client, give client_certificate "

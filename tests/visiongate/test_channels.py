@@ -172,6 +172,7 @@ def test_a_client_answers_in_a_forked_child_and_still_in_its_parent(environment:
 def test_a_client_that_is_first_used_in_the_child() -> None:
     for kind in ("sync unused", "async unused"):
         assert forked(kind) == ["child 1", "child 1", "parent 1"]
+    assert forked("sync unused", GRPC_ENABLE_FORK_SUPPORT="0") == ["child 1", "child 1", "parent 1"]
 
 
 def test_what_grpc_cannot_do_after_a_fork_is_said_and_does_not_hang() -> None:

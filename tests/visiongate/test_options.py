@@ -29,7 +29,7 @@ def test_a_timeout_that_can(timeout: Any) -> None:
 def test_options_that_are_not_given_stay() -> None:
     client = Client(timeout=7, wait=False)
     named = client.with_options(request_id="one", metadata={"tenant": "a", "kept": "b"})
-    view = named.with_options(timeout=3, metadata=[("tenant", "c"), ("blob-bin", b"\0")])
+    view = named.with_options(timeout=3, metadata={"tenant": "c", "blob-bin": b"\0"})
     assert (view._options.timeout_s, view._options.wait, view._options.request_id) == (3, False, "one")
     assert view._options.metadata == (("kept", "b"), ("tenant", "c"), ("blob-bin", b"\0"))
     assert client._options.request_id == ""
@@ -58,7 +58,7 @@ def test_options_that_are_not_given_stay() -> None:
         ({"metadata": {"x-request-id": "a"}}, "use the option request_id"),
         ({"metadata": {"traceparent": "a"}}, "use the option traceparent"),
         ({"metadata": {"grpc-timeout": "1S"}}, "gRPC keeps it for itself"),
-        ({"metadata": ["ab"]}, "metadata is a dict, or pairs"),
+        ({"metadata": [("tenant", "a")]}, "metadata is a dict, not list"),
     ],
 )
 def test_options_that_cannot_be_sent(keywords: dict[str, Any], says: str) -> None:
