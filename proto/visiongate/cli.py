@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from visiongate.command_error import CommandError
 from visiongate.commands import detection, embedding, gaze, models, segmentation, text
-from visiongate.commands.common import errors
+from visiongate.commands.common import fail
 from visiongate.errors import VisiongateError
 
 ENTRY_POINTS = "visiongate.commands"
@@ -70,8 +70,7 @@ def main() -> None:
     try:
         app()
     except (CommandError, VisiongateError, OSError, ValueError) as error:
-        errors.print("[bold red]error:[/]", end=" ")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        fail(str(error))
         sys.exit(1)
 
 
