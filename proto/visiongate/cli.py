@@ -12,12 +12,11 @@ from types import FrameType
 from typing import Any
 
 import typer
-from rich.text import Text
 from typer.core import TyperGroup
 
 from visiongate.command_error import CommandError
 from visiongate.commands import detection, embedding, gaze, models, segmentation, text
-from visiongate.commands.common import errors
+from visiongate.commands.common import fail
 from visiongate.errors import VisiongateError
 from visiongate_command import end_at_once, handle_stop_signals
 
@@ -75,7 +74,7 @@ def main() -> None:
     try:
         app()
     except (CommandError, VisiongateError, OSError, ValueError) as error:
-        errors.print(Text.assemble(("error: ", "bold red"), str(error)), soft_wrap=True)
+        fail(str(error))
         sys.exit(1)
 
 

@@ -17,6 +17,8 @@ from visiongate.masks import Mask
 if TYPE_CHECKING:
     import supervision
 
+    from visiongate import draw
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Detection:
@@ -191,18 +193,21 @@ class Detections(Sequence[Detection]):
                 f"the image is {picture.width}x{picture.height} pixels, and the objects are of one of "
                 f"{self.width}x{self.height}"
             )
-        return draw.draw(
-            picture,
-            [
-                draw.Item(
-                    int(group),
-                    f"{item.phrase} {item.score:.2f}",
-                    box=item.box,
-                    mask=None if item.mask is None else item.mask.pixels,
-                )
-                for group, item in zip(self.class_id, self, strict=True)
-            ],
-        )
+        return draw.draw(picture, self.drawn())
+
+    def drawn(self) -> "list[draw.Item]":
+        """The objects as `visiongate.draw` takes them, a colour for each class."""
+        from visiongate import draw  # noqa: PLC0415
+
+        return [
+            draw.Item(
+                int(group),
+                f"{item.phrase} {item.score:.2f}",
+                box=item.box,
+                mask=None if item.mask is None else item.mask.pixels,
+            )
+            for group, item in zip(self.class_id, self, strict=True)
+        ]
 
     def _indices(self, index: ArrayLike) -> NDArray[Any]:
         chosen = np.asarray(index)

@@ -9,7 +9,7 @@ import pytest
 
 import visiongate
 from client_server import serving
-from visiongate import AsyncClient, Client, Model, operations
+from visiongate import Answer, AsyncClient, Client, Model, operations
 from visiongate.connection import OPTIONS
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -42,10 +42,10 @@ def test_the_options_are_explained_once_for_both() -> None:
 
 async def ask(client: Client, asynchronous: AsyncClient) -> None:
     """Never called: mypy reads it as it reads a caller's program."""
-    assert_type(client.list_models(), list[Model])
-    assert_type(await asynchronous.list_models(), list[Model])
+    assert_type(client.list_models(), Answer[Model])
+    assert_type(await asynchronous.list_models(), Answer[Model])
     assert_type(client.with_options(timeout=3), Client)
-    assert_type(await asynchronous.with_options(timeout=None).list_models(), list[Model])
+    assert_type(await asynchronous.with_options(timeout=None).list_models(), Answer[Model])
     client.detect("photo.jpg", phrases=7)  # type: ignore[arg-type]
     client.detect("photo.jpg", unknown=1)  # type: ignore[call-arg]
 

@@ -1,155 +1,135 @@
-"""What the commands share: options, tables, JSON, and pictures of the answers."""
+"""How commands print: sentences, tables, JSON, and a sign of life while a server works.
 
-import functools
-import inspect
+Phrases, texts, file names and a server's messages are not ours, and may look like Rich's markup. They are
+printed as they are. So that no command can forget it, this module alone prints.
+
+The answer goes to standard output. All that is said about it goes to standard error.
+"""
+
 import json
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import math
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
+from rich.measure import Measurement
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
 
-from visiongate import Client, draw
 
-console = Console()
-errors = Console(stderr=True)
+def _console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+console = _console()
+errors = _console(stderr=True)
+
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Print JSON for programs: one line, a list with an object for each thing asked or found.",
+    ),
+]
 
 BOX_COLUMN = "box (x_min, y_min, x_max, y_max)"
+NOTHING_FOUND = "Nothing found. A lower --box-threshold finds more."
 
-Photo = Annotated[Path, typer.Argument(help="The image file.", exists=True, dir_okay=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Save = Annotated[Path | None, typer.Option(help="Draw the answer on the image and write it here.")]
-
-SERVER_PANEL = "Server"
-
-
-def connect(
-    server: Annotated[
-        str,
-        typer.Option(help="The gateway's address.", envvar="VISIONGATE_SERVER", rich_help_panel=SERVER_PANEL),
-    ] = "127.0.0.1:50051",
-    timeout: Annotated[
-        float, typer.Option(help="Seconds to wait for the answer.", rich_help_panel=SERVER_PANEL)
-    ] = 120,
-    api_key: Annotated[
-        str | None,
-        typer.Option(
-            help="The API key. Users of this machine can read it in an option, not in the variable.",
-            envvar="VISIONGATE_API_KEY",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = None,
-    tls: Annotated[
-        bool | None,
-        typer.Option(
-            help="Encrypt, and trust the authorities that this machine trusts. --no-tls sends an API key "
-            "unencrypted to another machine, too.",
-            envvar="VISIONGATE_TLS",
-            show_default="with --ca or --cert",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = None,
-    ca: Annotated[
-        Path | None,
-        typer.Option(
-            help="Certificate authorities of the server, PEM.",
-            envvar="VISIONGATE_CA",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = None,
-    cert: Annotated[
-        Path | None,
-        typer.Option(
-            help="Certificate to show the server, PEM.",
-            envvar="VISIONGATE_CERT",
-            rich_help_panel=SERVER_PANEL,
-        ),
-    ] = None,
-    cert_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="The private key of --cert, PEM.", envvar="VISIONGATE_CERT_KEY", rich_help_panel=SERVER_PANEL
-        ),
-    ] = None,
-) -> Client:
-    """A client, by the options of every command that asks a server."""
-    return Client(
-        server,
-        timeout=timeout,
-        api_key=api_key,
-        tls=tls,
-        root_certificates=ca,
-        client_certificate=cert,
-        client_key=cert_key,
-    )
+# A wide enough page for any table; Rich wants a number.
+UNBOUNDED = 1_000_000
+# Control characters could command the terminal, and the halves of a surrogate pair, by which Python spells
+# file names that are no UTF-8, cannot be written.
+UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def asks_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options of `connect`, and what that returns as its first argument."""
-    options = inspect.signature(connect).parameters
-    _, *own = inspect.signature(command).parameters.values()
+def say(sentence: str, style: str = "") -> None:
+    """Print a line of the answer."""
+    console.print(printable(sentence, style), soft_wrap=True)
 
-    @functools.wraps(command)
-    def run(**values: Any) -> None:
-        with connect(**{name: values.pop(name) for name in options}) as client:
-            command(client, **values)
 
-    # typer reads both.
-    parameters = [*own, *options.values()]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+def note(sentence: str) -> None:
+    """Say something about the answer, on standard error."""
+    errors.print(printable(sentence), soft_wrap=True)
+
+
+def fail(sentence: str) -> None:
+    """Say why the command failed, on standard error."""
+    errors.print(Text("error:", "bold red"), printable(sentence), soft_wrap=True)
+
+
+def printable(text: str, style: str = "") -> Text:
+    """Return a text as given; characters that would command the terminal become escapes."""
+    return Text(UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text), style)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table. A terminal folds long cells; a file or a pipe gets each row on one line."""
+    grid = Table(*(Column(name, overflow="fold") for name in columns))
+    for row in rows:
+        grid.add_row(*map(printable, row))
+    if not console.is_terminal:
+        grid.width = Measurement.get(console, console.options.update(width=UNBOUNDED), grid).maximum
+    console.print(grid, crop=False)
+
+
+def box_cell(box: NDArray[Any]) -> str:
+    """Return a box in whole pixels, for a table."""
+    return ", ".join(f"{value:.0f}" for value in box)
 
 
 def report(
-    entries: list[dict[str, Any]],
+    entries: Sequence[dict[str, Any]],
     columns: Sequence[str],
-    rows: Sequence[tuple[str, ...]],
+    rows: Iterable[Sequence[str]],
     as_json: bool,
-    hint: str = "A lower --box-threshold finds more.",
+    nothing: str,
 ) -> None:
-    """Prints the answer, as JSON for programs or as a table for people; the hint where it is empty."""
+    """Print the answer: entries as JSON for programs, or rows for people; `nothing` where it is empty.
+
+    The entries hold all that the rows show.
+    """
     if as_json:
-        print(json.dumps(entries, ensure_ascii=False))
-    elif rows:
-        table = Table(*columns)
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        print_json(entries)
+    elif entries:
+        table(columns, rows)
     else:
-        console.print(f"Nothing found. {hint}", highlight=False)
+        note(nothing)
 
 
-def save_picture(photo: Path, path: Path | None, items: list[draw.Item]) -> None:
-    """Draws the answer on the photo, where a path is given."""
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(photo) as image:
-        draw.draw(ImageOps.exif_transpose(image), items).save(path)
-    errors.print(f"wrote {path}", highlight=False, soft_wrap=True)
-
-
-def groups(phrases: Sequence[str]) -> list[int]:
-    """A number for each distinct phrase, so that its objects share a colour."""
-    order = list(dict.fromkeys(phrases))
-    return [order.index(phrase) for phrase in phrases]
-
-
-def numbers(values: np.ndarray[Any, Any]) -> str:
-    return ", ".join(f"{value:.0f}" for value in values)
-
-
-def coordinates(text: str, count: int) -> list[float]:
-    """The numbers of an option such as --box; ValueError where they are not `count` of them."""
+def print_json(entries: Sequence[dict[str, Any]]) -> None:
+    """Print a list of objects on one line; numbers that JSON does not know are null."""
+    entries = _finite(entries)
+    text = json.dumps(entries, ensure_ascii=False, allow_nan=False)
     try:
-        values = [float(value) for value in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) != count:
-        raise ValueError(f"{text!r} is not {count} numbers with commas between them, such as 10,20")
-    return values
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(entries, allow_nan=False)
+    print(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return value
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Show on a terminal what is waited for, and since when. Nothing may be printed meanwhile."""
+    if not errors.is_interactive:
+        yield
+        return
+    columns = SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn()
+    with Progress(*columns, console=errors, transient=True) as progress:
+        progress.add_task(what, total=None)
+        yield

@@ -4,74 +4,72 @@ from typing import Annotated
 
 import typer
 
-from visiongate import Client, draw
-from visiongate.commands.common import (
-    BOX_COLUMN,
-    AsJson,
-    Photo,
-    Save,
+from visiongate import Client
+from visiongate.commands.common import BOX_COLUMN, NOTHING_FOUND, AsJson, box_cell, report
+from visiongate.commands.options import (
+    BoxThreshold,
+    Caption,
+    MaxDetections,
+    Model,
+    NmsIou,
+    TextThreshold,
     asks_server,
-    groups,
-    numbers,
-    report,
-    save_picture,
+    note_limit,
 )
+from visiongate.commands.photos import PhotoArgument, Picture, Save, one_at_a_time, refuse_photos
 
-app = typer.Typer()
-
-BoxThreshold = Annotated[
-    float | None, typer.Option(help="Least score of a detection, 0 to 1.", show_default="the model's")
-]
-NmsIou = Annotated[
-    float | None,
-    typer.Option(
-        help="Drop the weaker of two boxes of a phrase that overlap more, 0 to 1; 1 drops none.",
-        show_default="the model's",
-    ),
-]
-MaxDetections = Annotated[
-    int | None, typer.Option(help="Most detections; further ones are left out.", show_default="100")
-]
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()
 @asks_server
 def detect(
     client: Client,
-    photo: Photo,
+    photo: PhotoArgument,
     phrases: Annotated[
-        list[str] | None, typer.Argument(help="What to look for: truck wheel 'red sign'")
+        list[str] | None,
+        typer.Argument(
+            help="What to look for: a phrase for each kind of thing, quoted where it has spaces.",
+            metavar="PHRASES",
+        ),
     ] = None,
-    caption: Annotated[str, typer.Option(help="Free text instead of phrases.")] = "",
+    caption: Caption = "",
     box_threshold: BoxThreshold = None,
+    text_threshold: TextThreshold = None,
     nms_iou: NmsIou = None,
     max_detections: MaxDetections = None,
-    model: Annotated[str, typer.Option(help="Model variant.", show_default="the repository's")] = "",
+    model: Model = "",
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
-    """Find the objects that words name."""
+    """Find the objects that words name.
+
+    For example:
+
+    ```
+    visiongate detect truck.jpg truck wheel "red sign" --save out.png
+    visiongate detect truck.jpg --caption "a truck on a road" --json
+    ```
+    """
+    phrases = phrases or []
+    refuse_photos(phrases, "phrase", one_at_a_time('visiongate detect "$photo" truck wheel'))
+    picture = Picture(photo, save)
     detections = client.detect(
-        photo,
-        phrases or (),
+        photo.image,
+        phrases,
         caption=caption,
         box_threshold=box_threshold,
+        text_threshold=text_threshold,
         nms_iou_threshold=nms_iou,
         max_detections=max_detections,
         model=model,
     )
     report(
-        [detection.as_dict() for detection in detections],
+        detections.as_dicts(),
         ("object", "score", BOX_COLUMN),
-        [(item.phrase, f"{item.score:.3f}", numbers(item.box)) for item in detections],
+        [(item.phrase, f"{item.score:.3f}", box_cell(item.box)) for item in detections],
         as_json,
+        NOTHING_FOUND,
     )
-    colors = groups([detection.phrase for detection in detections])
-    save_picture(
-        photo,
-        save,
-        [
-            draw.Item(group, f"{item.phrase} {item.score:.2f}", box=item.box)
-            for group, item in zip(colors, detections, strict=True)
-        ],
-    )
+    note_limit(detections, max_detections, "--max-detections")
+    picture.draw(detections.drawn())

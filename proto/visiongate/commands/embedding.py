@@ -7,25 +7,24 @@ import numpy as np
 import typer
 
 from visiongate import Client, Text, draw
-from visiongate.commands.common import (
-    AsJson,
+from visiongate.command_error import CommandError
+from visiongate.commands.common import AsJson, note, report
+from visiongate.commands.options import Model, Truncate, asks_server
+from visiongate.commands.photos import (
+    PHOTO_HELP,
     Photo,
+    PhotoArgument,
+    Picture,
     Save,
-    asks_server,
-    errors,
-    report,
-    save_picture,
+    check_output,
+    one_at_a_time,
+    refuse_photos,
 )
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown")
 
 # As many as stay readable on a photo.
 DRAWN_LABELS = 5
-
-Model = Annotated[str, typer.Option(help="Model variant.", show_default="the repository's")]
-Truncate = Annotated[
-    bool, typer.Option("--truncate", help="Cut texts that are too long, instead of failing.")
-]
 
 
 @app.command()
@@ -33,11 +32,13 @@ Truncate = Annotated[
 def embed(
     client: Client,
     photos: Annotated[
-        list[Path] | None, typer.Argument(help="Image files.", exists=True, dir_okay=False)
+        list[Photo] | None,
+        typer.Argument(parser=Photo.named, metavar="PHOTOS", help=f"{PHOTO_HELP} Any number."),
     ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A text instead of photos; repeat for more.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write the embeddings here: a NumPy file, float32, a row each.")
+        Path | None,
+        typer.Option(help="Write the embeddings here: a NumPy file, float32, a row each.", metavar="FILE"),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="As the model gives them, not of length 1.")] = False,
     truncate: Truncate = False,
@@ -48,43 +49,55 @@ def embed(
 
     For example:
 
+    ```
     visiongate embed cat.jpg dog.jpg --out photos.npy
-
     visiongate embed --text "a cat" --text "a dog" --json
+    ```
     """
     if bool(photos) == bool(text):
-        raise ValueError("give photos, or texts with --text (any number of times)")
+        raise CommandError("give photos, or texts with --text (any number of times)")
+    refuse_photos(text or [], "text", "leave out --text to embed the photo")
+    if out is not None:
+        check_output("--out", out, photos or [])
     vectors = (
-        client.embed_images(photos, raw=raw, model=model)
+        client.embed_images([photo.image for photo in photos], raw=raw, model=model)
         if photos
         else client.embed_texts(text or [], truncate=truncate, raw=raw, model=model)
     )
-    names = [str(photo) for photo in photos] if photos else text or []
+    kind, names = ("photo", [photo.name for photo in photos]) if photos else ("text", text or [])
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
         # Through a file: given a name, NumPy would add its own ending to it.
         with out.open("wb") as file:
             np.save(file, vectors)
-        errors.print(f"wrote {out}", highlight=False, soft_wrap=True)
-    entries = [
-        {"photo" if photos else "text": name, "embedding": vector.tolist()}
-        for name, vector in zip(names, vectors, strict=True)
-    ]
-    rows = [
-        (name, str(len(vector)), ", ".join(f"{value:.4f}" for value in vector[:4]) + ", …")
-        for name, vector in zip(names, vectors, strict=True)
-    ]
-    report(entries, ("photo" if photos else "text", "dimensions", "embedding"), rows, as_json)
+        note(f"wrote {out}")
+    named = list(zip(names, vectors, strict=True))
+    report(
+        [{kind: name, "embedding": vector.tolist()} for name, vector in named],
+        (kind, "dimensions", "embedding"),
+        [
+            (name, str(len(vector)), ", ".join(f"{value:.4f}" for value in vector[:4]) + ", ...")
+            for name, vector in named
+        ],
+        as_json,
+        "No embeddings came back.",
+    )
 
 
 @app.command()
 @asks_server
 def classify(
     client: Client,
-    photo: Photo,
-    labels: Annotated[list[str], typer.Argument(help="What it may show: cat dog 'red car'")],
+    photo: PhotoArgument,
+    labels: Annotated[
+        list[str],
+        typer.Argument(help="What the photo may show, quoted where it has spaces.", metavar="LABELS"),
+    ],
     template: Annotated[
-        str | None, typer.Option(help="What is asked about a label.", show_default="a photo of a {}.")
+        str | None,
+        typer.Option(
+            help="What the model is asked about a label, which takes the place of {}.",
+            show_default="a photo of a {}.",
+        ),
     ] = None,
     top_k: Annotated[int | None, typer.Option(help="Most labels to show.", show_default="all")] = None,
     truncate: Truncate = False,
@@ -96,42 +109,78 @@ def classify(
 
     For example:
 
+    ```
     visiongate classify photo.jpg cat dog "a red car" --template "a drawing of a {}."
+    ```
     """
+    refuse_photos(labels, "label", one_at_a_time('visiongate classify "$photo" cat dog'))
+    picture = Picture(photo, save)
     (scores,) = client.classify(
-        [photo], labels, prompt_template=template, top_k=top_k, truncate=truncate, model=model
+        [photo.image], labels, prompt_template=template, top_k=top_k, truncate=truncate, model=model
     )
     report(
         [score.as_dict() for score in scores],
         ("label", "probability", "similarity"),
         [(score.label, f"{score.probability:.1%}", f"{score.similarity:.3f}") for score in scores],
         as_json,
+        "No labels came back.",
     )
-    items = [
+    picture.draw(
         draw.Item(index, f"{score.label} {score.probability:.0%}")
         for index, score in enumerate(scores[:DRAWN_LABELS])
-    ]
-    save_picture(photo, save, items)
+    )
 
 
 @app.command()
 @asks_server
 def compare(
     client: Client,
-    photo: Photo,
-    texts: Annotated[list[str], typer.Argument(help="Texts to compare it with.")],
+    photo: PhotoArgument,
+    texts: Annotated[
+        list[str] | None,
+        typer.Argument(help="Texts to compare it with, each in quotes.", metavar="TEXTS"),
+    ] = None,
+    others: Annotated[
+        list[Photo] | None,
+        typer.Option(
+            "--photo",
+            parser=Photo.named,
+            metavar="PHOTO",
+            help="Another photo to compare it with; repeat for more.",
+        ),
+    ] = None,
     truncate: Truncate = False,
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say how well texts fit a photo: the cosine similarity of each, in the order given."""
-    similarities = client.compare(photo, [Text(text) for text in texts], truncate=truncate, model=model)
+    """Say how well texts, or other photos, fit a photo: the cosine similarity of each, in the order given.
+
+    For example:
+
+    ```
+    visiongate compare truck.jpg "a white truck" "a red wall"
+    visiongate compare truck.jpg --photo van.jpg --photo wall.jpg
+    ```
+    """
+    texts, others = texts or [], others or []
+    refuse_photos(texts, "text", "to compare photos, put --photo before each but the first")
+    if not texts and not others:
+        raise CommandError('give what to compare the photo with: texts such as "a white truck", or --photo')
+    similarities = client.compare(
+        photo.image,
+        [*map(Text, texts), *(other.image for other in others)],
+        truncate=truncate,
+        model=model,
+    )
+    compared = [*(("text", text) for text in texts), *(("photo", other.name) for other in others)]
+    values = [float(similarity) for similarity in similarities]
     report(
         [
-            {"text": text, "similarity": round(float(similarity), 6)}
-            for text, similarity in zip(texts, similarities, strict=True)
+            {kind: name, "similarity": round(value, 6)}
+            for (kind, name), value in zip(compared, values, strict=True)
         ],
-        ("text", "similarity"),
-        [(text, f"{similarity:.3f}") for text, similarity in zip(texts, similarities, strict=True)],
+        ("text or photo" if texts and others else compared[0][0], "similarity"),
+        [(name, f"{value:.3f}") for (_, name), value in zip(compared, values, strict=True)],
         as_json,
+        "No similarities came back.",
     )

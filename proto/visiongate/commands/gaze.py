@@ -7,30 +7,25 @@ import numpy as np
 import typer
 
 from visiongate import Client, Face, draw
-from visiongate.commands.common import (
-    BOX_COLUMN,
-    AsJson,
-    Photo,
-    Save,
-    asks_server,
-    coordinates,
-    numbers,
-    report,
-    save_picture,
-)
+from visiongate.commands.common import BOX_COLUMN, AsJson, box_cell, report
+from visiongate.commands.options import DEFAULT_LIMIT, Model, asks_server, note_limit
+from visiongate.commands.photos import PhotoArgument, Picture, Save
+from visiongate.commands.prompts import read_boxes
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()
 @asks_server
 def gaze(
     client: Client,
-    photo: Photo,
+    photo: PhotoArgument,
     box: Annotated[
         list[str] | None,
         typer.Option(
-            help="A face that is known already: x_min,y_min,x_max,y_max; repeat for more. Default: find them."
+            help="A face that is known already: x_min,y_min,x_max,y_max in pixels; repeat for more. Without "
+            "it faces are searched.",
+            metavar="BOX",
         ),
     ] = None,
     min_score: Annotated[
@@ -38,37 +33,46 @@ def gaze(
     ] = None,
     nms_iou: Annotated[
         float | None,
-        typer.Option(help="Drop the weaker of two faces that overlap more.", show_default="0.3"),
+        typer.Option(
+            help="Drop the weaker of two faces whose intersection over union is larger, 0 to 1.",
+            show_default="0.3",
+        ),
     ] = None,
     max_faces: Annotated[
-        int | None, typer.Option(help="Most faces; further ones are left out.", show_default="100")
+        int | None,
+        typer.Option(
+            help="Most faces, the best ones; the others are left out.", show_default=str(DEFAULT_LIMIT)
+        ),
     ] = None,
     small_faces: Annotated[
         bool,
         typer.Option(
             "--small-faces",
-            help="Search the image at twice the size. Not for portraits: it finds false faces there.",
+            help="Search the photo at twice its size. Smaller faces are found, and false ones in a face that "
+            "fills the photo.",
         ),
     ] = False,
-    model: Annotated[str, typer.Option(help="Gaze model variant.", show_default="the repository's")] = "",
+    model: Model = "",
     face_detection_model: Annotated[
-        str, typer.Option(help="Face detection model variant.", show_default="the repository's")
+        str, typer.Option(help="Variant of the model that finds faces.", show_default="the server's")
     ] = "",
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
     """Tell where each face looks.
 
-    Yaw is positive towards the left edge of the image, pitch upwards; both are zero for a look into the
+    Yaw is positive towards the left edge of the photo, pitch upwards; both are zero for a look into the
     camera. For example:
 
+    ```
     visiongate gaze group.jpg --save out.png
-
     visiongate gaze group.jpg --box 178,65,269,176 --json
+    ```
     """
+    picture = Picture(photo, save)
     faces = client.estimate_gaze(
-        photo,
-        boxes=np.array([coordinates(text, 4) for text in box]) if box else None,
+        photo.image,
+        boxes=read_boxes(box) if box else None,
         min_score=min_score,
         nms_iou_threshold=nms_iou,
         max_faces=max_faces,
@@ -85,14 +89,16 @@ def gaze(
                 "" if face.score is None else f"{face.score:.3f}",
                 _angle(face.yaw),
                 _angle(face.pitch),
-                numbers(face.box),
+                box_cell(face.box),
             )
             for index, face in enumerate(faces)
         ],
         as_json,
-        hint="A lower --min-score or --small-faces finds more.",
+        "No face found. A lower --min-score or --small-faces finds more.",
     )
-    save_picture(photo, save, [_item(index, face) for index, face in enumerate(faces)])
+    if not box:
+        note_limit(faces, max_faces, "--max-faces")
+    picture.draw(_item(index, face) for index, face in enumerate(faces))
 
 
 def _angle(radians: float) -> str:
@@ -100,7 +106,7 @@ def _angle(radians: float) -> str:
 
 
 def _item(index: int, face: Face) -> draw.Item:
-    """The face's box and landmarks, and an arrow: as long as the face for a look across the image."""
+    """Return the face's box and landmarks, and an arrow: as long as the face for a look across the photo."""
     centre = (face.box[:2] + face.box[2:]) / 2
     length = (face.box[2:] - face.box[:2]).max()
     return draw.Item(

@@ -1,180 +1,229 @@
 """`visiongate segment`."""
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from visiongate import Client, Detection, GridMask, Mask, draw
-from visiongate.commands.common import (
-    BOX_COLUMN,
-    AsJson,
-    Photo,
-    Save,
+from visiongate import Client
+from visiongate.command_error import CommandError
+from visiongate.commands import masks
+from visiongate.commands.common import AsJson
+from visiongate.commands.options import (
+    WORDS,
+    BoxThreshold,
+    Caption,
+    MaxDetections,
+    Model,
+    NmsIou,
+    TextThreshold,
     asks_server,
-    coordinates,
-    groups,
-    numbers,
-    report,
-    save_picture,
+    note_limit,
 )
-from visiongate.commands.detection import BoxThreshold, MaxDetections, NmsIou
+from visiongate.commands.photos import PhotoArgument, Picture, Save, refuse_photos
+from visiongate.commands.prompts import read_prompts
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown")
 
-MASK_COLUMNS = ("object", "score", "predicted IoU", "pixels", BOX_COLUMN)
+PROMPTS = "Boxes and points"
+EVERYTHING = "Everything in sight"
+WAYS = {
+    WORDS: ("--phrase", "--caption"),
+    PROMPTS: ("--box", "--point", "--background"),
+    EVERYTHING: ("--everything",),
+}
+"""The panels of the help, each a way to say what is cut out, and the options that choose it."""
 
 
 @app.command()
 @asks_server
 def segment(
     client: Client,
-    photo: Photo,
+    context: typer.Context,
+    photo: PhotoArgument,
     phrase: Annotated[
-        list[str] | None, typer.Option(help="Cut out what this names; repeat for more.")
+        list[str] | None,
+        typer.Option(help="Cut out what this names; repeat for more.", rich_help_panel=WORDS),
     ] = None,
+    caption: Caption = "",
+    box_threshold: BoxThreshold = None,
+    text_threshold: TextThreshold = None,
+    nms_iou: NmsIou = None,
+    max_detections: MaxDetections = None,
+    detection_model: Annotated[
+        str,
+        typer.Option(
+            help="Variant of the model that finds what words name.",
+            show_default="the server's",
+            rich_help_panel=WORDS,
+        ),
+    ] = "",
     box: Annotated[
         list[str] | None,
-        typer.Option(help="Cut out what fills this box: x_min,y_min,x_max,y_max; repeat for more."),
+        typer.Option(
+            help="Cut out what fills this box: x_min,y_min,x_max,y_max in pixels; repeat for more.",
+            metavar="BOX",
+            rich_help_panel=PROMPTS,
+        ),
     ] = None,
     point: Annotated[
         list[str] | None,
         typer.Option(
-            help="Cut out what lies here: x,y, and more points of the object after spaces; repeat for more."
+            help="Cut out what these points lie on, one or more: 'x,y x,y'; repeat for more objects.",
+            metavar="POINTS",
+            rich_help_panel=PROMPTS,
         ),
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--everything", help="Cut out everything in sight, from a grid of points.")
+    background: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Points that do not belong to the object. The first --box, --point and --background go "
+            "together, the second ones too, and so on.",
+            metavar="POINTS",
+            rich_help_panel=PROMPTS,
+        ),
+    ] = None,
+    multimask: Annotated[
+        bool,
+        typer.Option(
+            "--multimask",
+            help="Three masks a prompt, best first: a part, the whole, a group. --save draws the best.",
+            rich_help_panel=PROMPTS,
+        ),
     ] = False,
-    multimask: Annotated[bool, typer.Option(help="Three masks a box or point, best first.")] = False,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--everything",
+            help="Cut out all there is, from a grid of points. This can take minutes: mind --timeout.",
+            rich_help_panel=EVERYTHING,
+        ),
+    ] = False,
     points_per_side: Annotated[
-        int | None, typer.Option(help="Of --everything: the grid's points a side.", show_default="32")
+        int | None,
+        typer.Option(
+            help="Points along each side of the grid.", show_default="32", rich_help_panel=EVERYTHING
+        ),
     ] = None,
     crop_layers: Annotated[
-        int, typer.Option(help="Of --everything: layers of crops searched too, for small objects; 0 to 3.")
+        int,
+        typer.Option(
+            help="Search crops of the photo too, for small objects: 0 to 3 layers, each four times the last.",
+            rich_help_panel=EVERYTHING,
+        ),
     ] = 0,
     min_iou: Annotated[
         float | None,
-        typer.Option(help="Of --everything: drop masks of lower predicted IoU.", show_default="0.88"),
+        typer.Option(
+            help="Drop masks of lower predicted IoU, 0 to 1.", show_default="0.88", rich_help_panel=EVERYTHING
+        ),
     ] = None,
     min_stability: Annotated[
         float | None,
-        typer.Option(help="Of --everything: drop masks of lower stability score.", show_default="0.95"),
+        typer.Option(
+            help="Drop masks of lower stability, 0 to 1.", show_default="0.95", rich_help_panel=EVERYTHING
+        ),
     ] = None,
+    mask_nms_iou: Annotated[
+        float | None,
+        typer.Option(
+            help="Drop the weaker of two masks whose boxes have a larger intersection over union, 0 to 1.",
+            show_default="0.7",
+            rich_help_panel=EVERYTHING,
+        ),
+    ] = None,
+    min_mask_area: Annotated[
+        int, typer.Option(help="Drop masks of fewer pixels.", rich_help_panel=EVERYTHING)
+    ] = 0,
     min_region_area: Annotated[
-        int, typer.Option(help="Of --everything: fill holes, remove parts of fewer pixels; 0: none.")
+        int,
+        typer.Option(
+            help="Fill holes, and remove separate parts, of fewer pixels; 0: none.",
+            rich_help_panel=EVERYTHING,
+        ),
     ] = 0,
     max_masks: Annotated[
-        int | None, typer.Option(help="Of --everything: the most masks, best first.", show_default="all")
+        int | None,
+        typer.Option(help="Most masks, best first.", show_default="all", rich_help_panel=EVERYTHING),
     ] = None,
-    box_threshold: BoxThreshold = None,
-    nms_iou: NmsIou = None,
-    max_detections: MaxDetections = None,
+    model: Model = "",
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
     """Cut objects out: those that words name, what boxes or points point at, or everything in sight.
 
-    For example:
+    Options of the three ways do not mix. With --json the masks are COCO run lengths. For example:
 
+    ```
     visiongate segment truck.jpg --phrase truck --phrase wheel --save out.png
-
     visiongate segment truck.jpg --box 75,275,1725,850
-
-    visiongate segment truck.jpg --point "500,375 1125,625"
-
+    visiongate segment truck.jpg --point "500,375 1125,625" --background "10,10"
+    visiongate segment truck.jpg --box 75,275,1725,850 --background "500,375"
     visiongate segment truck.jpg --everything --timeout 600 --save out.png
+    ```
     """
-    if sum(map(bool, (phrase, box, point, everything))) != 1:
-        raise ValueError("give one of --phrase, --box and --point (any number of times), or --everything")
-    if phrase:
+    way = _way(context)
+    refuse_photos(phrase or [], "phrase", "segment takes one photo a call")
+    picture = Picture(photo, save)
+    if way == WORDS:
         objects = client.segment_phrases(
-            photo,
-            phrase,
+            photo.image,
+            phrase or [],
+            caption=caption,
             box_threshold=box_threshold,
+            text_threshold=text_threshold,
             nms_iou_threshold=nms_iou,
             max_detections=max_detections,
+            detection_model=detection_model,
+            segmentation_model=model,
         )
-        report_objects(photo, objects, as_json, save)
-        return
-    if everything:
+        masks.report_objects(objects, as_json, picture)
+        note_limit(objects, max_detections, "--max-detections")
+    elif way == PROMPTS:
+        prompts = read_prompts(box or [], point or [], background or [])
+        regions = client.segment(
+            photo.image,
+            boxes=prompts.boxes,
+            points=prompts.points,
+            labels=prompts.labels,
+            multimask=multimask,
+            model=model,
+        )
+        masks.report_regions(prompts, regions, as_json, picture)
+    else:
         found = client.segment_everything(
-            photo,
+            photo.image,
             points_per_side=points_per_side,
             crop_layers=crop_layers,
             min_predicted_iou=min_iou,
             min_stability_score=min_stability,
+            nms_iou_threshold=mask_nms_iou,
+            min_mask_area=min_mask_area,
             min_region_area=min_region_area,
             max_masks=max_masks,
+            model=model,
         )
-        _report_everything(photo, found, as_json, save)
-        return
-    boxes = np.array([coordinates(text, 4) for text in box]) if box else None
-    points = [np.array([coordinates(pair, 2) for pair in text.split()]) for text in point or ()]
-    regions = client.segment(photo, boxes=boxes, points=points or None, multimask=multimask)
-    report(
-        [{"masks": [mask.as_dict() for mask in region]} for region in regions],
-        MASK_COLUMNS,
-        [_mask_row(f"prompt {index}", "", mask) for index, region in enumerate(regions) for mask in region],
-        as_json,
-    )
-    save_picture(
-        photo,
-        save,
-        [
-            draw.Item(
-                index,
-                f"{index}: IoU {region[0].predicted_iou:.2f}",
-                boxes[index] if boxes is not None else None,
-                region[0].pixels,
-                points[index] if points else None,
+        masks.report_everything(found, as_json, picture)
+        if max_masks is not None:
+            note_limit(found, max_masks, "--max-masks")
+
+
+def _way(context: typer.Context) -> str:
+    """Return the way that the options choose. Raise CommandError where they choose none, or mix them."""
+    given: dict[str, list[str]] = {way: [] for way in WAYS}
+    for option in context.command.params:
+        panel = getattr(option, "rich_help_panel", None)
+        source: Any = context.get_parameter_source(str(option.name))
+        if panel in given and source.name == "COMMANDLINE":
+            given[panel].append(option.opts[0])
+    chosen = [way for way, choosers in WAYS.items() if set(given[way]) & set(choosers)]
+    if len(chosen) != 1:
+        raise CommandError(
+            "give one way to say what is cut out: --phrase or --caption, --box and --point, or --everything"
+        )
+    (way,) = chosen
+    for other, options in given.items():
+        if other != way and options:
+            raise CommandError(
+                f"{options[0]} does not go with {given[way][0]}: it is for {' and '.join(WAYS[other])}"
             )
-            for index, region in enumerate(regions)
-        ],
-    )
-
-
-def report_objects(photo: Path, objects: Sequence[Detection], as_json: bool, save: Path | None) -> None:
-    """Prints, and draws where `save` says, what words named."""
-    report(
-        [item.as_dict() for item in objects],
-        MASK_COLUMNS,
-        [_mask_row(item.phrase, f"{item.score:.3f}", item.mask) for item in objects if item.mask],
-        as_json,
-    )
-    colors = groups([item.phrase for item in objects])
-    save_picture(
-        photo,
-        save,
-        [
-            draw.Item(
-                group,
-                f"{item.phrase} {item.score:.2f}",
-                item.box,
-                item.mask.pixels if item.mask else None,
-            )
-            for group, item in zip(colors, objects, strict=True)
-        ],
-    )
-
-
-def _report_everything(photo: Path, found: Sequence[GridMask], as_json: bool, save: Path | None) -> None:
-    report(
-        [item.as_dict() for item in found],
-        ("object", "stability", *MASK_COLUMNS[2:]),
-        [_mask_row(str(index), f"{item.stability_score:.3f}", item.mask) for index, item in enumerate(found)],
-        as_json,
-        hint="A lower --min-iou or --min-stability finds more.",
-    )
-    # Small ones on top, or large ones would hide them; captions would hide everything.
-    items = [
-        draw.Item(index, mask=item.mask.pixels, color=draw.distinct_color(index))
-        for index, item in sorted(enumerate(found), key=lambda pair: pair[1].mask.area)
-    ]
-    save_picture(photo, save, items)
-
-
-def _mask_row(name: str, score: str, mask: Mask) -> tuple[str, ...]:
-    return name, score, f"{mask.predicted_iou:.3f}", str(mask.area), numbers(mask.box)
+    return way

@@ -1,54 +1,67 @@
 """`visiongate ocr`."""
 
-import json
-import unicodedata
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
 from visiongate import Client, Page, draw
-from visiongate.commands.common import AsJson, Save, asks_server, console, save_picture
+from visiongate.command_error import CommandError
+from visiongate.commands.common import AsJson, note, print_json, say
+from visiongate.commands.options import MODEL_OWN, Model, asks_server
+from visiongate.commands.photos import PHOTO_HELP, Photo, Picture, Save
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()
 @asks_server
 def ocr(
     client: Client,
-    photos: Annotated[list[Path], typer.Argument(help="The image files.", exists=True, dir_okay=False)],
+    photos: Annotated[
+        list[Photo], typer.Argument(parser=Photo.named, metavar="PHOTOS", help=f"{PHOTO_HELP} Any number.")
+    ],
     rotated: Annotated[bool, typer.Option("--rotated", help="Find words at any angle.")] = False,
     find_orientation: Annotated[
         bool,
-        typer.Option("--find-orientation", help="Read pages that lie on their side or upside down, too."),
+        typer.Option(
+            "--find-orientation",
+            help="Read pages that lie on their side or upside down, too; takes four times as long.",
+        ),
     ] = False,
+    lines: Annotated[
+        bool,
+        typer.Option("--lines/--no-lines", help="Group words into lines, or leave a page's words on one."),
+    ] = True,
     blocks: Annotated[bool, typer.Option("--blocks", help="Group lines into blocks.")] = False,
     bin_threshold: Annotated[
         float | None,
-        typer.Option(help="Least probability of a text pixel, 0 to 1.", show_default="the model's"),
+        typer.Option(help="Least probability of a text pixel, 0 to 1.", show_default=MODEL_OWN),
     ] = None,
     box_threshold: Annotated[
         float | None,
-        typer.Option(help="Least mean probability of a word, 0 to 1.", show_default="the model's"),
+        typer.Option(help="Least mean probability of a word, 0 to 1.", show_default=MODEL_OWN),
     ] = None,
-    model: Annotated[str, typer.Option(help="Model variant.", show_default="the repository's")] = "",
+    model: Model = "",
     as_json: AsJson = False,
     save: Save = None,
 ) -> None:
-    """Read the text of photos and scans.
+    """Read the text of photos and scans. With --json each word comes with its place.
 
     For example:
 
+    ```
     visiongate ocr receipt.jpg --save out.png
-
     visiongate ocr page-1.png page-2.png --blocks > text.txt
+    ```
     """
     if save is not None and len(photos) > 1:
-        raise ValueError("--save draws on one photo: give one")
+        raise CommandError(f"--save draws on one photo, and here are {len(photos)}: give one")
+    picture = Picture(photos[0], save)
     pages = client.recognize_text(
-        photos,
+        [photo.image for photo in photos],
         rotated=rotated,
+        lines=lines,
         blocks=blocks,
         find_orientation=find_orientation,
         bin_threshold=bin_threshold,
@@ -56,34 +69,28 @@ def ocr(
         model=model,
     )
     if as_json:
-        entries = [{"photo": str(photo)} | page.as_dict() for photo, page in zip(photos, pages, strict=True)]
-        print(json.dumps(entries, ensure_ascii=False))
+        print_json(
+            [{"photo": photo.name} | page.as_dict() for photo, page in zip(photos, pages, strict=True)]
+        )
     else:
         _print(photos, pages)
-    save_picture(photos[0], save, _items(pages[0]))
+    picture.draw(_items(pages[0]))
 
 
-def _print(photos: list[Path], pages: list[Page]) -> None:
+def _print(photos: Sequence[Photo], pages: Sequence[Page]) -> None:
+    """Print the text alone, below the name of each photo where there are several."""
     for photo, page in zip(photos, pages, strict=True):
         if len(photos) > 1:
-            console.print(f"{photo}:", style="bold", markup=False, highlight=False, soft_wrap=True)
+            say(f"{photo.name}:", style="bold")
         if page.blocks:
-            # Plain: what was read may look like markup.
-            print(page.text)
+            say(page.text)
         else:
-            console.print("No text found. A lower --bin-threshold finds more.")
+            note(f"No text found in {photo.name}. A lower --bin-threshold finds more.")
 
 
-def _items(page: Page) -> list[draw.Item]:
-    """A colour for each line, so that its words show as one."""
+def _items(page: Page) -> Iterator[draw.Item]:
+    """Yield the words, in a colour for each line."""
     lines = [line for block in page.blocks for line in block]
-    return [
-        draw.Item(index, _plain(word.text), polygon=word.quadrilateral)
-        for index, line in enumerate(lines)
-        for word in line
-    ]
-
-
-def _plain(text: str) -> str:
-    """Without accents: Pillow's own font has boxes for most letters that carry one."""
-    return "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+    for index, line in enumerate(lines):
+        for word in line:
+            yield draw.Item(index, word.text, polygon=word.quadrilateral)

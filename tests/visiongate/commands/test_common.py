@@ -1,83 +1,116 @@
-"""The options of all commands that ask a server reach its client."""
+"""What commands print is what they were given, and no other module prints."""
 
+import ast
+import io
+import json
+import math
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from visiongate.cli import app
+import visiongate
 from visiongate.commands import common
+from visiongate.commands.common import fail, note, print_json, report, say, table, waiting
+
+MARKUP = ["[/] sign", "[sic] cat", ":smile: a:b", "[link=x]y[/link]", "[bold red]", "\\[a]", "1 'two' /three"]
+PACKAGE = Path(visiongate.__file__).parent
 
 
-class ClientMadeError(Exception):
-    """Instead of a client: with what it would have been made."""
+@pytest.mark.parametrize("text", MARKUP)
+def test_texts_are_no_markup(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(text)
+    note(text)
+    fail(text)
+    table(["name"], [[text]])
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == text
+    assert err.splitlines() == [text, f"error: {text}"]
+    assert f"│ {text}" in out
 
 
-@pytest.fixture(autouse=True)
-def client(monkeypatch: pytest.MonkeyPatch) -> None:
-    def make(*arguments: Any, **keywords: Any) -> None:
-        raise ClientMadeError(arguments, keywords)
-
-    monkeypatch.setattr(common, "Client", make)
-
-
-def arguments(command: list[str], **environment: str) -> tuple[str, dict[str, Any]]:
-    """What the command makes its client with."""
-    result = CliRunner().invoke(app, command, env=environment)
-    assert isinstance(result.exception, ClientMadeError), result.output
-    (server,), keywords = result.exception.args
-    return server, keywords
+def test_long_texts_are_neither_cut_nor_folded_in_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a b" * 300
+    say(text)
+    table(["name", "score"], [[text, "1"]])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == text
+    assert len(out) == 6
+    assert f"│ {text} │ 1     │" in out
 
 
-OPTIONS = {
-    "VISIONGATE_SERVER": "vision.example.com:443",
-    "VISIONGATE_API_KEY": "vg_key",
-    "VISIONGATE_TLS": "1",
-    "VISIONGATE_CA": "ca.pem",
-    "VISIONGATE_CERT": "cert.pem",
-    "VISIONGATE_CERT_KEY": "key.pem",
-}
-MEANT = (
-    "vision.example.com:443",
-    {
-        "timeout": 7,
-        "api_key": "vg_key",
-        "tls": True,
-        "root_certificates": Path("ca.pem"),
-        "client_certificate": Path("cert.pem"),
-        "client_key": Path("key.pem"),
-    },
-)
+def test_a_terminal_folds_tables(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(common.console, "_force_terminal", True)
+    monkeypatch.setattr(common.console, "width", 40)
+    table(["name", "score"], [["x" * 100, "1"]])
+    out = capsys.readouterr().out
+    assert out.count("x") == 100
+    assert max(map(len, out.splitlines())) <= 40
 
 
-def test_by_options() -> None:
-    names = ["--server", "--api-key", "--tls", "--ca", "--cert", "--cert-key"]
-    flags = [word for name, value in zip(names, OPTIONS.values(), strict=True) for word in (name, value)]
-    flags.remove("1")
-    assert arguments(["models", "--timeout", "7", *flags]) == MEANT
+def test_characters_that_would_command_a_terminal_are_spelt_out(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2Jb\rc\udcff\x9bd\te\nf ünï 👩‍👩‍👧")
+    assert capsys.readouterr().out == "a\\x1b[2Jb\\rc\\udcff\\x9bd e\nf ünï 👩‍👩‍👧\n"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["models"],
-        ["detect", __file__, "cup"],
-        ["segment", __file__, "--phrase", "cup"],
-        ["embed", __file__],
-        ["classify", __file__, "cup"],
-        ["compare", __file__, "cup"],
-        ["gaze", __file__],
-        ["ocr", __file__],
-    ],
-)
-def test_by_environment_for_every_command(command: list[str]) -> None:
-    assert arguments([*command, "--timeout", "7"], **OPTIONS) == MEANT
+def test_json_is_one_line_of_any_encoding(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = [{"text": "né 猫 [/]\n", "score": 0.5}]
+    print_json(entries)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert "猫" in out
+    assert json.loads(out) == entries
+    for encoding, shown in (("ascii", b"n\\u00e9"), ("latin-1", b"n\\u00e9"), ("utf-8", "né".encode())):
+        file = io.BytesIO()
+        monkeypatch.setattr("sys.stdout", io.TextIOWrapper(file, encoding=encoding, write_through=True))
+        print_json(entries)
+        assert shown in file.getvalue()
+        assert json.loads(file.getvalue()) == entries
 
 
-def test_nothing_given() -> None:
-    server, keywords = arguments(["models"])
-    assert server == "127.0.0.1:50051"
-    assert keywords.pop("timeout") == 120
-    assert set(keywords.values()) == {None}
-    assert arguments(["models", "--no-tls"])[1]["tls"] is False
+def test_file_names_that_are_no_utf_8_are_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"photo": "a\udcff.png"}])
+    assert json.loads(capsys.readouterr().out) == [{"photo": "a\udcff.png"}]
+
+
+def test_json_has_no_numbers_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json([{"a": math.nan, "b": [math.inf, 1.5], "c": {"d": (-math.inf, 2)}}])
+    assert json.loads(capsys.readouterr().out) == [{"a": None, "b": [None, 1.5], "c": {"d": [None, 2]}}]
+
+
+def test_nothing_is_said_beside_the_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    report([], ["name"], [], as_json=False, nothing="Nothing found.")
+    assert capsys.readouterr() == ("", "Nothing found.\n")
+    report([], ["name"], [], as_json=True, nothing="Nothing found.")
+    assert capsys.readouterr() == ("[]\n", "")
+
+
+def test_waiting_shows_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with waiting("for [/] it"):
+        pass
+    assert capsys.readouterr() == ("", "")
+    monkeypatch.setattr(common.errors, "_force_terminal", True)
+    monkeypatch.setattr(common.errors, "is_interactive", True)
+    with waiting("for [/] it"):
+        pass
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "for [/] it" in err
+
+
+def test_only_one_module_prints() -> None:
+    """Elsewhere a text could be printed as markup."""
+    others = [path for path in PACKAGE.rglob("*.py") if path != Path(common.__file__)]
+    assert len(others) > 20
+    for path in others:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom | ast.Import):
+                modules = [getattr(node, "module", None), *(alias.name for alias in node.names)]
+                assert not any(name and name.split(".")[0] == "rich" for name in modules), path
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                is_print = called in {"print", "typer.echo", "typer.secho"} or called.endswith(".print")
+                assert not is_print, f"{path}:{node.lineno}"

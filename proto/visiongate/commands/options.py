@@ -1,0 +1,163 @@
+"""The options that commands share, first of all those that say which server is asked, and how."""
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from visiongate import Client
+from visiongate.commands.common import note, waiting
+from visiongate.operations import Operation
+
+R = TypeVar("R")
+
+SERVER = "Server"
+WORDS = "Words"
+"""Panels of the help."""
+
+MODEL_OWN = "the model's own"
+"""The default of thresholds that travel with a model."""
+
+DEFAULT_LIMIT = 100
+"""How many detections or faces a server returns where the request does not say."""
+
+Model = Annotated[
+    str, typer.Option(help="Model variant, as `visiongate models` lists them.", show_default="the server's")
+]
+Truncate = Annotated[
+    bool, typer.Option("--truncate", help="Cut texts that are too long, instead of failing.")
+]
+Caption = Annotated[
+    str,
+    typer.Option(
+        help="Free text instead of phrases: the model decides which words belong together.",
+        rich_help_panel=WORDS,
+    ),
+]
+BoxThreshold = Annotated[
+    float | None,
+    typer.Option(help="Least score of a detection, 0 to 1.", show_default=MODEL_OWN, rich_help_panel=WORDS),
+]
+TextThreshold = Annotated[
+    float | None,
+    typer.Option(
+        help="Of --caption: least score of a word, 0 to 1, to be part of what a detection is called.",
+        show_default=MODEL_OWN,
+        rich_help_panel=WORDS,
+    ),
+]
+NmsIou = Annotated[
+    float | None,
+    typer.Option(
+        help="Drop the weaker of two boxes of one phrase whose intersection over union is larger, 0 to 1.",
+        show_default=MODEL_OWN,
+        rich_help_panel=WORDS,
+    ),
+]
+MaxDetections = Annotated[
+    int | None,
+    typer.Option(help="Most detections, best first.", show_default=str(DEFAULT_LIMIT), rich_help_panel=WORDS),
+]
+
+
+def connect(
+    server: Annotated[
+        str,
+        typer.Option(
+            help="Address of the server, HOST:PORT, such as vision.example.com:443.",
+            envvar="VISIONGATE_SERVER",
+            rich_help_panel=SERVER,
+        ),
+    ] = "127.0.0.1:50051",
+    timeout: Annotated[
+        float,
+        typer.Option(
+            help="Seconds that the answer may take; inf: however long it takes.", rich_help_panel=SERVER
+        ),
+    ] = 120,
+    api_key: Annotated[
+        str | None,
+        typer.Option(
+            help="The API key. Users of this machine can read it in an option, not in the variable.",
+            envvar="VISIONGATE_API_KEY",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    tls: Annotated[
+        bool | None,
+        typer.Option(
+            help="Encrypt, and trust the authorities that this machine trusts. --no-tls sends an API key "
+            "unencrypted to another machine, too.",
+            envvar="VISIONGATE_TLS",
+            show_default="with --ca or --cert",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate authorities of the server, PEM.",
+            envvar="VISIONGATE_CA",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option(
+            help="Certificate to show the server, PEM.",
+            envvar="VISIONGATE_CERT",
+            rich_help_panel=SERVER,
+        ),
+    ] = None,
+    cert_key: Annotated[
+        Path | None,
+        typer.Option(
+            help="The private key of --cert, PEM.", envvar="VISIONGATE_CERT_KEY", rich_help_panel=SERVER
+        ),
+    ] = None,
+) -> Client:
+    """Return a client, by the options of every command that asks a server."""
+    return PatientClient(
+        server,
+        timeout=timeout,
+        api_key=api_key,
+        tls=tls,
+        root_certificates=ca,
+        client_certificate=cert,
+        client_key=cert_key,
+    )
+
+
+class PatientClient(Client):
+    """A client that shows on a terminal that it waits."""
+
+    def call(self, operation: Operation[R]) -> R:
+        with waiting("waiting for the server's answer"):
+            return super().call(operation)
+
+
+def asks_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `connect`, and what that returns as its first argument."""
+    options = inspect.signature(connect).parameters
+    _, *own = inspect.signature(command).parameters.values()
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        with connect(**{name: values.pop(name) for name in options}) as client:
+            command(client, **values)
+
+    # typer reads both.
+    parameters = [*own, *options.values()]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
+def note_limit(found: Sequence[object], limit: int | None, option: str) -> None:
+    """Say so where an answer has as many items as it could have: there may be more."""
+    limit = DEFAULT_LIMIT if limit is None else limit
+    if len(found) >= limit > 0:
+        note(f"These are as many as {option} allows ({limit}), the best ones: there may be more.")
