@@ -15,9 +15,9 @@ AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 try:
     _heif = importlib.import_module("pi_heif")
 except ImportError:
-    HEIC_ADVICE = ", which this server reads once pip install 'visiongate[heic]' has been run for it"
+    HEIC_ADVICE = ", which a server reads where its extra `heic` (the package pi-heif) is installed"
 else:
-    HEIC_ADVICE = ", but a damaged one"
+    HEIC_ADVICE = ", which a server reads where its extra `heic` (the package pi-heif) is installed"
     _heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     _FORMATS.append("HEIF")
 
