@@ -30,6 +30,7 @@ def _reason(error: Exception, revision: str | None) -> str:
         errors.OfflineModeIsEnabled: offline,
         # The hub's client says so whatever kept it from the hub; the others are docTR's and open_clip's.
         errors.LocalEntryNotFoundError: offline if constants.HF_HUB_OFFLINE else unreachable,
+        errors.EntryNotFoundError: "it lacks a file that is needed",
         httpx.TransportError: unreachable,
         socket.gaierror: unreachable,
         ConnectionError: unreachable,

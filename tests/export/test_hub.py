@@ -73,7 +73,7 @@ def refusal(name: str, revision: str | None = None) -> str:
         ("of/gated", "accept its terms on its page at the hub, then set HF_TOKEN to your token."),
         ("of/none", "the hub has none of that name, or shows it to some only: then set HF_TOKEN"),
         ("of/known", "it has no revision 'nope'."),
-        ("of/empty", "Entry Not Found"),
+        ("of/empty", "it lacks a file that is needed."),
         ("of/busy", "it cannot be reached: try again, or give weights that lie on this machine"),
     ],
 )

@@ -52,8 +52,8 @@ TOLERANCES = {None: 1e-3, Precision.fp32: 1e-3, Precision.fp16_weights: 1e-3, Pr
 def graphs(weights: str) -> dict[str, Graph]:
     """The graphs of all families, by model: what they are asked for the comparison."""
     families = [family for family in EXPORTERS if weights == "random" or family != "sam2"]
-    size = "tiny" if weights == "random" else "full"
-    exports = [import_module(EXPORTERS[f]).prepare(Options(weights=weights, size=size)) for f in families]
+    options = Options(weights=weights, size="tiny" if weights == "random" else "full")
+    exports = [import_module(EXPORTERS[family]).prepare(options) for family in families]
     return {graph.model: graph for export in exports for graph in export.graphs}
 
 
