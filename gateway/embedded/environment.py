@@ -50,12 +50,12 @@ def cache_directory() -> Path:
     override = os.environ.get(CACHE_VARIABLE)
     if override:
         return Path(override).absolute()
-    path = platformdirs.user_cache_path("visiongate")
-    if not path.is_absolute():  # no HOME, and no entry in the system's list of users
+    try:
+        return platformdirs.user_cache_path("visiongate")
+    except RuntimeError as error:  # no HOME, and no entry in the system's list of users
         raise EmbeddedTritonError(
-            f"This user has no home folder to keep Triton's environment in: {_ELSEWHERE}."
-        )
-    return path
+            f"This user has no home folder for Triton's environment: {_ELSEWHERE}."
+        ) from error
 
 
 def environment_path() -> Path:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco
 from skimage import data as skimage_data
+
+from gateway.settings import Settings
 
 COMMAND = str(Path(sys.executable).parent / "visiongate")
 
@@ -125,3 +128,71 @@ def test_help_teaches() -> None:
     assert "segment" in run(["--help"]).stdout
     assert "--weights" in run(["export", "--help"]).stdout
     assert "max_image_pixels" in run(["settings"]).stdout
+
+
+PROXY = "http://127.0.0.1:9"
+PROXIES = {
+    name: PROXY
+    for lower in ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
+    for name in (lower, lower.upper())
+} | {"no_proxy": "", "NO_PROXY": ""}
+
+
+@pytest.mark.parametrize("arguments", [["up", "--demo", "--workers", "2"], ["serve"]])
+def test_proxies_are_not_for_this_machine(demo_settings: Settings, arguments: list[str]) -> None:
+    triton = ["--triton", demo_settings.triton, "--repository", str(demo_settings.repository)]
+    with subprocess.Popen(
+        [COMMAND, *arguments, "--port", "0", *(triton if arguments == ["serve"] else [])],
+        env=os.environ | PROXIES,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert "answers at 127.0.0.1:" in process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def test_what_is_quickly_known_is_told_before_triton_is_started(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        for arguments, says in (
+            (["--port", port], f"cannot listen on 127.0.0.1:{port}: the port is in use.*--port"),
+            (
+                ["--metrics-port", port],
+                f"cannot listen on 127.0.0.1:{port}: the port is in use.*--metrics-port",
+            ),
+            (["--api-keys", str(tmp_path / "none")], "cannot read the API keys in"),
+            (["--tls-key", str(tmp_path / "none")], "tls_certificate and tls_key go together"),
+            (["--repository", str(tmp_path)], "--demo and --repository both say what to serve"),
+        ):
+            # There is no place for Triton: it would be the error.
+            nowhere = {"VISIONGATE_CACHE_DIR": "/proc/none"}
+            result = subprocess.run(
+                [COMMAND, "up", "--demo", "--port", "0", *arguments],
+                env=os.environ | nowhere,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert result.returncode == 1
+            assert re.fullmatch(f"error: .*{says}.*\n", result.stderr), result.stderr
+
+
+def test_triton_takes_its_repository_as_up_does(tmp_path: Path) -> None:
+    file = tmp_path / "visiongate.toml"
+    file.write_text('repository = "/from/the/file"\n')
+    for variables, arguments, where in (
+        ({"VISIONGATE_CONFIG": str(file)}, [], "/from/the/file"),
+        ({"VISIONGATE_CONFIG": str(file), "VISIONGATE_REPOSITORY": "/from/it"}, [], "/from/it"),
+        ({"VISIONGATE_REPOSITORY": "/from/it", "VISIONGATE_PORT": "x"}, ["--repository", "/here"], "/here"),
+    ):
+        result = subprocess.run(
+            [COMMAND, "triton", *arguments],
+            env=os.environ | variables,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 1
+        assert f"There is no model repository {where}: " in result.stderr

@@ -6,13 +6,14 @@ from gateway.embedded import EmbeddedTritonError
 from gateway.embedded.repository import left_out, linked, look, servable
 
 
-def model(repository: Path, name: str, config: str = 'backend: "onnxruntime"', *files: str) -> None:
+def model(repository: Path, name: str, config: str = 'backend: "onnxruntime"', *files: str) -> Path:
     folder = repository / name
     folder.mkdir(parents=True)
     (folder / "config.pbtxt").write_text(config)
     for file in files:
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).touch()
+    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +29,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda path: path.touch(), "The model repository PATH is not a folder: "),
         (lambda path: path.mkdir(), "The model repository PATH has no models: "),
         (
-            lambda path: (model(path, "clip_text"), (path / ".git").mkdir(), (path / "README.md").touch()),
+            lambda path: (model(path, "clip_text") / ".." / "README.md").touch(),
             "The model repository PATH has no models (clip_text: no version folder): ",
         ),
     ],
