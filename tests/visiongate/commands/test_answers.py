@@ -140,7 +140,11 @@ async def test_prompts(ask: Ask, ask_json: AskJson, photo: Path, tmp_path: Path)
     assert square == pytest.approx(8281, rel=0.2)
     by_point = await ask_json("segment", photo, "--point", "80,110 90,120")
     assert [len(entry["masks"]) for entry in by_point] == [1]
-    command = ["--box", "30,60,130,160", "--point", "80,110", "--background", "10,10 200,20", "--multimask"]
+    models = {model["task"]: model["variant"] for model in await ask_json("models")}
+    command = [
+        *("--box", "30,60,130,160", "--point", "80,110", "--background", "10,10 200,20", "--multimask"),
+        *("--model", models["segmentation"]),
+    ]
     picture = tmp_path / "out.png"
     answer = await ask("segment", photo, *command, "--save", picture)
     entries = await ask_json("segment", photo, *command)
