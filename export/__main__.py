@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from export.errors import ExportError, first_line
 from export.half import Precision
@@ -19,6 +18,7 @@ from export.placing import reserved
 from gateway import extras
 from gateway.extras import MissingPackagesError
 from gateway.settings import SettingsError, find_repository
+from visiongate.commands.common import fail, say, waiting
 
 # Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.
 EXPORTERS = {
@@ -152,20 +152,20 @@ def export(
         with reserved(out):
             for name in models:
                 try:
-                    _export(name, options, precision, beside, out, Console())
+                    _export(name, options, precision, beside, out)
                 except Exception as error:
                     if traceback:
                         raise
                     failed[name] = _sentence(error)
-                    _tell(failed[name] if len(models) == 1 else f"{name}: {failed[name]}")
+                    fail(failed[name] if len(models) == 1 else f"{name}: {failed[name]}")
         if len(failed) < len(models):
             shared = f" --weights {weights}" if weights in {"demo", "random"} else ""
             shared += " --size tiny" if size is Size.tiny else ""
-            _summary(models, failed, out, shared, Console())
+            _summary(models, failed, out, shared)
     except (ExportError, ValueError) as error:
         if traceback:
             raise
-        _tell(_sentence(error))
+        fail(_sentence(error))
         raise typer.Exit(1) from error
     if failed:
         raise typer.Exit(1)
@@ -177,10 +177,6 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _tell(sentence: str) -> None:
-    Console(stderr=True).print(f"[red]Error:[/] {escape(sentence)}", soft_wrap=True, highlight=False)
-
-
 def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
     if unknown := [name for name in models if name not in EXPORTERS]:
         raise ExportError(f"There is no model {unknown[0]!r}; there are {', '.join(EXPORTERS)}.")
@@ -190,10 +186,8 @@ def _check(models: Sequence[str], variant: str | None, revision: str | None, wei
         )
 
 
-def _export(
-    name: str, options: object, precision: Precision, beside: bool, out: Path, console: Console
-) -> None:
-    with _step(console, f"{name}: load PyTorch and the weights"):
+def _export(name: str, options: object, precision: Precision, beside: bool, out: Path) -> None:
+    with _step(f"{name}: load PyTorch and the weights"):
         from transformers.utils import logging
 
         from export import onnx_file
@@ -205,49 +199,38 @@ def _export(
         prepared = import_module(EXPORTERS[name]).prepare(options)
         if beside:
             prepared = onnx_file.beside(prepared)
-    for placed in onnx_file.place(prepared, out, precision=precision, step=lambda text: _step(console, text)):
-        console.print(
-            f"[bold]{placed.model}[/]: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, "
-            f"differs from {placed.origin} by at most {placed.error:.1e}, "
-            f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB",
-            soft_wrap=True,
-            highlight=False,
+    for placed in onnx_file.place(prepared, out, precision=precision, step=_step):
+        say(
+            f"{placed.model}: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, differs from "
+            f"{placed.origin} by at most {placed.error:.1e}, "
+            f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB"
         )
         if placed.config_changed:
-            console.print(
-                f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.",
-                soft_wrap=True,
-                highlight=False,
-            )
+            say(f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.")
 
 
 @contextmanager
-def _step(console: Console, name: str) -> Iterator[None]:
+def _step(name: str) -> Iterator[None]:
     start = time.perf_counter()
-    with console.status(name):
+    with waiting(name):
         yield
-    console.print(f"  {name} [dim]{time.perf_counter() - start:.1f} s[/]", soft_wrap=True, highlight=False)
+    say(Text.assemble(f"  {name} ", (f"{time.perf_counter() - start:.1f} s", "dim")))
 
 
-def _summary(
-    models: Sequence[str], failed: Mapping[str, str], repository: Path, shared: str, console: Console
-) -> None:
+def _summary(models: Sequence[str], failed: Mapping[str, str], repository: Path, shared: str) -> None:
     """Say what was exported and what not, what the repository now holds, lacks, and is good for."""
     from export import summary
-
-    def say(line: str) -> None:
-        console.print(line, soft_wrap=True, highlight=False)
 
     say("")
     if failed:
         say(f"Exported: {', '.join(name for name in models if name not in failed)}")
         for name, sentence in failed.items():
-            say(escape(f"Not exported: {name}. {sentence}"))
-    say(escape(f"In {repository}: {', '.join(summary.models(repository))}"))
+            say(f"Not exported: {name}. {sentence}")
+    say(f"In {repository}: {', '.join(summary.models(repository))}")
     option = "" if repository == find_repository() else f" --repository {shlex.quote(str(repository))}"
     for line in summary.lacks(repository, shared + option):
-        say(escape(line))
-    say(f"Next: [bold]visiongate up{escape(option)}[/]")
+        say(line)
+    say(f"Next: visiongate up{option}")
 
 
 def main() -> None:

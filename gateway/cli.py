@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
 from gateway.address import join
 from gateway.commands import keys
@@ -24,7 +22,7 @@ from gateway.settings import CACHE_VARIABLE, Loaded, Settings, flag, group, load
 from gateway.stopping import StopSignals, until_first
 from visiongate import cli
 from visiongate.command_error import CommandError
-from visiongate.commands.common import AsJson, console, errors
+from visiongate.commands.common import AsJson, note, print_json, say, table
 
 app = typer.Typer()
 app.add_typer(keys.app)
@@ -126,12 +124,10 @@ def up(loaded: Loaded, demo: Demo = False) -> None:
     from gateway.server import check  # noqa: PLC0415
 
     if loaded.sources["triton"] != "default":
-        _progress(
-            f"up starts a Triton of its own: the setting triton ({loaded.sources['triton']}) is not used"
-        )
+        note(f"up starts a Triton of its own: the setting triton ({loaded.sources['triton']}) is not used")
     settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
     check(settings)
-    with EmbeddedTriton(settings.repository, progress=_progress) as triton:
+    with EmbeddedTriton(settings.repository, progress=note) as triton:
         _serve(in_front_of(triton, settings), triton.death())
 
 
@@ -153,9 +149,9 @@ def triton_command(
         http_port=http_port,
         metrics_port=metrics_port,
         log=lambda line: print(line, file=sys.stderr),
-        progress=_progress,
+        progress=note,
     ) as triton:
-        _say(
+        say(
             f"Triton answers gRPC at {triton.grpc_address}, HTTP at {triton.http_address}, "
             f"metrics at {triton.metrics_address}; Ctrl-C stops it."
         )
@@ -189,24 +185,15 @@ def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
             }
             for name, info in fields
         ]
-        print(json.dumps(entries))
+        print_json(entries)
         return
-    table = Table(
-        *("setting", "value", "from", "meaning"),
-        caption="max_images is --max-images, VISIONGATE_MAX_IMAGES and, in a TOML file, max_images.",
-    )
+    rows = []
     for name, info in fields:
-        value = shown(getattr(loaded.settings, name))
-        table.add_row(name, Text(value), loaded.sources[name], Text(info.description or ""))
-    console.print(table)
-
-
-def _progress(message: str) -> None:
-    errors.print(message, highlight=False, markup=False, soft_wrap=True)
-
-
-def _say(message: str) -> None:
-    console.print(message, highlight=False, markup=False, soft_wrap=True)
+        rows.append(
+            (name, shown(getattr(loaded.settings, name)), loaded.sources[name], info.description or "")
+        )
+    table(("setting", "value", "from", "meaning"), rows)
+    note("max_images is --max-images, VISIONGATE_MAX_IMAGES and, in a TOML file, max_images.")
 
 
 def _repository(loaded: Loaded, demo: bool) -> Path:
@@ -236,7 +223,7 @@ def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
     def started(port: int, served: str) -> None:
         nonlocal has_started
         has_started = True
-        _say(f"visiongate answers at {join(settings.host, port)} ({served}); Ctrl-C stops it.")
+        say(f"visiongate answers at {join(settings.host, port)} ({served}); Ctrl-C stops it.")
 
     async def run() -> int:
         with StopSignals() as stop:

@@ -35,7 +35,7 @@ def options(name: str) -> dict[str, Any]:
 def test_every_setting_is_an_option() -> None:
     flags = {flag(name) for name in Settings.model_fields}
     assert set(options("serve")) == {*flags, "--config"}
-    assert set(options("up")) == {*flags, "--config"} - {"--triton"}
+    assert set(options("up")) == {*flags, "--config", "--demo"} - {"--triton"}
     assert set(options("settings")) == {*flags, "--config", "--json"}
     assert options("serve")["--port"].help == Settings.model_fields["port"].description
 

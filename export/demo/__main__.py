@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 from rich.progress import Progress
-from rich.table import Table
 from rich.text import Text
 
 from export.demo import evaluate, show
@@ -14,8 +14,8 @@ from export.demo.command import STATES, WEIGHTS
 from export.demo.serving import REPOSITORY, with_client
 from export.errors import ExportError
 from gateway import extras
-from visiongate import AsyncClient
-from visiongate.commands.common import console, errors
+from visiongate import AsyncClient, draw
+from visiongate.commands.common import errors, note, say, table
 
 # The slowest first.
 TRAININGS = {
@@ -45,17 +45,20 @@ def show_command(
     """
     if context.invoked_subcommand is not None:
         return
+    draw.check_writable(save)
     scene = show.scene(seed)
-    rows, picture = with_client(repository, lambda client: show.ask(client, scene), _tell)
-    table = Table("in the picture", "the answer", "agreement", "")
-    for row in rows:
-        mark = Text("✓", "green") if row.is_right else Text("✗", "red")
-        # What was read in the picture is no markup.
-        table.add_row(*map(Text, (row.truth, row.answer, row.agreement)), mark)
-    console.print(table)
+    rows, picture = with_client(repository, lambda client: show.ask(client, scene), note)
+    # What was read in the picture is no markup.
+    marks = [Text("✓", "green") if row.is_right else Text("✗", "red") for row in rows]
+    table(
+        ("in the picture", "the answer", "agreement", ""),
+        [(row.truth, row.answer, row.agreement, mark) for row, mark in zip(rows, marks, strict=True)],
+    )
     save.parent.mkdir(parents=True, exist_ok=True)
     picture.save(save)
-    console.print(f"wrote {save}", highlight=False, markup=False, soft_wrap=True)
+    plain = save.with_name("scene.png")
+    Image.fromarray(scene.image).save(plain)
+    note(f"wrote {save}, and {plain} without the answers")
 
 
 @app.command("evaluate")
@@ -71,18 +74,13 @@ def evaluate_command(
             task = progress.add_task("asking", total=evaluate.steps(count))
             return await evaluate.everything(client, count, lambda: progress.advance(task))
 
-    figures = with_client(repository, work, _tell)
-    console.print(f"| on {count} unseen scenes | reached | goal |\n|---|---|---|", highlight=False)
+    figures = with_client(repository, work, note)
+    say(f"| on {count} unseen scenes | reached | goal |\n|---|---|---|")
     for figure in figures:
         digits = 1 if figure.unit else 3
         bound = "at most" if figure.at_most else "at least"
-        console.print(
-            f"| {figure.what} | {figure.value:.{digits}f}{figure.unit} "
-            f"| {bound} {figure.goal:g}{figure.unit}{'' if figure.reached else ': missed'} |",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
+        goal = f"{bound} {figure.goal:g}{figure.unit}{'' if figure.reached else ': missed'}"
+        say(f"| {figure.what} | {figure.value:.{digits}f}{figure.unit} | {goal} |")
 
 
 @app.command("train")
@@ -107,10 +105,6 @@ def train_command(
     extras.require("export", "Training")
     for family in chosen:
         import_module(TRAININGS[family]).run(device, None, states, weights)
-
-
-def _tell(message: str) -> None:
-    errors.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from rich.console import Console
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from visiongate.commands.common import note
 
 SAVE_EVERY_S = 60
 
@@ -68,7 +69,6 @@ def train(
 
     `state` is the file that a stopped training goes on from.
     """
-    console = Console()
     torch.manual_seed(recipe.seed)
     learner = make(torch.device(device))
     network = learner.network.to(device)
@@ -76,7 +76,7 @@ def train(
     optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
     done = _resume(state, network, averaged, optimizer, device)
     if done:
-        console.print(f"{name}: goes on after step {done}")
+        note(f"{name}: goes on after step {done}")
     last_save, start, started_at = time.monotonic(), time.monotonic(), done
     sums: dict[str, float] = {}
     for step in range(done, recipe.steps):
@@ -99,11 +99,9 @@ def train(
             every = (time.monotonic() - start) / (count - started_at)
             losses = ", ".join(f"{term} {total / recipe.report_every:.3f}" for term, total in sums.items())
             left = every * (recipe.steps - count) / 60
-            console.print(
+            note(
                 f"{name}: step {count} of {recipe.steps}, {every:.2f} s each, {left:.0f} min left; {losses}; "
-                + _with_weights(learner, averaged, learner.report),
-                soft_wrap=True,
-                highlight=False,
+                + _with_weights(learner, averaged, learner.report)
             )
             sums.clear()
         if time.monotonic() - last_save > SAVE_EVERY_S or count == recipe.steps:
@@ -111,7 +109,7 @@ def train(
             last_save = time.monotonic()
     weights.mkdir(parents=True, exist_ok=True)
     _with_weights(learner, averaged, lambda: learner.save(weights))
-    console.print(f"{name}: the weights are in {weights}", soft_wrap=True, highlight=False)
+    note(f"{name}: the weights are in {weights}")
 
 
 def save_halves(state: dict[str, Tensor], path: Path) -> None:

@@ -4,10 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from gateway.api_keys import ApiKey, changing, read_keys
-from visiongate.commands.common import console, errors
+from visiongate.commands.common import note, say, table
 
 app = typer.Typer(
     name="keys",
@@ -33,19 +32,14 @@ def add(name: Name, file: File = FILE) -> None:
         if any(key.name == name for key in keys):
             raise ValueError(f"{file} has a key {name} already: take another name, or remove that first")
         keys.append(added)
-    errors.print(
-        f"{file} has a key {name} now. It is shown this once:", highlight=False, markup=False, soft_wrap=True
-    )
-    print(text)
+    note(f"{file} has a key {name} now. It is shown this once:")
+    say(text)
 
 
 @app.command("list")
 def list_command(file: File = FILE) -> None:
     """List whose keys the file has, and since when."""
-    table = Table("name", "created")
-    for key in read_keys(file):
-        table.add_row(key.name, key.created.isoformat(sep=" "))
-    console.print(table)
+    table(("name", "created"), [(key.name, key.created.isoformat(sep=" ")) for key in read_keys(file)])
 
 
 @app.command()
@@ -56,4 +50,4 @@ def remove(name: Name, file: File = FILE) -> None:
         if len(kept) == len(keys):
             raise ValueError(f"{file} has no key {name}")
         keys[:] = kept
-    errors.print(f"{file} has no key {name} any more", highlight=False, markup=False, soft_wrap=True)
+    note(f"{file} has no key {name} any more")

@@ -48,7 +48,7 @@ UNBOUNDED = 1_000_000
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-def say(sentence: str, style: str = "") -> None:
+def say(sentence: str | Text, style: str = "") -> None:
     """Print a line of the answer."""
     console.print(printable(sentence, style), soft_wrap=True)
 
@@ -63,12 +63,14 @@ def fail(sentence: str) -> None:
     errors.print(Text("error:", "bold red"), printable(sentence), soft_wrap=True)
 
 
-def printable(text: str, style: str = "") -> Text:
+def printable(text: str | Text, style: str = "") -> Text:
     """Return a text as given; characters that would command the terminal become escapes."""
+    if isinstance(text, Text):
+        return text
     return Text(UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text), style)
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table. A terminal folds long cells; a file or a pipe gets each row on one line."""
     grid = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:

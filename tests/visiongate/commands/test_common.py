@@ -103,14 +103,18 @@ def test_waiting_shows_on_a_terminal_only(
 
 def test_only_one_module_prints() -> None:
     """Elsewhere a text could be printed as markup."""
-    others = [path for path in PACKAGE.rglob("*.py") if path != Path(common.__file__)]
-    assert len(others) > 20
+    packages = [PACKAGE, *(Path(__file__).parents[3] / name for name in ("gateway", "export"))]
+    others = [path for package in packages for path in package.rglob("*.py") if path != Path(common.__file__)]
+    assert len(others) > 100
     for path in others:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom | ast.Import):
-                modules = [getattr(node, "module", None), *(alias.name for alias in node.names)]
-                assert not any(name and name.split(".")[0] == "rich" for name in modules), path
+                modules = {getattr(node, "module", None) or "", *(alias.name for alias in node.names)}
+                rich = {name for name in modules if name.split(".")[0] == "rich"}
+                assert rich <= {"rich.text", "rich.progress"}, path
             if isinstance(node, ast.Call):
                 called = ast.unparse(node.func)
+                # Between processes, and what a log's lines are: no console reads markup there.
+                to_stream = called == "print" and any(word.arg in {"file", "flush"} for word in node.keywords)
                 is_print = called in {"print", "typer.echo", "typer.secho"} or called.endswith(".print")
-                assert not is_print, f"{path}:{node.lineno}"
+                assert to_stream or not is_print, f"{path}:{node.lineno}"
