@@ -2,7 +2,7 @@
 
     with visiongate.Client("127.0.0.1:50051") as client:
         for found in client.segment_phrases("truck.jpg", ["truck", "wheel"]):
-            print(found.phrase, found.mask.area)
+            print(found.detection.phrase, found.mask.area)
 
     client = visiongate.Client("vision.example.com:443", tls=True, api_key=os.environ["VISIONGATE_API_KEY"])
 

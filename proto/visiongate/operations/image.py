@@ -37,7 +37,11 @@ URI_START = "https://"
 PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
 
 
-def image_message(image: ImageLike) -> image_pb2.Image:
+def image_message(image: ImageLike, name: str = "image") -> image_pb2.Image:
+    """The message of an image. `name` is the argument's, for what is wrong with it: "images[3]".
+
+    Raises ValueError or TypeError for what is no image, OSError for a file that cannot be read.
+    """
     match image:
         case EncodedImage():
             return image_pb2.Image(image_id=image.image_id)
@@ -46,9 +50,9 @@ def image_message(image: ImageLike) -> image_pb2.Image:
         case str() if image.startswith(URI_START):
             return image_pb2.Image(uri=image)
         case str() | os.PathLike():
-            return image_pb2.Image(encoded=Path(image).read_bytes())
+            return image_pb2.Image(encoded=_read(image, name))
         case np.ndarray():
-            return _raw(image)
+            return _raw(image, name)
         case Image.Image():
             # Lossless, smaller than pixels, and the server's own rules for grey, 16-bit and alpha hold.
             upright = ImageOps.exif_transpose(image)
@@ -59,14 +63,24 @@ def image_message(image: ImageLike) -> image_pb2.Image:
             return image_pb2.Image(encoded=file.getvalue())
         case _:
             raise TypeError(
-                f"an image is a path, URI, bytes, pixels or a Pillow image, not {type(image).__name__}"
+                f"{name} is a path, URI, bytes, pixels or a Pillow image, not {type(image).__name__}"
             )
 
 
-def _raw(pixels: NDArray[np.uint8]) -> image_pb2.Image:
+def _read(path: str | os.PathLike[str], name: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        reason = str(error.strerror).lower()
+        raise type(error)(f"{name}: the file {os.fspath(path)[:200]!r} cannot be read: {reason}") from error
+
+
+def _raw(pixels: NDArray[np.uint8], name: str) -> image_pb2.Image:
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[:, :, None], 3, axis=2)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"pixels are uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}")
+        raise ValueError(
+            f"{name}: pixels are uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}"
+        )
     height, width = pixels.shape[:2]
     return image_pb2.Image(raw=image_pb2.RawImage(rgb=pixels.tobytes(), width=width, height=height))
