@@ -44,7 +44,7 @@ wheels: .venv/gateway
 	$(BIN)/uv build --quiet --wheel --out-dir dist .
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -60,12 +61,21 @@ def photo(data: Callable[[str], Path]) -> Callable[[str], NDArray[np.uint8]]:
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder that the processes of a run share: what is dear to make is made there once, under a lock."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder if worker_id == "master" else folder.parent
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(shared_folder: Path) -> Path:
     """A model repository with toy models of every family, seeded weights, exported as users do."""
-    folder = tmp_path_factory.mktemp("repository")
-    command = [sys.executable, "-m", "export", *EXPORTERS, "--size", "tiny", "--out", str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stdout + result.stderr
+    folder = shared_folder / "repository"
+    with FileLock(shared_folder / "repository.lock"):
+        if not folder.is_dir():
+            command = [sys.executable, "-m", "export", *EXPORTERS, "--size", "tiny", "--out", str(folder)]
+            result = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert result.returncode == 0, result.stdout + result.stderr
     return folder
 
 

@@ -53,8 +53,8 @@ IMAGES = [
     (PIXELS, "a list of images"),
     (b"file", "a list of images"),
     ({1: PIXELS}, "is a dict"),
-    ([PIXELS, 5], r"images\[1\]: .*int"),
-    ([PIXELS, PIXELS[0, 0]], r"images\[1\]: "),
+    ([PIXELS, 5], r"images\[1\].*int"),
+    ([PIXELS, PIXELS[0, 0]], r"images\[1\]"),
 ]
 
 
@@ -188,7 +188,7 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
     "compare": {
         "subject": [
             *IMAGE,
-            ("a cat", r"subject is 'a cat', and there is no such file; a text is visiongate.Text\('a cat'\)"),
+            ("a cat", r"subject: .* file 'a cat'.*; a text is visiongate.Text\('a cat'\)"),
             ("x" * 5000, "a text is visiongate.Text"),
             (Text(5), "subject is 5: it must be a string"),  # type: ignore[arg-type]
         ],
@@ -197,9 +197,9 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
             ("a cat", "candidates is a list of images and texts"),
             (Text("a cat"), "candidates is Text.*it must be a list of images and texts"),
             (PIXELS, "candidates is a list of images and texts"),
-            ([Text("a"), "a cat"], r"candidates\[1\] is 'a cat', .* visiongate.Text\('a cat'\)"),
+            ([Text("a"), "a cat"], r"candidates\[1\]: .*; a text is visiongate.Text\('a cat'\)"),
             ([Text("a"), Text(None)], r"candidates\[1\] is None"),  # type: ignore[arg-type]
-            ([PIXELS, 5], r"candidates\[1\]: .*int"),
+            ([PIXELS, 5], r"candidates\[1\].*int"),
         ],
         "truncate": FLAG,
         "model": STRING,
@@ -264,7 +264,7 @@ def cases() -> Iterator[Any]:
 def test_what_cannot_be_meant_is_refused(
     operation: str, name: str, keywords: dict[str, Any], says: str
 ) -> None:
-    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=says) as caught:
+    with pytest.raises((ValueError, TypeError, OSError), match=says) as caught:
         getattr(operations, operation)(**(GOOD[operation] | keywords))
     message = str(caught.value)
     assert "\n" not in message

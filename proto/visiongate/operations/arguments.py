@@ -87,13 +87,11 @@ def texts(values: Iterable[str], name: str, hint: str = "for a single one, put i
     return [text(value, f"{name}[{index}]") for index, value in enumerate(listed(values, name, "strings"))]
 
 
-def image(value: ImageLike, name: str = "image") -> image_pb2.Image:
-    return image_message(value, name)
-
-
 def images(values: Iterable[ImageLike], name: str = "images") -> list[image_pb2.Image]:
     check_several(values, name, "images")
-    return [image(value, f"{name}[{index}]") for index, value in enumerate(listed(values, name, "images"))]
+    return [
+        image_message(value, f"{name}[{index}]") for index, value in enumerate(listed(values, name, "images"))
+    ]
 
 
 def check_several(values: Any, name: str, what: str) -> None:

@@ -8,7 +8,7 @@ from visiongate.masks import Mask
 from visiongate.operations import arguments
 from visiongate.operations.answers import read_info
 from visiongate.operations.geometry import read_box
-from visiongate.operations.image import ImageLike
+from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import detection_service_pb2
 
@@ -36,7 +36,7 @@ def detect(
     return Operation(
         "/visiongate.v1.DetectionService/DetectObjects",
         detection_service_pb2.DetectObjectsRequest(
-            image=arguments.image(image),
+            image=image_message(image),
             query=query,
             model=arguments.text(model, "model"),
             include_timings=True,

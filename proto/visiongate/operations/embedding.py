@@ -10,7 +10,7 @@ import numpy as np
 from visiongate.answer import Answer, ArrayAnswer
 from visiongate.operations import arguments, splitting
 from visiongate.operations.answers import read_info
-from visiongate.operations.image import ImageLike
+from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import embedding_service_pb2
 
@@ -186,14 +186,11 @@ def _image_or_text(item: ImageLike | Text, name: str) -> embedding_service_pb2.I
     if isinstance(item, Text):
         return embedding_service_pb2.ImageOrText(text=arguments.text(item.text, name))
     try:
-        return embedding_service_pb2.ImageOrText(image=arguments.image(item, name))
+        return embedding_service_pb2.ImageOrText(image=image_message(item, name))
     except OSError as error:
         if not isinstance(item, str) or os.path.exists(item):
             raise
-        raise FileNotFoundError(
-            f"{name} is {arguments.shown(item)}, and there is no such file; a text is "
-            f"visiongate.Text({arguments.shown(item)})"
-        ) from error
+        raise type(error)(f"{error}; a text is visiongate.Text({arguments.shown(item)})") from error
 
 
 def _rows(

@@ -12,7 +12,7 @@ from visiongate.answer import Answer
 from visiongate.operations import arguments
 from visiongate.operations.answers import read_info
 from visiongate.operations.geometry import box_message, read_box, read_point
-from visiongate.operations.image import ImageLike
+from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import gaze_service_pb2
 
@@ -73,7 +73,7 @@ def estimate_gaze(
     one that fills much of the image.
     """
     request = gaze_service_pb2.EstimateGazeRequest(
-        image=arguments.image(image),
+        image=image_message(image),
         model=arguments.text(model, "model"),
         face_detection_model=arguments.text(face_detection_model, "face_detection_model"),
         include_timings=True,

@@ -14,7 +14,7 @@ from visiongate.operations import arguments
 from visiongate.operations.answers import read_info
 from visiongate.operations.detection import object_query, read_detection, read_detections
 from visiongate.operations.geometry import read_box, read_point
-from visiongate.operations.image import EncodedImage, ImageId, ImageLike
+from visiongate.operations.image import EncodedImage, ImageId, ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.operations.prompts import prompt_messages
 from visiongate.v1 import segmentation_service_pb2
@@ -61,7 +61,7 @@ def segment_phrases(
     return Operation(
         "/visiongate.v1.SegmentationService/SegmentPhrases",
         segmentation_service_pb2.SegmentPhrasesRequest(
-            image=arguments.image(image),
+            image=image_message(image),
             query=query,
             mask_format=segmentation_service_pb2.MASK_FORMAT_RLE,
             detection_model=arguments.text(detection_model, "detection_model"),
@@ -107,7 +107,7 @@ def segment(
     return Operation(
         "/visiongate.v1.SegmentationService/SegmentRegions",
         segmentation_service_pb2.SegmentRegionsRequest(
-            image=arguments.image(image),
+            image=image_message(image),
             prompts=prompt_messages(boxes, points, labels, mask_logits),
             multimask=arguments.flag(multimask, "multimask"),
             mask_format=segmentation_service_pb2.MASK_FORMAT_RLE,
@@ -145,7 +145,7 @@ def segment_everything(
     """
     side = MOST_POINTS_PER_SIDE
     request = segmentation_service_pb2.SegmentEverythingRequest(
-        image=arguments.image(image),
+        image=image_message(image),
         points_per_side=arguments.whole_number(points_per_side, "points_per_side", 1, side),
         crop_layers=arguments.whole_number(crop_layers, "crop_layers", 0, MOST_CROP_LAYERS),
         crop_overlap_ratio=arguments.fraction(crop_overlap_ratio, "crop_overlap_ratio", below_one=True),
@@ -180,7 +180,7 @@ def encode_image(image: ImageLike, *, model: str = "") -> Operation[EncodedImage
     return Operation(
         "/visiongate.v1.SegmentationService/EncodeImage",
         segmentation_service_pb2.EncodeImageRequest(
-            image=arguments.image(image), model=arguments.text(model, "model"), include_timings=True
+            image=image_message(image), model=arguments.text(model, "model"), include_timings=True
         ),
         segmentation_service_pb2.EncodeImageResponse,
         lambda response, request_id: EncodedImage(
