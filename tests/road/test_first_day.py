@@ -1,15 +1,17 @@
 """README's road: from a fresh clone to an answer about a photo, with a proxy in the way."""
 
+import contextlib
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from PIL import Image
 
 from road.environments import ROOT, Environment
 
@@ -40,7 +42,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_road(clone: Path, tmp_path: Path) -> None:
     """One test: each step stands on the one before."""
     demo, up_demo, detect = commands("Install, and see it work")
-    exporter, export, up, segment, *_ = commands("Your own photos")
+    exporter, export, up, *about_photos = commands("Your own photos")
     environment = Environment(clone / ".venv", tmp_path)
 
     make(demo, clone)
@@ -54,8 +56,14 @@ def test_the_road(clone: Path, tmp_path: Path) -> None:
     said = environment.run("visiongate", *words(export), code=1).stderr
     assert "make exporter" in said
 
-    found = answer(environment, words(up_demo), [*words(detect), "--json"], clone)
-    assert [item["phrase"] for item in found] == ["red circle", "blue square", "green triangle"]
+    with serving(environment, words(up_demo)) as ask:
+        found = json.loads(ask(clone, *words(detect), "--json"))
+        assert sorted(item["phrase"] for item in found) == ["blue square", "green triangle", "red circle"]
+        # README's own questions, of a photo of the reader's.
+        Image.open(scene).convert("RGB").resize((1800, 1200)).save(tmp_path / "photo.jpg")
+        assert len(about_photos) == 5
+        for question in about_photos:
+            assert ask(tmp_path, *words(question)), question
 
     make(exporter, clone)
     # Half of the default set, as no hub can be reached from here.
@@ -63,12 +71,10 @@ def test_the_road(clone: Path, tmp_path: Path) -> None:
     assert family == ["export", "grounding_dino", "sam"]
     said = environment.run("visiongate", *family, "--weights", "demo", variables=PROXY).stdout
     assert "Next: visiongate up\n" in said
-    found = answer(
-        environment, words(up), ["segment", str(scene), "--phrase", "yellow star", "--json"], clone
-    )
-    assert [item["phrase"] for item in found] == ["yellow star"]
-    assert found[0]["mask"]["area"] > 1000
-    assert segment.startswith(".venv/bin/visiongate segment photo.jpg --phrase")
+    with serving(environment, words(up)) as ask:
+        [star] = json.loads(ask(tmp_path, "segment", str(scene), "--phrase", "yellow star", "--json"))
+    assert star["phrase"] == "yellow star"
+    assert star["mask"]["area"] > 1000
 
 
 def make(command: str, clone: Path) -> None:
@@ -90,8 +96,9 @@ def words(command: str) -> list[str]:
     return [quoted or plain for quoted, plain in arguments]
 
 
-def answer(environment: Environment, up: list[str], ask: list[str], clone: Path) -> list[dict[str, Any]]:
-    """What a served repository says, sorted as README asks for it; the server must end in good order."""
+@contextlib.contextmanager
+def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., str]]:
+    """Serve, with a proxy in the way. Yields a function that asks the server from a folder."""
     server = subprocess.Popen(
         [environment.program("visiongate"), *up, "--port", "0"],
         cwd=environment.directory,
@@ -104,10 +111,12 @@ def answer(environment: Environment, up: list[str], ask: list[str], clone: Path)
         line = server.stdout.readline()
         address = re.search(r"answers at (\S+)", line)
         assert address, line
-        where = PROXY | {"VISIONGATE_SERVER": address[1]}
-        in_clone = Environment(environment.path, clone)
-        found: list[dict[str, Any]] = json.loads(in_clone.run("visiongate", *ask, variables=where).stdout)
+        variables = PROXY | {"VISIONGATE_SERVER": address[1]}
+
+        def ask(folder: Path, *arguments: str) -> str:
+            done = Environment(environment.path, folder).run("visiongate", *arguments, variables=variables)
+            return done.stdout
+
+        yield ask
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
-    order = [word for word in ask if " " in word]
-    return sorted(found, key=lambda item: order.index(str(item["phrase"])))
