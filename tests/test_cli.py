@@ -35,7 +35,9 @@ def options(name: str) -> dict[str, Any]:
 def test_every_setting_is_an_option() -> None:
     flags = {flag(name) for name in Settings.model_fields}
     assert set(options("serve")) == {*flags, "--config"}
-    assert set(options("up")) == {*flags, "--config"} - {"--triton"}
+    assert set(options("up")) == {*flags, "--config", "--demo"} - {"--triton"}
+    ports = {"--grpc-port", "--http-port", "--metrics-port"}
+    assert set(options("triton")) == {"--repository", "--config", "--demo", *ports}
     assert set(options("settings")) == {*flags, "--config", "--json"}
     assert options("serve")["--port"].help == Settings.model_fields["port"].description
 
