@@ -250,3 +250,21 @@ async def test_calls_leave_no_trace_to_what_comes_after(exporter: InMemorySpanEx
     with observe(METHOD, CALLER):
         pass
     assert not trace.get_current_span().get_span_context().is_valid
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_direct"),
+    [
+        ("http://localhost:4317", True),
+        ("http://[::1]:4317", True),
+        ("https://collector.example.com:4317", False),
+    ],
+)
+def test_a_collector_on_this_machine_is_reached_without_a_proxy(
+    endpoint: str, is_direct: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "false")  # the setting's scheme says it
+    exporter: Any = tracing._exporter(endpoint)
+    assert (("grpc.enable_http_proxy", 0) in exporter._channel_options) == is_direct
+    assert exporter._insecure == endpoint.startswith("http:")
+    exporter.shutdown()

@@ -46,21 +46,18 @@ def test_a_server_command_without_the_server_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("make", "module", "says"),
+    ("file", "module", "says"),
     [
-        (
-            lambda path: (path / "gateway").mkdir(),
-            "gateway.cli",
-            "another package `gateway`, at PATH/gateway, ",
-        ),
-        (lambda path: (path / "gateway.py").touch(), "gateway.cli", "`gateway`, at PATH/gateway.py, "),
-        (lambda path: None, "no_such_package_of_ours.cli", "visiongate-server is not whole"),
+        ("gateway/__init__.py", "gateway.cli", "another package `gateway`, at PATH/gateway, "),
+        ("gateway.py", "gateway.cli", "another package `gateway`, at PATH/gateway.py, "),
+        ("other.py", "no_such_package_of_ours.cli", "visiongate-server is not whole"),
     ],
 )
 def test_a_server_that_cannot_be_imported_is_explained(
-    tmp_path: Path, make: object, module: str, says: str
+    tmp_path: Path, file: str, module: str, says: str
 ) -> None:
-    make(tmp_path)  # type: ignore[operator]
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
     program = (
         "import sys; from importlib.metadata import EntryPoint; from visiongate import cli\n"
         f"sys.path.insert(0, {str(tmp_path)!r}); sys.argv = ['visiongate', 'up']\n"
