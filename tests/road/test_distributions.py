@@ -48,7 +48,7 @@ def names(wheel: Path) -> set[str]:
 def test_the_client_is_small_and_alone(wheels: Wheels) -> None:
     found = names(wheels.client)
     tops = {name.partition("/")[0] for name in found}
-    assert tops == {"visiongate", "visiongate-0.1.0.dist-info"}
+    assert tops == {"visiongate", "visiongate_command.py", "visiongate-0.1.0.dist-info"}
     assert {"visiongate/py.typed", "visiongate/v1/image_pb2.pyi", "visiongate/commands/detection.py"} <= found
     assert wheels.client.stat().st_size < 300_000
 
