@@ -2,18 +2,10 @@
 
 import ipaddress
 import re
-from typing import Any
 
 _NAME = re.compile(r"(?=.*[A-Za-z_])[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 # gRPC's own ways to name servers, which it reads itself.
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
-
-# Options of a channel that no proxy of the environment may redirect.
-NO_PROXY: tuple[tuple[str, Any], ...] = (
-    ("grpc.enable_http_proxy", 0),
-    # GRPC_ADDRESS_HTTP_PROXY names one in a second way, which the first leaves on.
-    ("grpc.address_http_proxy_enabled_addresses", ""),
-)
 
 
 def join(host: str, port: int) -> str:

@@ -20,4 +20,11 @@ def checkout() -> Path | None:
 
 def default_repository() -> Path:
     """The model repository that is exported to and served where nothing else is asked for."""
-    return (checkout() or platformdirs.user_data_path("visiongate")) / MODEL_REPOSITORY
+    return (checkout() or _user_data()) / MODEL_REPOSITORY
+
+
+def _user_data() -> Path:
+    try:
+        return platformdirs.user_data_path("visiongate")
+    except RuntimeError:  # no HOME, and no entry in the system's list of users, as in some containers
+        return Path.cwd()

@@ -17,8 +17,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.address import NO_PROXY, is_loopback
+from gateway.address import is_loopback
 from gateway.settings import Settings
+from visiongate.connection import NO_PROXY
 
 _INFERENCE = "inference.GRPCInferenceService/ModelInfer"
 _FLUSH_S = 3.0

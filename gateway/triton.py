@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import address, metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
+from visiongate.connection import NO_PROXY
 
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -56,7 +57,7 @@ BALANCING = {
 }
 CHANNEL_ARGUMENTS = [
     # Triton is inside the cluster.
-    *address.NO_PROXY,
+    *NO_PROXY,
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.service_config", json.dumps(BALANCING)),

@@ -33,6 +33,18 @@ def test_where_it_is_installed_the_repository_is_the_users(
     assert places.default_repository() == tmp_path / "data" / "visiongate" / "model_repository"
 
 
+def test_a_user_without_a_home_has_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home(name: str) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(places, "_PARENT", tmp_path)
+    monkeypatch.setattr(places.platformdirs, "user_data_path", no_home)
+    monkeypatch.chdir(tmp_path)
+    assert places.default_repository() == tmp_path / "model_repository"
+
+
 def test_installed_packages_export_and_write_nothing_beside_themselves(tmp_path: Path) -> None:
     """Copies of the packages alone, as a wheel holds them."""
     site = tmp_path / "site"

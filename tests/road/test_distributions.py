@@ -147,14 +147,14 @@ def test_the_demo_answers(server_environment: Environment, demo: str, scene: Pat
 
 
 def test_a_model_is_exported(server_environment: Environment, tmp_path: Path) -> None:
-    said = server_environment.run("visiongate", "export", "sam", code=1).stderr
+    said = server_environment.run("visiongate", "export", "face_detection", code=1).stderr
     assert "visiongate-server[export]" in said
     add_exporter(server_environment)
     repository = tmp_path / "repository"
-    arguments = ["sam", "--size", "tiny", "--repository", str(repository)]
+    arguments = ["face_detection", "--size", "tiny", "--repository", str(repository)]
     said = server_environment.run("visiongate", "export", *arguments).stdout
     assert f"visiongate up --repository {repository}" in said
-    assert {path.name for path in repository.iterdir()} == {"sam_encoder", "sam_decoder"}
+    assert {path.name for path in repository.iterdir()} == {"face_detection"}
 
 
 @pytest.mark.parametrize("version", ["3.12", "3.13"])

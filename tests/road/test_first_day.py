@@ -63,18 +63,19 @@ def test_the_road(clone: Path, tmp_path: Path) -> None:
         Image.open(scene).convert("RGB").resize((1800, 1200)).save(tmp_path / "photo.jpg")
         assert len(about_photos) == 5
         for question in about_photos:
-            assert ask(tmp_path, *words(question)), question
+            ask(tmp_path, *words(question))
+        assert (tmp_path / "out.png").is_file()
 
     make(exporter, clone)
-    # Half of the default set, as no hub can be reached from here.
-    family = words(export)[:3]
-    assert family == ["export", "grounding_dino", "sam"]
+    # One family of those, with weights that need no hub: the others are missing, and the server serves.
+    family = words(export)[:2]
+    assert family == ["export", "grounding_dino"]
     said = environment.run("visiongate", *family, "--weights", "demo", variables=PROXY).stdout
+    assert "Missing for segmentation: sam; to add it: visiongate export sam --weights demo\n" in said
     assert "Next: visiongate up\n" in said
     with serving(environment, words(up)) as ask:
-        [star] = json.loads(ask(tmp_path, "segment", str(scene), "--phrase", "yellow star", "--json"))
+        [star] = json.loads(ask(tmp_path, "detect", str(scene), "yellow star", "--json"))
     assert star["phrase"] == "yellow star"
-    assert star["mask"]["area"] > 1000
 
 
 def make(command: str, clone: Path) -> None:
@@ -108,15 +109,16 @@ def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., s
     )
     with server:
         assert server.stdout is not None
-        line = server.stdout.readline()
-        address = re.search(r"answers at (\S+)", line)
-        assert address, line
+        address = re.search(r"answers at (\S+)", server.stdout.readline())
+        assert address is not None
         variables = PROXY | {"VISIONGATE_SERVER": address[1]}
 
         def ask(folder: Path, *arguments: str) -> str:
             done = Environment(environment.path, folder).run("visiongate", *arguments, variables=variables)
             return done.stdout
 
-        yield ask
-        server.send_signal(signal.SIGTERM)
+        try:
+            yield ask
+        finally:
+            server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
