@@ -3,7 +3,7 @@
 What is made lies outside of the repository, because Triton takes every folder in it for a model, a hidden
 one too, and does not start where one is half written. An export that is killed leaves the repository as
 it was, but for one moment: a family of several models is moved in model by model, each at a single stroke
-where the filesystem can exchange two folders (Linux: ext4, XFS, Btrfs, tmpfs, most of overlayfs).
+where the filesystem can exchange two folders (ext4, XFS, Btrfs, tmpfs and others of Linux).
 """
 
 import ctypes
@@ -40,15 +40,17 @@ def reserved(repository: Path) -> Iterator[None]:
         handle = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _lock(handle, repository)
-        with _disk_faults(repository):
-            _sweep(repository)
-            with _staging(repository):
-                pass
-        yield
+        try:
+            with _disk_faults(repository):
+                _sweep(repository)
+                with _staging(repository):
+                    pass
+            yield
+        finally:
+            if is_new:
+                with suppress(OSError):  # there is something in it
+                    repository.rmdir()
     finally:
-        if is_new:
-            with suppress(OSError):  # there is something in it
-                repository.rmdir()
         os.close(handle)
 
 

@@ -28,7 +28,8 @@ from export.demo import scenes
 from export.demo.command import main
 from export.demo.evaluate import asked_phrases, right_boxes, unseen
 from export.demo.training import Recipe, save_halves, train
-from export.grounding_dino import DEMO_SIZES, DEMO_THRESHOLDS, VARIANTS, text_inputs
+from export.grounding_dino import text_inputs
+from export.grounding_dino_variants import DEMO_SIZES, DEMO_THRESHOLDS, VARIANTS
 from export.pixels import normalised
 from gateway.models.grounding_dino import Detection, GroundingDino
 

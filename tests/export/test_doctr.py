@@ -278,7 +278,7 @@ def test_a_failed_download_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no route to host")
 
     monkeypatch.setattr(detection, "db_resnet50", fail)
-    with pytest.raises(ExportError, match=r"Cannot download db_resnet50: .*no route"):
+    with pytest.raises(ExportError, match=r"Cannot fetch db_resnet50: .*no route"):
         doctr.build(Options())
 
 

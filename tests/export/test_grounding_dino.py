@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 from export import grounding_dino, onnx_file
 from export.errors import ExportError
 from export.grounding_dino import Detector, reference, resize_nearest, text_inputs
+from export.grounding_dino_variants import VARIANTS
 from export.half import Precision
 from export.onnx_file import Arrays
 from export.parity import difference
@@ -36,7 +37,7 @@ def test_thresholds_are_of_weights_that_mean_something() -> None:
 
     official = {"box_threshold": "0.35", "text_threshold": "0.25", "nms_iou_threshold": "0.8"}
     for variant in ("swin_t", "swin_b"):
-        assert official.items() <= grounding_dino.VARIANTS[variant].parameters.items()
+        assert official.items() <= VARIANTS[variant].parameters.items()
     assert thresholds(Options(weights="demo")) == {"box_threshold": "0.5", "nms_iou_threshold": "0.5"}
     # Parity is looked at over all boxes.
     assert thresholds(TINY) == {}
@@ -193,7 +194,7 @@ def test_a_folder_brings_its_tokenizer(tiny_grounding_dino: Exported, tmp_path: 
 
 
 def test_published_sizes() -> None:
-    small, base = (grounding_dino.VARIANTS[name].config() for name in ("swin_t", "swin_b"))
+    small, base = (VARIANTS[name].config() for name in ("swin_t", "swin_b"))
     backbones = [
         (c.backbone_config.embed_dim, list(c.backbone_config.depths), c.backbone_config.window_size)
         for c in (small, base)
