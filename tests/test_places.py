@@ -40,7 +40,7 @@ def test_a_user_without_a_home_has_the_working_directory(
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(places, "_PARENT", tmp_path)
-    monkeypatch.setattr(places.platformdirs, "user_data_path", no_home)
+    monkeypatch.setattr("platformdirs.user_data_path", no_home)
     monkeypatch.chdir(tmp_path)
     assert places.default_repository() == tmp_path / "model_repository"
 
