@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from skimage import data as skimage_data
 
 import visiongate
@@ -99,9 +100,22 @@ async def test_labels(gateway: Gateway, folder: Path, monkeypatch: pytest.Monkey
         assert mask.shape == (image["height"], image["width"])
         assert mask.sum() == annotation["area"]
     assert {item["name"] for item in labels.cats.values()} == {"cup", "spoon"}
+    assert score_against_itself(labels) == 1
     texts = [path.read_text() for path in (folder / "photos").glob("*.txt")]
     lines = [line.split() for text in texts for line in text.splitlines()]
     assert len(lines) == len(labels.anns)
     for index, *box in lines:
         assert index in {"0", "1"}
         assert all(0 <= float(value) <= 1 for value in box)
+
+
+def score_against_itself(labels: COCO) -> float:
+    """COCO's average precision of labels as their own predictions; its scorer takes the id 0 for none."""
+    keys = ("image_id", "category_id", "bbox", "score")
+    predictions = [{key: annotation[key] for key in keys} for annotation in labels.anns.values()]
+    with contextlib.redirect_stdout(io.StringIO()):
+        scoring = COCOeval(labels, labels.loadRes(predictions), "bbox")
+        scoring.evaluate()
+        scoring.accumulate()
+        scoring.summarize()
+    return float(scoring.stats[0])
