@@ -11,7 +11,7 @@ from skimage import data as skimage_data
 
 from gateway.messages import MASK_WRITERS
 from gateway.server import Gateway
-from visiongate import AsyncClient, EncodedImage, ImageId, VisiongateError, operations
+from visiongate import AsyncClient, EncodedImage, ImageId, MessageTooLargeError, VisiongateError, operations
 from visiongate.v1 import segmentation_service_pb2
 from wire import changed, copied
 
@@ -142,9 +142,13 @@ async def test_coordinates_are_told_as_they_were_written(client: AsyncClient) ->
         await client.call(changed(operations.segment_everything(PHOTO), {"crop_layers": 2**32 - 1}))
 
 
-async def test_message_over_the_limit(client: AsyncClient) -> None:
-    with pytest.raises(VisiongateError) as caught:
-        await client.detect(b"x" * (65 << 20), ["dog"])
+async def test_message_over_the_limit(gateway: Gateway) -> None:
+    """Of a client that believes the server takes more."""
+    operation = operations.detect(b"x", ["dog"])
+    operation.request.image.encoded = b"x" * (65 << 20)  # type: ignore[attr-defined]
+    async with AsyncClient(f"127.0.0.1:{gateway.port}", max_message_bytes=1 << 30) as client:
+        with pytest.raises(MessageTooLargeError, match=r"the limit is 64\.0 MiB") as caught:
+            await client.call(operation)
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 

@@ -80,7 +80,10 @@ class Picture:
                 f"--save draws on the photo, and only the server fetches {photo.name}: download it, and give "
                 "the file"
             )
-        draw.check_writable(path)
+        try:
+            draw.check_writable(path)
+        except ValueError as error:
+            raise CommandError(f"--save: {error}") from error
         check_output("--save", path, [photo])
 
     def draw(self, items: Iterable[draw.Item]) -> None:

@@ -267,7 +267,10 @@ SAVING = [
 ]
 MISTAKES: list[tuple[list[str], str]] = [
     *(
-        ([*command, "--save", "out/noext"], "a name without ending names no kind of picture")
+        (
+            [*command, "--save", "out/noext"],
+            "--save: no picture can be written to out/noext: let its name",
+        )
         for command in SAVING
     ),
     *(([*command, "--save", "PHOTO"], "would overwrite the photo") for command in SAVING),

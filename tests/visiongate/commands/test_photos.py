@@ -109,7 +109,8 @@ def test_photos_of_standard_input_are_drawn_upright() -> None:
 def test_endings_that_no_picture_has(photo: Photo, name: str) -> None:
     Path("out.png").mkdir()
     with pytest.raises(
-        CommandError, match=r"--save out.* cannot be written: .*(\.png, \.jpg or \.webp|directory)$"
+        CommandError,
+        match=r"--save: no picture can be written to out.*(\.png, \.jpg or \.webp|a folder)$",
     ):
         Picture(photo, Path(name))
     assert not Path("out").exists()
