@@ -220,17 +220,19 @@ def _traced(collector: str) -> list[str]:
 
 def _make_calls(address: str, secret: str) -> None:
     known = (("authorization", f"Bearer {secret}"), ("x-request-id", "order-17"))
-    detection = operations.detect(PHOTO, [PHRASE]).request.SerializeToString()
-    wrong = operations.detect(PHOTO, [PHRASE], box_threshold=2).request.SerializeToString()
+    request: Any = operations.detect(PHOTO, [PHRASE]).request
+    detection = request.SerializeToString()
+    request.query.box_threshold = 2
+    wrong = request.SerializeToString()
     with grpc.insecure_channel(address) as channel:
         detect: Any = channel.unary_unary(DETECT)
         traced = (*known, ("traceparent", f"00-{TRACE}-{PARENT}-01"))
         for _ in range(TRACED_CALLS):
             detect(detection, metadata=traced)
         detect(detection, metadata=known)
-        for request, metadata in ((wrong, known), (detection, ())):
+        for message, metadata in ((wrong, known), (detection, ())):
             with pytest.raises(grpc.RpcError):
-                detect(request, metadata=metadata)
+                detect(message, metadata=metadata)
 
 
 def test_calls_by_method_code_and_caller(seen: Seen) -> None:

@@ -113,5 +113,5 @@ def test_the_hub_failing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
         raise OSError("no route\nmore")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(ExportError, match=r"^Cannot fetch the tokenizer of some/where: no route$"):
+    with pytest.raises(ExportError, match=r"^Cannot fetch the tokenizer of some/where: no route\.$"):
         bert_tokenizer.from_hub("some/where", None)

@@ -57,7 +57,7 @@ def test_a_difference_is_one_sentence_and_changes_nothing(
     monkeypatch.setattr(sam, "prepare", decoder_only)
     code, _, errors = export("sam", "--size", "tiny", "--out", tmp_path / "new")
     assert code == 1
-    assert errors.startswith("Error: sam_decoder differs from PyTorch: m")
+    assert errors.startswith("error: sam_decoder differs from PyTorch: m")
     assert errors.count("\n") == 1
     assert not (tmp_path / "new").exists()
 
@@ -65,17 +65,17 @@ def test_a_difference_is_one_sentence_and_changes_nothing(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["clap"], "Error: There is no model 'clap'; there are "),
+        (["clap"], "error: There is no model 'clap'; there are "),
         (
             ["sam", "--variant", "vit_x", "--weights", "random"],
-            "Error: There is no variant 'vit_x'; there are vit_b",
+            "error: There is no variant 'vit_x'; there are vit_b",
         ),
         (
             ["sam", "grounding_dino", "--variant", "vit_b"],
-            "Error: --variant, --revision and a folder of weights are of one model",
+            "error: --variant, --revision and a folder of weights are of one model",
         ),
-        (["sam", "--weights", "/nowhere"], "Error: /nowhere is not a folder; --weights takes hub, random or"),
-        (["sam", "--size", "tiny", "--weights", "hub"], "Error: The hub has no tiny weights"),
+        (["sam", "--weights", "/nowhere"], "error: /nowhere is not a folder; --weights takes hub, random or"),
+        (["sam", "--size", "tiny", "--weights", "hub"], "error: The hub has no tiny weights"),
     ],
 )
 def test_mistakes(tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -91,7 +91,7 @@ def test_an_unexpected_error_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch
         raise MemoryError("no room\nat all")
 
     monkeypatch.setattr(sam, "prepare", fail)
-    assert export("sam", "--out", tmp_path)[2] == "Error: MemoryError: no room\n"
+    assert export("sam", "--out", tmp_path)[2] == "error: MemoryError: no room\n"
     result = CliRunner().invoke(app, ["sam", "--out", str(tmp_path), "--traceback"])
     assert isinstance(result.exception, MemoryError)
 
@@ -124,7 +124,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_one_that_fails_leaves_the_others_and_is_told_at_the_end(tmp_path: Path) -> None:
     code, output, errors = export("sam", "gaze", "grounding_dino", "--repository", tmp_path / "new models")
     assert code == 1
-    assert errors == "Error: gaze: No hub has it.\n"
+    assert errors == "error: gaze: No hub has it.\n"
     place = tmp_path / "new models"
     option = f"--repository '{place}'"
     assert output.partition("\n\n")[2].splitlines() == [
@@ -153,7 +153,7 @@ def test_the_default_repository_needs_no_option(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.usefixtures("quick")
 def test_nothing_comes_next_where_nothing_was_exported(tmp_path: Path) -> None:
     code, output, errors = export("gaze", "--repository", tmp_path / "new")
-    assert (code, errors) == (1, "Error: No hub has it.\n")
+    assert (code, errors) == (1, "error: No hub has it.\n")
     assert "Next" not in output
     assert not (tmp_path / "new").exists()
 
@@ -164,7 +164,7 @@ def test_missing_packages_are_one_sentence_before_any_work(
     monkeypatch.setattr(extras, "MODULES", {"export": ("no_such_module",)})
     code, output, errors = export("clip", "doctr", "--out", tmp_path / "new")
     assert (code, output) == (1, "")
-    assert errors == "Error: Exporting needs more packages (no_such_module): make exporter\n"
+    assert errors == "error: Exporting needs more packages (no_such_module): make exporter\n"
     assert not (tmp_path / "new").exists()
 
 
@@ -172,7 +172,7 @@ def test_another_export_into_the_same_repository_is_refused(tmp_path: Path) -> N
     with reserved(tmp_path):
         code, _, errors = export("sam", "--size", "tiny", "--out", tmp_path)
     assert code == 1
-    assert errors.startswith(f"Error: Another export is writing to {tmp_path}: wait until it has ended")
+    assert errors.startswith(f"error: Another export is writing to {tmp_path}: wait until it has ended")
 
 
 def test_an_interrupted_export_is_quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -190,4 +190,4 @@ def test_a_broken_setting_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("VISIONGATE_CONFIG", str(tmp_path / "none.toml"))
     code, _, errors = export("sam")
     assert code == 1
-    assert errors == f"Error: cannot read the settings in {tmp_path}/none.toml: No such file or directory\n"
+    assert errors == f"error: cannot read the settings in {tmp_path}/none.toml: No such file or directory\n"

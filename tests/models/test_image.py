@@ -407,7 +407,7 @@ except image.ImageError as error:
         env=os.environ | {"PYTHONPATH": tests},
     )
     assert "it looks like a HEIC image" in result.stdout
-    assert "pip install 'visiongate[heic]'" in result.stdout
+    assert "where its extra `heic` (the package pi-heif) is installed" in result.stdout
 
 
 def test_no_side_may_be_zero() -> None:

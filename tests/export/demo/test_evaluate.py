@@ -42,7 +42,7 @@ class Knowing:
 
     async def segment_phrases(self, image: Any, _phrases: list[str], **_options: Any) -> list[Any]:
         return [
-            SimpleNamespace(detection=SimpleNamespace(phrase=thing.phrase), mask=self._mask(thing.mask))
+            SimpleNamespace(phrase=thing.phrase, mask=self._mask(thing.mask))
             for thing in self._scene(image).things
         ]
 

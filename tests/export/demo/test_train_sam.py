@@ -185,7 +185,7 @@ def test_what_is_trained_is_what_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train_sam.run("cpu", 1, tmp_path / "states", tmp_path / "weights")
-    assert "from point" in capsys.readouterr().out
+    assert "from point" in capsys.readouterr().err
     assert (tmp_path / "weights" / "sam" / "model.safetensors").stat().st_size < 2e6
     monkeypatch.setattr(weights, "DEMO_WEIGHTS", tmp_path / "weights")
     demo = Options(weights="demo")

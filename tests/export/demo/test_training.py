@@ -44,7 +44,7 @@ def test_it_learns_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     recipe = Recipe(steps=400, learning_rate=0.05, warmup=10, weight_decay=0)
     train(Line, recipe, "line", state=tmp_path / "line.pt", weights=tmp_path / "out")
     np.testing.assert_allclose(weights(tmp_path / "out"), TRUTH, atol=0.05)
-    assert "step 400 of 400" in capsys.readouterr().out
+    assert "step 400 of 400" in capsys.readouterr().err
 
 
 def test_a_stopped_training_ends_as_one_that_was_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
