@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter wheels test lint format bench soak clean
+.PHONY: demo exporter wheels test lint types types-newest format bench soak clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -49,9 +49,16 @@ test: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(MAKE) --jobs 2 types types-newest
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
+
+# Of the oldest Python that is supported, and of the newest for what others install.
+types: .venv/installed
+	$(BIN)/mypy
+
+types-newest: .venv/installed
+	$(BIN)/mypy --python-version 3.13 gateway proto/visiongate
 
 format: .venv/installed
 	$(BIN)/ruff format .

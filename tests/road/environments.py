@@ -83,7 +83,8 @@ def add_exporter(environment: Environment) -> None:
 def interpreter(version: str) -> str:
     """Return a Python of this version; skip where there is none that runs."""
     found = [shutil.which(f"python{version}")]
-    found += [str(path) for path in Path.home().glob(f".pyenv/versions/{version}.*/bin/python")]
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    found += [str(path) for path in pyenv.glob(f"versions/{version}.*/bin/python")]
     for path in filter(None, found):
         # A version manager's shim may have nothing behind it.
         if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:

@@ -14,7 +14,7 @@ READMES = [
 ]
 # tests/proto/ runs those of proto/README.md.
 WITH_COMMANDS = [path for path in READMES if path.parent.name != "proto"]
-TARGETS = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 def commands(path: Path) -> list[str]:
