@@ -56,7 +56,7 @@ def show_command(
     )
     save.parent.mkdir(parents=True, exist_ok=True)
     picture.save(save)
-    plain = save.with_name("scene.png")
+    plain = save.with_stem(f"{save.stem}-scene")
     Image.fromarray(scene.image).save(plain)
     note(f"wrote {save}, and {plain} without the answers")
 

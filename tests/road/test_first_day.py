@@ -47,7 +47,7 @@ def test_the_road(clone: Path, tmp_path: Path) -> None:
 
     make(demo, clone)
     assert (clone / "demo" / "demo.png").is_file()
-    scene = clone / "demo" / "scene.png"
+    scene = clone / "demo" / "demo-scene.png"
     assert scene.is_file()
     # Where nothing is exported yet, `up` says what to do.
     said = environment.run("visiongate", *words(up), code=1).stderr
