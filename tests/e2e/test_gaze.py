@@ -335,7 +335,7 @@ async def test_command_line(gateway: Gateway, tmp_path: Path) -> None:
     assert (code, "rad" in output, "100, 50, 260, 250" in output) == (0, True, True)
     code, output, said = await run("--min-score", "1")
     assert (code, output) == (0, "")
-    assert said == "Nothing found. A lower --min-score or --small-faces finds more.\n"
+    assert said == "No face found. A lower --min-score or --small-faces finds more.\n"
     code, _, errors = await run("--box", "1,2,3")
     assert (code, "'1,2,3' is not 4 numbers" in errors) == (1, True)
 
