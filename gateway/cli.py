@@ -23,6 +23,7 @@ from gateway.stopping import StopSignals, until_first
 from visiongate import cli
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, print_json, say, table
+from visiongate.fonts import FONT_VARIABLE
 
 app = typer.Typer()
 app.add_typer(keys.app)
@@ -102,7 +103,7 @@ def _other_variables() -> set[str]:
 
     commands = map(typer.main.get_command, (cli.app, app))
     variables = {option.envvar for command in commands for option in options(command) if option.envvar}
-    return variables | {CACHE_VARIABLE}
+    return variables | {CACHE_VARIABLE, FONT_VARIABLE}
 
 
 @app.command("serve")

@@ -7,8 +7,12 @@ from typing import Any
 import pytest
 import typer
 
+import export
+import gateway
+import visiongate
 from gateway import cli as server_cli
-from gateway.settings import Settings, flag
+from gateway.metrics import WORKER_FOLDER
+from gateway.settings import CONFIG_VARIABLE, Settings, flag, variable
 from visiongate import cli
 from visiongate.commands import common
 
@@ -92,7 +96,13 @@ def test_faults_are_sentences(
 def test_what_other_commands_read_is_no_fault(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ("SERVER", "API_KEY", "CA", "CACHE_DIR"):
-        monkeypatch.setenv(f"VISIONGATE_{name}", "something")
+    packages = [Path(package.__path__[0]) for package in (visiongate, gateway, export)]
+    sources = [path.read_text() for package in packages for path in package.rglob("*.py")]
+    named = set(re.findall(r"\bVISIONGATE_[A-Z_]+\b", "\n".join(sources)))
+    # The file of settings, and what a parent tells its workers, who read no settings of the environment.
+    others = named - {variable(name) for name in Settings.model_fields} - {CONFIG_VARIABLE, WORKER_FOLDER}
+    assert {"VISIONGATE_SERVER", "VISIONGATE_CACHE_DIR", "VISIONGATE_FONT"} <= others
+    for name in others:
+        monkeypatch.setenv(name, "something")
     assert run(monkeypatch, "settings", "--json") == 0
     assert "something" not in capsys.readouterr().out

@@ -34,6 +34,8 @@ _has: dict[tuple[str, str], bool] = {}
 # that no font has.
 _MAX_MISSES = 4
 _misses: dict[int, set[str]] = {}
+FONT_VARIABLE = "VISIONGATE_FONT"
+"""The environment variable that names a font file for captions."""
 
 
 def font_for(text: str, size: int, named: str | os.PathLike[str] | None = None) -> Font:
@@ -43,7 +45,7 @@ def font_for(text: str, size: int, named: str | os.PathLike[str] | None = None) 
     has the letters of English; the fonts that are installed, plain ones first. Raises ValueError where the
     file is no font.
     """
-    first = os.fspath(named) if named is not None else os.environ.get("VISIONGATE_FONT", "")
+    first = os.fspath(named) if named is not None else os.environ.get(FONT_VARIABLE, "")
     if first:
         load(first, size)
     return load(_choose("".join(sorted(set(filter(_is_drawn, text)))), first), size)
