@@ -18,6 +18,7 @@ from export.demo.serving import REPOSITORY
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
+from inference_counts import InferenceCounts
 from visiongate import AsyncClient
 
 # Third-party photos, vocabularies and networks: beside the project, never in it.
@@ -83,6 +84,12 @@ def tiny_repository(shared_folder: Path) -> Path:
 def triton(tiny_repository: Path) -> Iterator[EmbeddedTriton]:
     with EmbeddedTriton(tiny_repository) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def counts(triton: EmbeddedTriton) -> InferenceCounts:
+    """How often the shared Triton has run each toy model."""
+    return InferenceCounts.at(triton.grpc_address)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 from skimage import data as skimage_data
 from skimage import measure
-from tritonclient.grpc.aio import InferenceServerClient
 
 from export.weights import Options
-from gateway.embedded import EmbeddedTriton
+from inference_counts import InferenceCounts
 from reference import SamReference
 from visiongate import AsyncClient, GridMask, VisiongateError, operations
 from wire import changed
@@ -122,24 +121,14 @@ async def test_small_regions_are_mended(client: AsyncClient) -> None:
 
 
 async def test_points_share_decoder_calls_and_a_crop_is_encoded_once(
-    client: AsyncClient, triton: EmbeddedTriton
+    client: AsyncClient, counts: InferenceCounts
 ) -> None:
-    async def count(model: str) -> int:
-        async with InferenceServerClient(triton.grpc_address) as server:
-            (stats,) = (await server.get_inference_statistics(model)).model_stats
-        return int(stats.inference_count)
-
     models = ("sam_encoder", "sam_decoder")
-    before = [await count(model) for model in models]
+    before = [(await counts.settled_soon(model)).inferences for model in models]
 
     async def assert_counted(*expected: int) -> None:
-        """Triton counts a request a little after it has answered it."""
-        for _ in range(50):
-            counted = [await count(model) - old for model, old in zip(models, before, strict=True)]
-            if counted == list(expected):
-                return
-            await asyncio.sleep(0.1)
-        assert counted == list(expected)
+        for model, old, new in zip(models, before, expected, strict=True):
+            assert (await counts.settled_soon(model, old + new)).inferences - old == new
 
     # 32 points a call; the whole image and four crops.
     await client.segment_everything(PHOTO[:-5], points_per_side=8, crop_layers=1)
@@ -148,26 +137,17 @@ async def test_points_share_decoder_calls_and_a_crop_is_encoded_once(
     await assert_counted(5, 20)
 
 
-async def test_a_cancelled_call_asks_no_more(client: AsyncClient, triton: EmbeddedTriton) -> None:
-    async def decodings() -> int:
-        async with InferenceServerClient(triton.grpc_address) as server:
-            (stats,) = (await server.get_inference_statistics("sam_decoder")).model_stats
-        return int(stats.inference_count)
-
+async def test_a_cancelled_call_asks_no_more(client: AsyncClient, counts: InferenceCounts) -> None:
     photo = await client.encode_image(PHOTO)
-    before = await decodings()
+    before = (await counts.settled_soon("sam_decoder")).inferences
     call = asyncio.create_task(client.segment_everything(photo, points_per_side=128, min_stability_score=0))
-    while await decodings() == before:  # noqa: ASYNC110
+    while counts.now("sam_decoder").inferences == before:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     # What was under way may end; then nothing more comes, of 512 calls.
-    counts = [before]
-    while len(counts) < 3 or counts[-1] != counts[-2]:
-        await asyncio.sleep(0.3)
-        counts.append(await decodings())
-    assert counts[-1] - before < 400
+    assert (await counts.settled_soon("sam_decoder")).inferences - before < 400
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data as skimage_data
 from torchvision import transforms  # type: ignore[import-untyped]
-from tritonclient.grpc.aio import InferenceServerClient
 
 from export import face_detection, gaze, onnx_file
 from export.weights import Options
@@ -31,6 +30,7 @@ from gateway.embedded import EmbeddedTriton
 from gateway.models.face_detection import LANDMARKS, OUTPUTS
 from gateway.server import Gateway
 from gateway.settings import Settings
+from inference_counts import InferenceCounts
 from visiongate import AsyncClient, Face, VisiongateError, operations
 from wire import changed
 
@@ -38,7 +38,6 @@ Pixels = NDArray[np.uint8]
 TINY = Options(weights="random", size="tiny")
 PHOTO = skimage_data.coffee()  # 600 x 400
 GAZE_SERVICE = "visiongate.v1.GazeService"
-Counts = Callable[[str], Awaitable[tuple[int, int]]]
 Angles = Callable[[Pixels], NDArray[np.float64]]
 
 
@@ -141,18 +140,6 @@ def radians(yaw: NDArray[np.float32], pitch: NDArray[np.float32]) -> NDArray[np.
     return np.asarray((expected * 4 - 180) * np.pi / 180)
 
 
-@pytest.fixture(scope="session")
-def counts(triton: EmbeddedTriton) -> Counts:
-    """Inferences and executions of a Triton model so far, by Triton's own statistics."""
-
-    async def count(model: str) -> tuple[int, int]:
-        async with InferenceServerClient(triton.grpc_address) as server:
-            (stats,) = (await server.get_inference_statistics(model)).model_stats
-        return stats.inference_count, stats.execution_count
-
-    return count
-
-
 def pictures() -> list[Any]:
     rng = np.random.default_rng(0)
     return [
@@ -204,17 +191,17 @@ async def test_given_faces_equal_the_reference(client: AsyncClient, reference: R
 
 
 async def test_many_faces_are_a_few_calls_of_the_network_and_none_of_the_detector(
-    client: AsyncClient, counts: Counts
+    client: AsyncClient, counts: InferenceCounts
 ) -> None:
     corners = np.random.default_rng(3).uniform(0, (500, 300), (40, 2))
     boxes = np.hstack([corners, corners + np.random.default_rng(4).uniform(5, 90, (40, 2))])
-    before = [await counts(model) for model in ("gaze", "face_detection")]
+    looked, searched = [await counts.settled_soon(model) for model in ("gaze", "face_detection")]
     faces = await client.estimate_gaze(PHOTO, boxes=boxes)
-    after = [await counts(model) for model in ("gaze", "face_detection")]
     # By sixteens: 40 faces are 3 chunks, which Triton may join.
-    assert after[0][0] - before[0][0] == 40
-    assert 1 <= after[0][1] - before[0][1] <= 3
-    assert after[1] == before[1]
+    after = await counts.settled_soon("gaze", looked.inferences + 40)
+    assert after.inferences - looked.inferences == 40
+    assert 1 <= after.executions - looked.executions <= 3
+    assert await counts.settled_soon("face_detection") == searched
     for index in (0, 15, 16, 39):
         (alone,) = await client.estimate_gaze(PHOTO, boxes=boxes[[index]])
         assert alone.yaw == pytest.approx(faces[index].yaw, abs=1e-5)
@@ -236,16 +223,16 @@ async def test_concurrent_calls_equal_the_same_calls_alone(client: AsyncClient) 
             np.testing.assert_allclose(one["direction"], other["direction"], atol=1e-3)
 
 
-async def test_limits_and_nothing_found(client: AsyncClient, counts: Counts) -> None:
+async def test_limits_and_nothing_found(client: AsyncClient, counts: InferenceCounts) -> None:
     faces = await client.estimate_gaze(PHOTO, min_score=0.3, max_faces=5)
     scores = [face.score or 0 for face in faces]
     assert len(faces) == 5
     assert scores == sorted(scores, reverse=True)
     everything = await client.estimate_gaze(PHOTO, min_score=0.5, nms_iou_threshold=1, max_faces=1000)
     assert len(everything) > len(await client.estimate_gaze(PHOTO, min_score=0.5, max_faces=1000))
-    before = await counts("gaze")
+    before = await counts.settled_soon("gaze")
     assert await client.estimate_gaze(PHOTO, min_score=1) == []
-    assert await counts("gaze") == before
+    assert await counts.settled_soon("gaze") == before
 
 
 BOX: Any = [10.0, 10.0, 50.0, 50.0]

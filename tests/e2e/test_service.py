@@ -3,7 +3,6 @@
 import asyncio
 import io
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from PIL import Image
 from skimage import data as skimage_data
-from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway import server
 from gateway.catalog import CatalogError
@@ -24,26 +22,11 @@ from gateway.ports import ListenError
 from gateway.server import Gateway
 from gateway.services import detection, segmentation
 from gateway.settings import Settings
+from inference_counts import InferenceCounts
 from visiongate import AsyncClient, VisiongateError, operations
 from visiongate.v1 import segmentation_service_pb2
 
 PHOTO = skimage_data.coffee()
-# Triton counts an execution a little after it has answered.
-STATISTICS_LAG_S = 0.1
-Counts = Callable[[str], Awaitable[tuple[int, int]]]
-
-
-@pytest.fixture(scope="session")
-def counts(triton: EmbeddedTriton) -> Counts:
-    """Inferences and executions of a Triton model so far, by Triton's own statistics."""
-
-    async def count(model: str) -> tuple[int, int]:
-        await asyncio.sleep(STATISTICS_LAG_S)
-        async with InferenceServerClient(triton.grpc_address) as server:
-            (stats,) = (await server.get_inference_statistics(model)).model_stats
-        return stats.inference_count, stats.execution_count
-
-    return count
 
 
 def some_boxes(count: int) -> np.ndarray[Any, Any]:
@@ -53,34 +36,36 @@ def some_boxes(count: int) -> np.ndarray[Any, Any]:
 
 
 async def test_a_hundred_boxes_are_one_encoding_and_a_few_decoder_calls(
-    client: AsyncClient, counts: Counts
+    client: AsyncClient, counts: InferenceCounts
 ) -> None:
     photo = PHOTO[:-1]
-    before = [await counts(model) for model in ("sam_encoder", "sam_decoder")]
+    encoder, decoder = [await counts.settled_soon(model) for model in ("sam_encoder", "sam_decoder")]
     regions = await client.segment(photo, boxes=some_boxes(100))
-    after = [await counts(model) for model in ("sam_encoder", "sam_decoder")]
     assert len(regions) == 100
-    encodings, decodings = (new[0] - old[0] for new, old in zip(after, before, strict=True))
-    assert encodings == 1
-    assert decodings == 4
+    encoded = await counts.settled_soon("sam_encoder", encoder.inferences + 1)
+    decoded = await counts.settled_soon("sam_decoder", decoder.inferences + 4)
+    assert encoded.inferences - encoder.inferences == 1
+    assert decoded.inferences - decoder.inferences == 4
 
 
-async def test_an_encoded_image_is_not_encoded_again(client: AsyncClient, counts: Counts) -> None:
+async def test_an_encoded_image_is_not_encoded_again(client: AsyncClient, counts: InferenceCounts) -> None:
     photo = PHOTO[:-2]
     encoded = await client.encode_image(photo)
     assert (encoded.width, encoded.height) == (600, 398)
-    before = await counts("sam_encoder")
+    before = await counts.settled_soon("sam_encoder")
     by_id = await client.segment(encoded, boxes=some_boxes(1))
     by_pixels = await client.segment(photo, boxes=some_boxes(1))
-    assert await counts("sam_encoder") == before
+    assert await counts.settled_soon("sam_encoder") == before
     assert by_id[0][0].rle == by_pixels[0][0].rle
 
 
-async def test_calls_at_once_on_one_image_encode_it_once(client: AsyncClient, counts: Counts) -> None:
+async def test_calls_at_once_on_one_image_encode_it_once(
+    client: AsyncClient, counts: InferenceCounts
+) -> None:
     photo = PHOTO[:-3]
-    before, _ = await counts("sam_encoder")
+    before = (await counts.settled_soon("sam_encoder")).inferences
     await asyncio.gather(*(client.segment(photo, boxes=some_boxes(1)) for _ in range(8)))
-    after, _ = await counts("sam_encoder")
+    after = (await counts.settled_soon("sam_encoder", before + 1)).inferences
     assert after - before == 1
 
 
@@ -157,20 +142,20 @@ async def test_a_deadline_is_honoured(gateway: Gateway) -> None:
         assert time.monotonic() - start < 5
 
 
-async def test_a_cancelled_call_stops_its_work(client: AsyncClient, counts: Counts) -> None:
+async def test_a_cancelled_call_stops_its_work(client: AsyncClient, counts: InferenceCounts) -> None:
     encoded = await client.encode_image(PHOTO)
-    before, _ = await counts("sam_decoder")
+    before = (await counts.settled_soon("sam_decoder")).inferences
     call = asyncio.create_task(client.segment(encoded, boxes=np.tile(some_boxes(1), (1000, 1))))
-    while (await counts("sam_decoder"))[0] == before:  # noqa: ASYNC110
+    while counts.now("sam_decoder").inferences == before:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     # What was in flight may end; no other of the 32 groups may start.
     await asyncio.sleep(0.3)
-    settled, _ = await counts("sam_decoder")
+    settled = (await counts.settled_soon("sam_decoder")).inferences
     await asyncio.sleep(0.5)
-    assert (await counts("sam_decoder"))[0] == settled
+    assert counts.now("sam_decoder").inferences == settled
     assert settled - before < 25
 
 

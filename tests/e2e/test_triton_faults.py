@@ -25,6 +25,7 @@ from gateway.metrics import WHOLE_SERVER
 from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.triton import GrpcTriton, ModelState
+from inference_counts import InferenceCounts
 from visiongate import AsyncClient, VisiongateError
 
 GAZE = "visiongate.v1.GazeService"
@@ -270,36 +271,18 @@ async def test_work_of_a_call_that_is_gone_is_dropped(demo_settings: Settings) -
     async with (
         Gateway(demo_settings) as gateway,
         AsyncClient(f"127.0.0.1:{gateway.port}") as client,
-        grpc.aio.insecure_channel(demo_settings.triton) as channel,
     ):
-        from tritonclient.grpc import service_pb2, service_pb2_grpc
-
-        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-
-        async def executed() -> int:
-            answer = await stub.ModelStatistics(service_pb2.ModelStatisticsRequest(name="sam_decoder"))
-            return int(answer.model_stats[0].inference_count)
-
-        before = await executed()
+        counts = InferenceCounts.at(demo_settings.triton)
+        before = (await counts.settled_soon("sam_decoder")).inferences
         call = asyncio.create_task(client.segment_everything(image(7), points_per_side=64))
-        await until(lambda: _later(executed, before))
+        while counts.now("sam_decoder").inferences == before:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         call.cancel()
         with pytest.raises(asyncio.CancelledError):
             await call
         # What Triton had begun may end; then there is nothing more.
-        counts: list[int] = []
-
-        async def is_still() -> bool:
-            counts.append(await executed())
-            await asyncio.sleep(0.5)
-            return len(counts) > 3 and counts[-1] == counts[-3]
-
-        await until(is_still)
-        assert counts[-1] - before < 64 * 64 / demo_settings.decoder_batch / 2
-
-
-async def _later(executed: Callable[[], Awaitable[int]], before: int) -> bool:
-    return await executed() > before
+        after = (await counts.settled_soon("sam_decoder")).inferences
+        assert after - before < 64 * 64 / demo_settings.decoder_batch / 2
 
 
 async def test_the_servers_own_limit_ends_calls_without_a_deadline(demo_settings: Settings) -> None:

@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, runtime
 from gateway.embedded.environment import ensure_environment
+from inference_counts import InferenceCounts
 
 Array = npt.NDArray[Any]
 
@@ -40,12 +41,6 @@ def infer_at_once(server: Any, model: str, feeds: Sequence[dict[str, Array]]) ->
 
     with ThreadPoolExecutor(len(feeds)) as executor:
         return list(executor.map(one, feeds))
-
-
-def counts(server: Any, model: str) -> tuple[int, int]:
-    """Return how many inferences the model has made, and in how many executions."""
-    statistics = server.client.get_inference_statistics(model).model_stats[0]
-    return statistics.inference_count, statistics.execution_count
 
 
 def rows(first: float, count: int, width: int) -> Array:
@@ -78,14 +73,15 @@ def test_every_type_passes_through(server: Any) -> None:
 
 def test_requests_sent_together_are_joined_and_each_gets_its_own_answer(server: Any) -> None:
     feeds = [{"x": rows(10 * i, 1 + i % 2, 4)} for i in range(8)]
-    inferences, executions = counts(server, "scale")
+    counts = InferenceCounts(server.client)
+    before = counts.settled("scale")
     answers = infer_at_once(server, "scale", feeds)
     for feed, answer in zip(feeds, answers, strict=True):
         np.testing.assert_array_equal(answer["y"], 2 * feed["x"])
         np.testing.assert_array_equal(answer["largest"], feed["x"].max(axis=1, keepdims=True))
-    inferences, executions = np.subtract(counts(server, "scale"), (inferences, executions))
-    assert inferences == 12
-    assert executions < 8
+    after = counts.settled("scale", at_least=before.inferences + 12)
+    assert after.inferences - before.inferences == 12
+    assert after.executions - before.executions < 8
 
 
 @pytest.mark.parametrize("model", ["scale", "scale_ragged"])
@@ -101,15 +97,15 @@ def test_only_requested_outputs_are_returned(server: Any) -> None:
 
 def test_a_bad_request_fails_alone(server: Any) -> None:
     feeds = [{"index": np.array([[index]], np.int64)} for index in (1, 99, 3, 2)]
-    inferences, executions = counts(server, "lookup")
+    counts = InferenceCounts(server.client)
+    before = counts.settled("lookup")
     first, bad, third, fourth = infer_at_once(server, "lookup", feeds)
     assert [answer["row"].item() for answer in (first, third, fourth)] == [10, 30, 20]
     assert isinstance(bad, InferenceServerException)
     assert bad.status() == "StatusCode.INVALID_ARGUMENT"
     assert "out of data bounds" in bad.message()
     # They did share an execution with it.
-    inferences, executions = np.subtract(counts(server, "lookup"), (inferences, executions))
-    assert executions < 4
+    assert counts.settled("lookup").executions - before.executions < 4
     assert infer(server, "lookup", feeds[0])["row"].item() == 10
 
 
