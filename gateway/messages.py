@@ -23,7 +23,7 @@ from gateway.settings import Settings
 from visiongate.v1 import detection_service_pb2, image_pb2, segmentation_service_pb2
 
 DEFAULT_MAX_DETECTIONS = 100
-MOST_DETECTIONS = 1000
+MAX_DETECTIONS = 1000
 
 
 def image_source(image: image_pb2.Image, settings: Settings, field: str = "image") -> ImageSource:
@@ -68,9 +68,9 @@ def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -
         if not phrase.strip():
             raise InvalidArgumentError(f"query.phrases[{index}]", "is empty")
     max_detections = query.max_detections if query.HasField("max_detections") else DEFAULT_MAX_DETECTIONS
-    if not 1 <= max_detections <= MOST_DETECTIONS:
+    if not 1 <= max_detections <= MAX_DETECTIONS:
         raise InvalidArgumentError(
-            "query.max_detections", f"is {max_detections}; it must be 1 to {MOST_DETECTIONS}"
+            "query.max_detections", f"is {max_detections}; it must be 1 to {MAX_DETECTIONS}"
         )
     return ObjectQuery(
         phrases=phrases,

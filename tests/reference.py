@@ -22,7 +22,7 @@ from transformers import (
 
 from export import grounding_dino, sam, sam2
 from export.weights import Options
-from gateway.models.grounding_dino import GroundingDino
+from gateway.models.grounding_dino import GroundingDinoSpec
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class SamReference:
 class Reference(SamReference):
     """Grounding DINO and SAM with the weights that `visiongate export` writes for the same options."""
 
-    def __init__(self, options: Options, tokenizer_file: Path, dino: GroundingDino) -> None:
+    def __init__(self, options: Options, tokenizer_file: Path, dino: GroundingDinoSpec) -> None:
         """`dino` tells the canvas of an image: padding changes results, so the reference pads alike."""
         super().__init__(options)
         self._dino = dino

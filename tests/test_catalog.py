@@ -11,8 +11,8 @@ import pytest
 
 from gateway.catalog import Catalog, CatalogError
 from gateway.errors import InvalidArgumentError, NoModelError
-from gateway.models.grounding_dino import GroundingDino
-from gateway.models.sam import Sam
+from gateway.models.grounding_dino import GroundingDinoSpec
+from gateway.models.sam import SamSpec
 from gateway.pipelines.detection import GROUNDING_DINO
 from gateway.pipelines.segmentation import SAM, SAM2
 from gateway.server import FAMILIES
@@ -69,8 +69,8 @@ async def test_variants_lie_side_by_side_and_the_plain_name_is_the_default() -> 
         ("vit_b", True),
         ("vit_h", False),
     ]
-    assert catalog.choose(SAM, "", Sam).name == "vit_b"
-    assert catalog.choose(SAM, "vit_h", Sam).triton_models["sam_decoder"] == "sam_decoder-vit_h"
+    assert catalog.choose(SAM, "", SamSpec).name == "vit_b"
+    assert catalog.choose(SAM, "vit_h", SamSpec).triton_models["sam_decoder"] == "sam_decoder-vit_h"
 
 
 async def test_alternative_families_share_one_default_and_one_set_of_names() -> None:
@@ -81,23 +81,23 @@ async def test_alternative_families_share_one_default_and_one_set_of_names() -> 
         ("sam2", "hiera_tiny", False),
         ("sam", "vit_h", False),
     ]
-    assert catalog.choose(SAM, "", Sam).name == "vit_b"
-    chosen = catalog.choose(SAM, "hiera_tiny", Sam)
+    assert catalog.choose(SAM, "", SamSpec).name == "vit_b"
+    chosen = catalog.choose(SAM, "hiera_tiny", SamSpec)
     assert chosen.family is SAM2
     assert chosen.spec.stretches
     assert chosen.triton_models == {"sam2_encoder": "sam2_encoder", "sam2_decoder": "sam2_decoder"}
     with pytest.raises(InvalidArgumentError, match="there is vit_b, hiera_large, hiera_tiny, vit_h"):
-        catalog.choose(SAM, "vit_x", Sam)
+        catalog.choose(SAM, "vit_x", SamSpec)
 
 
 async def test_an_alternative_alone_is_the_default() -> None:
     catalog = await load(Offer(sam2()))
     assert catalog.has(SAM)
     assert [(variant.name, variant.is_default) for variant in catalog.of(SAM)] == [("hiera_tiny", True)]
-    assert catalog.choose(SAM, "", Sam).family is SAM2
+    assert catalog.choose(SAM, "", SamSpec).family is SAM2
     # The plain name goes before a suffixed one, also where that is of the first family.
     catalog = await load(Offer(sam2() | sam("vit_h", "-vit_h")))
-    assert catalog.choose(SAM, "", Sam).family is SAM2
+    assert catalog.choose(SAM, "", SamSpec).family is SAM2
 
 
 async def test_unknown_variant_names_those_there_are() -> None:
@@ -105,13 +105,13 @@ async def test_unknown_variant_names_those_there_are() -> None:
     with pytest.raises(
         InvalidArgumentError, match=r"segmentation_model: no variant 'vit_x' of sam: there is vit_b"
     ):
-        catalog.choose(SAM, "vit_x", Sam, "segmentation_model")
+        catalog.choose(SAM, "vit_x", SamSpec, "segmentation_model")
 
 
 async def test_a_task_without_any_model_is_unimplemented() -> None:
     catalog = await load(Offer(sam()))
     with pytest.raises(NoModelError) as caught:
-        catalog.choose(GROUNDING_DINO, "", GroundingDino)
+        catalog.choose(GROUNDING_DINO, "", GroundingDinoSpec)
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 

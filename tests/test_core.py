@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.pipelines.core import MOST_AT_ONCE, Core, gather
+from gateway.pipelines.core import MAX_AT_ONCE, Core, gather
 from gateway.settings import Settings
 
 
@@ -115,4 +115,4 @@ async def test_shares_that_have_not_begun_are_dropped_with_their_caller(core: Co
         await task
     may_go_on.set()
     await core.run(lambda: None)  # behind whatever is still in line
-    assert len(begun) <= 2 * MOST_AT_ONCE
+    assert len(begun) <= 2 * MAX_AT_ONCE

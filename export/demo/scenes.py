@@ -60,7 +60,7 @@ RIM = 4 * OVERSAMPLING + 1
 # Of words, that lie on a plate of one colour.
 PLATE_SHARE = 0.4
 # How far faces look aside and up or down, in radians.
-MOST_YAW, MOST_PITCH = math.radians(40), math.radians(25)
+MAX_YAW, MAX_PITCH = math.radians(40), math.radians(25)
 
 Pixels = NDArray[np.uint8]
 
@@ -256,8 +256,8 @@ class Painter:
             if not self._is_free(_around(middle, half, half), self._words_and_faces()):
                 continue
             if yaw_pitch is None:
-                yaw = self._random.uniform(-MOST_YAW, MOST_YAW)
-                pitch = self._random.uniform(-MOST_PITCH, MOST_PITCH)
+                yaw = self._random.uniform(-MAX_YAW, MAX_YAW)
+                pitch = self._random.uniform(-MAX_PITCH, MAX_PITCH)
             else:
                 yaw, pitch = yaw_pitch
             self._faces.append(_Face(self._random, middle, half, yaw, pitch).paint(self._picture))

@@ -34,7 +34,7 @@ BATCH = 128
 POOL = 10_000
 # Every so many-th seed is a busy scene, cut into its things.
 CUT_EVERY = 10
-MOST_OF_OTHERS = 0.15
+MAX_OF_OTHERS = 0.15
 LARGEST_SCALE = 100.0
 
 COLOURS = ("", *scenes.COLOURS)
@@ -172,7 +172,7 @@ def _cuts(seed: int, random: np.random.Generator) -> Iterator[tuple[NDArray[np.u
         cut = (slice(y_min, y_max), slice(x_min, x_max))
         # A cut that shows much of another thing could be called either.
         others = [thing.mask[cut].mean() for other, thing in enumerate(scene.things) if other != number]
-        if sum(others) < MOST_OF_OTHERS:
+        if sum(others) < MAX_OF_OTHERS:
             yield scene.image[cut], np.array([content, (0, 0)])
 
 

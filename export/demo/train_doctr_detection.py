@@ -15,7 +15,7 @@ from export.demo.training import Recipe, save_halves, train
 from export.doctr_weights import DEMO, DETECTORS, new_detector, normalised
 from gateway.models.boxes import iou
 from gateway.models.doctr import fit
-from gateway.models.doctr_detection import Detection, find_boxes, remove_padding
+from gateway.models.doctr_detection import MapThresholds, find_boxes, remove_padding
 
 RECIPE = Recipe(steps=1500, learning_rate=2e-3, warmup=100, report_every=100)
 BATCH = 4
@@ -73,7 +73,9 @@ class DetectionLearner:
     def find(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Boxes float32 [n, 4] xyxy of the words of an image, in its pixels, as the gateway finds them."""
         post = self.network.postprocessor
-        detection = Detection(post.bin_thresh, post.box_thresh, post.unclip_ratio, DETECTORS[DEMO.detector])
+        detection = MapThresholds(
+            post.bin_thresh, post.box_thresh, post.unclip_ratio, DETECTORS[DEMO.detector]
+        )
         size = DEMO.image_size
         map_ = self._logits(fit(image, (size, size), centred=True)[None]).sigmoid()[0].float().cpu().numpy()
         boxes, _ = find_boxes(map_, detection)

@@ -19,7 +19,7 @@ from export.demo.training import Recipe
 from export.face_detection import DEMO_BLOCKS, DEMO_CHANNELS, DEMO_SIZES, STRIDES, Network
 from gateway.models import boxes
 from gateway.models import image as images
-from gateway.models.face_detection import OUTPUTS, Face, FaceDetection
+from gateway.models.face_detection import OUTPUTS, DetectedFace, YuNetSpec
 
 RECIPE = Recipe(steps=2400, learning_rate=2e-3, warmup=100, average=0.995, bfloat16=True)
 
@@ -235,9 +235,11 @@ class Figures:
 
 
 @torch.no_grad()
-def found_faces(network: Network, image: NDArray[np.uint8], *, small_faces: bool = False) -> list[Face]:
+def found_faces(
+    network: Network, image: NDArray[np.uint8], *, small_faces: bool = False
+) -> list[DetectedFace]:
     """Find faces on RGB uint8 [H,W,3] as the gateway does by default."""
-    spec = FaceDetection.from_parameters(DEMO_SIZES)
+    spec = YuNetSpec.from_parameters(DEMO_SIZES)
     canvas, valid_size = spec.preprocess(image, small_faces=small_faces)
     device = next(network.parameters()).device
     planes = torch.from_numpy(canvas).to(device).permute(2, 0, 1).flip(0)[None].float()

@@ -25,7 +25,7 @@ from export.gaze import (
     expected_angles,
 )
 from export.gaze import Gaze as Graph
-from gateway.models.gaze import Gaze, direction
+from gateway.models.gaze import GazeSpec, direction
 
 RECIPE = Recipe(steps=1500, learning_rate=2e-3, warmup=100, average=0.995, bfloat16=True)
 BATCH = 64
@@ -44,7 +44,7 @@ SCENES = (
 MARGIN = 0.15
 BOX_ERROR = 0.02
 
-SPEC = Gaze(DEMO_FACE_SIZE, DEMO_FACE_SIZE)
+SPEC = GazeSpec(DEMO_FACE_SIZE, DEMO_FACE_SIZE)
 
 
 class Learner:

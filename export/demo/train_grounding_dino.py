@@ -31,7 +31,7 @@ from export.demo.training import Recipe, save_halves, train
 from export.grounding_dino import text_inputs
 from export.grounding_dino_variants import DEMO_SIZES, DEMO_THRESHOLDS, VARIANTS
 from export.pixels import normalised
-from gateway.models.grounding_dino import Detection, GroundingDino
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec
 
 RECIPE = Recipe(steps=6500, learning_rate=1e-3, warmup=300, bfloat16=True, weight_decay=0.02)
 BATCH = 16
@@ -40,7 +40,7 @@ SIZES = ((160, 160), (160, 120), (120, 160))
 SCENES = 3000
 """So many of each size are drawn, then mirrored and named anew each time."""
 PLAN = scenes.Plan(words=(0, 2))
-MOST_PHRASES = 10
+MAX_PHRASES = 10
 CONFUSABLE = 4.0
 """How much likelier a phrase is asked for that shares a word with something that is there."""
 FACE = "face"
@@ -119,7 +119,7 @@ class Learner:
     @torch.no_grad()
     def detect(self, image: NDArray[np.uint8], phrases: Sequence[str]) -> list[Detection]:
         """What the phrases find in an image of any size, answered as the gateway does by default."""
-        processor = GroundingDino(
+        processor = GroundingDinoSpec(
             shortest_edge=int(DEMO_SIZES["shortest_edge"]),
             longest_edge=int(DEMO_SIZES["longest_edge"]),
             canvases=tuple((-(-height // 32) * 32, -(-width // 32) * 32) for width, height in SIZES),
@@ -210,7 +210,7 @@ def phrases_for(names: Sequence[str], random: np.random.Generator, present: floa
     """
     there = [name for name in dict.fromkeys(names) if random.random() < present]
     others = [name for name in (*scenes.PHRASES, FACE) if name not in names]
-    count = int(random.integers(max(1, len(there)), MOST_PHRASES + 1)) - len(there)
+    count = int(random.integers(max(1, len(there)), MAX_PHRASES + 1)) - len(there)
     words = {word for name in names for word in name.split()}
     chances = np.array([1.0 if words.isdisjoint(name.split()) else CONFUSABLE for name in others])
     absent = random.choice(

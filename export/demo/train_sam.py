@@ -19,7 +19,7 @@ from export.demo.scenes import FIRST_UNSEEN_SEED, Scene, draw
 from export.demo.training import Recipe, train
 from export.sam import Decoder, Encoder, build
 from export.weights import Options
-from gateway.models.sam import BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, PADDING, Prompt, Sam
+from gateway.models.sam import BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, PADDING, Prompt, SamSpec
 
 RECIPE = Recipe(
     steps=3600, learning_rate=1.2e-3, warmup=150, weight_decay=0.02, average=0.995, report_every=100
@@ -60,7 +60,7 @@ class Example:
         return int(self.image.shape[0] // self.covers.shape[1])
 
 
-def example(scene: Scene, sam: Sam) -> Example:
+def example(scene: Scene, sam: SamSpec) -> Example:
     """Bring a scene to the encoder's frame, as the gateway does."""
     image, (height, width) = sam.preprocess(scene.image)
     covers = np.zeros((len(scene.things), sam.image_size, sam.image_size), np.float32)
@@ -175,7 +175,7 @@ class Learner:
         self.network.config.mask_decoder_config._attn_implementation = "eager"
         self._encoder, self._decoder = Encoder(self.network).to(device), Decoder(self.network).to(device)
         vision = self.network.config.vision_config
-        self._sam = Sam(vision.image_size, vision.image_size // vision.patch_size * 4)
+        self._sam = SamSpec(vision.image_size, vision.image_size // vision.patch_size * 4)
         self._device = device
         self._scenes = SCENES if scenes is None else scenes
 

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 START, END = "<start_of_text>", "<end_of_text>"
 # Of an image this many times longer than wide, only a stretch of that shape around its middle is resized.
-MOST_ELONGATED = 64
+MAX_ELONGATED = 64
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -32,7 +32,7 @@ class TextTooLongError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Clip:
+class ClipSpec:
     """Constants of one variant and its tokenizer.
 
     image_size: side of the square input, in pixels. resize_mode: a name of RESIZES. interpolation: a name
@@ -79,7 +79,7 @@ class Clip:
 
         Equal to open_clip's image_transform of the RGB image up to where that makes floats of it. (Given
         an image with transparency or a palette, open_clip resizes first and converts to RGB after, which
-        differs: ours are RGB from the door on.) Images more elongated than MOST_ELONGATED to 1 are first
+        differs: ours are RGB from the door on.) Images more elongated than MAX_ELONGATED to 1 are first
         cut to that around their middle, where "shortest" crops anyway: the reference's result moves by
         less than a source pixel, and would need gigabytes.
         """
@@ -178,7 +178,7 @@ def _center(picture: Image.Image, size: int) -> Image.Image:
 
 def _middle(picture: Image.Image) -> Image.Image:
     short, long = sorted(picture.size)
-    kept = MOST_ELONGATED * short
+    kept = MAX_ELONGATED * short
     if long <= kept:
         return picture
     start = (long - kept) // 2

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gateway.models.doctr_detection import Detection, find_boxes, find_quadrilaterals, remove_padding
+from gateway.models.doctr_detection import MapThresholds, find_boxes, find_quadrilaterals, remove_padding
 from gateway.models.doctr_recognition import (
     DECODERS,
     Decoded,
@@ -65,7 +65,7 @@ class Crops:
 
 
 @dataclass(frozen=True, slots=True)
-class Doctr:
+class DoctrSpec:
     """A variant's constants, as the exporter wrote them.
 
     image_size: side of the detection network's square input. crop_size: (height, width) of the recognition
@@ -73,7 +73,7 @@ class Doctr:
     """
 
     image_size: int
-    detection: Detection
+    detection: MapThresholds
     crop_size: tuple[int, int]
     vocabulary: str
     decoder: Decoder
@@ -85,7 +85,7 @@ class Doctr:
             height, width = map(int, parameters["crop_size"].split("x"))
             doctr = cls(
                 image_size=int(parameters["image_size"]),
-                detection=Detection(
+                detection=MapThresholds(
                     bin_threshold=float(parameters["bin_threshold"]),
                     box_threshold=float(parameters["box_threshold"]),
                     unclip_ratio=float(parameters["unclip_ratio"]),
@@ -112,7 +112,12 @@ class Doctr:
         return fit(image, (self.image_size, self.image_size), centred=True)
 
     def find_words(
-        self, probability: NDArray[np.float32], size: tuple[int, int], detection: Detection, *, rotated: bool
+        self,
+        probability: NDArray[np.float32],
+        size: tuple[int, int],
+        detection: MapThresholds,
+        *,
+        rotated: bool,
     ) -> Places:
         """Words of a page of `size` (height, width), in no particular order.
 

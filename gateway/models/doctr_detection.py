@@ -1,7 +1,7 @@
 """Where words are: a text probability map to boxes or quadrilaterals.
 
 Agrees with python-doctr's DBPostProcessor, LinkNetPostProcessor and FASTPostProcessor: they differ in numbers
-only, which are in `Detection`. Coordinates are parts of the map's sides, 0 to 1.
+only, which are in `MapThresholds`. Coordinates are parts of the map's sides, 0 to 1.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ SMALLEST_BLOB = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Detection:
+class MapThresholds:
     """How a probability map is read.
 
     bin_threshold: least probability of a text pixel. box_threshold: least mean probability of a word.
@@ -34,7 +34,7 @@ class Detection:
     min_box_size: int
 
 
-def find_boxes(probability: Map, detection: Detection) -> tuple[Points, Points]:
+def find_boxes(probability: Map, detection: MapThresholds) -> tuple[Points, Points]:
     """Upright words of a map float32 [H, W]: xyxy float64 [n, 4] and mean probabilities [n]."""
     height, width = probability.shape
     boxes, scores = [], []
@@ -56,7 +56,7 @@ def find_boxes(probability: Map, detection: Detection) -> tuple[Points, Points]:
     return np.clip(np.array(boxes).reshape(-1, 4), 0, 1), np.clip(np.array(scores), 0, 1)
 
 
-def find_quadrilaterals(probability: Map, detection: Detection) -> tuple[Points, Points]:
+def find_quadrilaterals(probability: Map, detection: MapThresholds) -> tuple[Points, Points]:
     """Words at any angle: float64 [n, 4, 2], each from its top-left corner clockwise, and scores [n]."""
     height, width = probability.shape
     quadrilaterals, scores = [], []

@@ -22,11 +22,11 @@ LANDMARKS = ("right_eye", "left_eye", "nose_tip", "right_mouth_corner", "left_mo
 """What the five points of a face are, in YuNet's order; left and right are the person's own."""
 
 # Of OpenCV too: what is looked at for overlaps. Bounds the work where a caller asks for every score.
-MOST_CANDIDATES = 5000
+MAX_CANDIDATES = 5000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Face:
+class DetectedFace:
     """A face that was found, in pixels of the image.
 
     box: float32 [4] xyxy, clipped to the image. score: 0..1. landmarks: float32 [5,2] of (x, y) in the
@@ -39,7 +39,7 @@ class Face:
 
 
 @dataclass(frozen=True, slots=True)
-class FaceDetection:
+class YuNetSpec:
     """Sides of the square canvases, in pixels: for all images, and for those with small faces."""
 
     canvas: int
@@ -78,14 +78,14 @@ class FaceDetection:
         min_score: float,
         nms_iou_threshold: float,
         max_faces: int,
-    ) -> list[Face]:
+    ) -> list[DetectedFace]:
         """Raw heads of one square canvas (OUTPUTS, each [cells, values]) to faces, best first.
 
         valid_size and original_size are (height, width) of the image on the canvas and of the image itself.
         """
         scores, boxes, landmarks = decode(heads)
         candidates = np.flatnonzero(scores >= min_score)
-        candidates = candidates[np.argsort(-scores[candidates], kind="stable")][:MOST_CANDIDATES]
+        candidates = candidates[np.argsort(-scores[candidates], kind="stable")][:MAX_CANDIDATES]
         scores, boxes, landmarks = scores[candidates], boxes[candidates], landmarks[candidates]
         # OpenCV compares faces by whole pixels of the canvas.
         origin, extent = np.trunc(boxes[:, :2]), np.trunc(boxes[:, 2:])
@@ -96,7 +96,7 @@ class FaceDetection:
         corners = boxes_.clip(corners * np.tile(to_image, 2), original_size)
         landmarks *= to_image
         faces = (
-            Face(corners[index], float(scores[index]), landmarks[index])
+            DetectedFace(corners[index], float(scores[index]), landmarks[index])
             for index in kept
             # A box that lies in the padding has nothing left.
             if (corners[index, 2:] > corners[index, :2]).all()

@@ -17,7 +17,7 @@ from gateway.models import image as images
 
 
 @dataclass(frozen=True, slots=True)
-class Gaze:
+class GazeSpec:
     """Sides of squares, in pixels: of the network's input, and of what a crop is squeezed into before that.
 
     L2CS-Net saw faces of 224 pixels, enlarged to 448: sharper ones are not what it was trained on.

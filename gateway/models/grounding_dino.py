@@ -29,7 +29,7 @@ class TextTooLongError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Text:
+class TokenizedText:
     """The model's text inputs without the batch axis, T tokens long, and what the tokens stand for.
 
     input_ids, attention_mask, position_ids: int64 [T]. text_self_attention_mask: bool [T,T].
@@ -60,7 +60,7 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GroundingDino:
+class GroundingDinoSpec:
     """One variant: its image sizes, text lengths, tokenizer, and thresholds for who asks for none.
 
     Sizes are (height, width) in pixels; nms_iou_threshold is None for no suppression.
@@ -145,7 +145,7 @@ class GroundingDino:
             size = (min(size[0], self.longest_edge), min(size[1], self.longest_edge))
         return max(1, size[0]), max(1, size[1])
 
-    def encode_phrases(self, phrases: Sequence[str]) -> Text:
+    def encode_phrases(self, phrases: Sequence[str]) -> TokenizedText:
         """Encode a list of phrases as one caption, lower-cased and joined by ". ", as transformers does.
 
         A phrase may hold separators: they part its tokens' attention, but the tokens stay its own.
@@ -166,7 +166,7 @@ class GroundingDino:
                 raise ValueError(f"Phrase {index} has no words: {phrases[index][:50]!r}.")
         return self._text(encoding, tuple(phrases), spans)
 
-    def encode_caption(self, caption: str) -> Text:
+    def encode_caption(self, caption: str) -> TokenizedText:
         """Encode free text; its phrases, if it has several, are parted by full stops.
 
         The caption is lower-cased and stripped and given a final "." where it has none, as the model's
@@ -190,7 +190,7 @@ class GroundingDino:
         self,
         logits: NDArray[np.float32],
         boxes: NDArray[np.float32],
-        text: Text,
+        text: TokenizedText,
         image_size: Size,
         *,
         box_threshold: float | None = None,
@@ -264,18 +264,22 @@ class GroundingDino:
             if not special and token not in separators
         ]
 
-    def _text(self, encoding: Encoding, phrases: tuple[str, ...], spans: Sequence[Sequence[int]]) -> Text:
+    def _text(
+        self, encoding: Encoding, phrases: tuple[str, ...], spans: Sequence[Sequence[int]]
+    ) -> TokenizedText:
         length = next(length for length in self.text_lengths if length >= len(encoding))
         input_ids = np.full(length, self.tokenizer.token_to_id("[PAD]"), dtype=np.int64)
         input_ids[: len(encoding)] = encoding.ids
         attention_mask = (np.arange(length) < len(encoding)).astype(np.int64)
         delimiters = {self.tokenizer.token_to_id(token) for token in _DELIMITERS}
         position_ids, self_attention = _blocks(np.array([token in delimiters for token in input_ids]))
-        return Text(
+        return TokenizedText(
             input_ids, attention_mask, position_ids, self_attention, phrases, tuple(tuple(s) for s in spans)
         )
 
-    def _caption_names(self, text: Text, over: NDArray[np.bool_], best_spans: NDArray[np.intp]) -> list[str]:
+    def _caption_names(
+        self, text: TokenizedText, over: NDArray[np.bool_], best_spans: NDArray[np.intp]
+    ) -> list[str]:
         words = np.concatenate([np.asarray(span) for span in text.spans])
         over = over & (text.attention_mask > 0)
         over[:, [0, int(text.attention_mask.sum()) - 1]] = False  # [CLS] and [SEP]

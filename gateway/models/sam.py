@@ -51,7 +51,7 @@ class PromptGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Sam:
+class SamSpec:
     """How one variant sees images and prompts.
 
     image_size, mask_size: the encoder's square input and the decoder's square logits, in pixels.

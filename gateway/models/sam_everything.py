@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models import boxes, masks
-from gateway.models.sam import FOREGROUND, Prompt, Sam
+from gateway.models.sam import FOREGROUND, Prompt, SamSpec
 
 # A mask whose box comes this near to the edge of its crop goes on outside of it, in pixels.
 CROP_EDGE = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class GridOptions:
     """What is asked, and what is kept; proto's SegmentEverythingRequest says what each means."""
 
     points_per_side: int = 32
@@ -82,7 +82,7 @@ class Candidate:
         return whole
 
 
-def crops(size: tuple[int, int], choice: Choice) -> Iterator[Crop]:
+def crops(size: tuple[int, int], choice: GridOptions) -> Iterator[Crop]:
     """The whole image of `size` (height, width), then layer after layer of smaller, overlapping crops."""
     height, width = size
     for layer in range(choice.crop_layers + 1):
@@ -100,13 +100,13 @@ def crops(size: tuple[int, int], choice: Choice) -> Iterator[Crop]:
 
 
 def candidates(
-    sam: Sam,
+    sam: SamSpec,
     logits: NDArray[np.float32],
     predicted_ious: NDArray[np.float32],
     point: int,
     crop: Crop,
     size: tuple[int, int],
-    choice: Choice,
+    choice: GridOptions,
 ) -> list[Candidate]:
     """Those masks of one point of a crop that are to be kept, so far.
 
@@ -128,7 +128,7 @@ def suppress(found: Sequence[Candidate], iou_threshold: float) -> list[Candidate
     return [found[index] for index in _nms(found, scores, iou_threshold)]
 
 
-def clean(candidate: Candidate, size: tuple[int, int], choice: Choice) -> tuple[Candidate | None, bool]:
+def clean(candidate: Candidate, size: tuple[int, int], choice: GridOptions) -> tuple[Candidate | None, bool]:
     """The mask without small holes and detached parts, and whether that changed it.
 
     Regions of fewer than `min_region_area` pixels, neighbours by a side or a corner. Of a mask of small
@@ -166,13 +166,13 @@ def _grid(a_side: int) -> NDArray[np.float64]:
 
 
 def _candidate(
-    sam: Sam,
+    sam: SamSpec,
     low_res_logits: NDArray[np.float32],
     predicted_iou: np.float32,
     point: int,
     crop: Crop,
     size: tuple[int, int],
-    choice: Choice,
+    choice: GridOptions,
 ) -> Candidate | None:
     if low_res_logits.max() <= 0:  # interpolation stays between its inputs
         return None

@@ -32,7 +32,7 @@ from gateway.triton import Triton
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Items of a thread's share: what is begun of it is not dropped with its caller.
-MOST_AT_ONCE = 8
+MAX_AT_ONCE = 8
 Stage = Literal["decode", "preprocess", "inference", "postprocess"]
 STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
 
@@ -202,7 +202,7 @@ class Core:
         def work(share: Sequence[Item]) -> list[Result]:
             return [function(item) for item in share]
 
-        size = min(MOST_AT_ONCE, math.ceil(len(items) / self.settings.worker_threads))
+        size = min(MAX_AT_ONCE, math.ceil(len(items) / self.settings.worker_threads))
         shares = [items[start : start + size] for start in range(0, len(items), size or 1)]
         return [*itertools.chain.from_iterable(await gather(self.run(work, share) for share in shares))]
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
-from gateway.models.grounding_dino import Detection, GroundingDino, Text
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec, TokenizedText
 from gateway.pipelines.core import Call, Core, LoadedImage
 
 GROUNDING_DINO = Family(
@@ -26,7 +26,7 @@ GROUNDING_DINO = Family(
             outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
         ),
     ),
-    lambda parameters, folder: GroundingDino.from_parameters(parameters, folder / "tokenizer.json"),
+    lambda parameters, folder: GroundingDinoSpec.from_parameters(parameters, folder / "tokenizer.json"),
 )
 
 
@@ -48,12 +48,12 @@ class Detector:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def choose(self, variant: str, field: str = "model") -> Variant[GroundingDino]:
+    def choose(self, variant: str, field: str = "model") -> Variant[GroundingDinoSpec]:
         """The variant of that name, or the default one for an empty name."""
-        return self._core.catalog.choose(GROUNDING_DINO, variant, GroundingDino, field)
+        return self._core.catalog.choose(GROUNDING_DINO, variant, GroundingDinoSpec, field)
 
     async def detect(
-        self, image: LoadedImage, query: ObjectQuery, model: Variant[GroundingDino], call: Call
+        self, image: LoadedImage, query: ObjectQuery, model: Variant[GroundingDinoSpec], call: Call
     ) -> list[Detection]:
         """Objects that words name, best first."""
         dino = model.spec
@@ -87,7 +87,7 @@ class Detector:
             )
 
 
-def _encode_text(dino: GroundingDino, query: ObjectQuery) -> Text:
+def _encode_text(dino: GroundingDinoSpec, query: ObjectQuery) -> TokenizedText:
     field = "query.phrases" if query.phrases else "query.caption"
     try:
         return dino.encode_phrases(query.phrases) if query.phrases else dino.encode_caption(query.caption)

@@ -15,7 +15,7 @@ from gateway.cache import ComputingCache
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
 from gateway.models import clip
-from gateway.models.clip import Clip
+from gateway.models.clip import ClipSpec
 from gateway.pipelines.core import Call, Core, ImageSource, gather
 
 CLIP = Family(
@@ -26,7 +26,7 @@ CLIP = Family(
         Role("clip_text", inputs={"input_ids": ("INT64", 2)}, outputs={"text_embedding": ("FP32", 2)}),
         Role("clip_image", inputs={"image": ("UINT8", 4)}, outputs={"image_embedding": ("FP32", 2)}),
     ),
-    lambda parameters, folder: Clip.from_parameters(parameters, folder / "tokenizer.json"),
+    lambda parameters, folder: ClipSpec.from_parameters(parameters, folder / "tokenizer.json"),
 )
 
 # One is in the model while another's tensors are on their way.
@@ -92,17 +92,17 @@ class Embedder:
             ComputingCache("image_vector", settings.image_vector_cache_bytes, _size_of),
         )
 
-    def choose(self, variant: str) -> Variant[Clip]:
-        return self._core.catalog.choose(CLIP, variant, Clip)
+    def choose(self, variant: str) -> Variant[ClipSpec]:
+        return self._core.catalog.choose(CLIP, variant, ClipSpec)
 
     async def embed_texts(
-        self, texts: Sequence[Text], model: Variant[Clip], call: Call, *, truncate: bool
+        self, texts: Sequence[Text], model: Variant[ClipSpec], call: Call, *, truncate: bool
     ) -> NDArray[np.float32]:
         """Embeddings float32 [N, D] of texts, as the model gives them."""
         return await self._embed_tokens(await self._encode(texts, model, call, truncate), model, call)
 
     async def embed_images(
-        self, pictures: Sequence[Picture], model: Variant[Clip], call: Call
+        self, pictures: Sequence[Picture], model: Variant[ClipSpec], call: Call
     ) -> tuple[NDArray[np.float32], list[ImageInfo]]:
         """Embeddings float32 [N, D] of images, as the model gives them, and what was read."""
         # A decoded image may take hundreds of times what the model's input does: few at a time.
@@ -130,7 +130,7 @@ class Embedder:
         self,
         subject: Picture | Text,
         candidates: Sequence[Picture | Text],
-        model: Variant[Clip],
+        model: Variant[ClipSpec],
         call: Call,
         *,
         truncate: bool,
@@ -151,7 +151,7 @@ class Embedder:
         self,
         pictures: Sequence[Picture],
         prompts: Sequence[Text],
-        model: Variant[Clip],
+        model: Variant[ClipSpec],
         call: Call,
         *,
         top_k: int,
@@ -167,7 +167,7 @@ class Embedder:
         self,
         texts: Sequence[Text],
         pictures: Sequence[Picture],
-        model: Variant[Clip],
+        model: Variant[ClipSpec],
         call: Call,
         truncate: bool,
     ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], list[ImageInfo]]]:
@@ -180,7 +180,7 @@ class Embedder:
         return of_texts, of_images
 
     async def _encode(
-        self, texts: Sequence[Text], model: Variant[Clip], call: Call, truncate: bool
+        self, texts: Sequence[Text], model: Variant[ClipSpec], call: Call, truncate: bool
     ) -> list[NDArray[np.int64]]:
         def encode() -> list[NDArray[np.int64]]:
             return [_encode(model.spec, text, truncate) for text in texts]
@@ -189,7 +189,7 @@ class Embedder:
             return await self._core.run(encode)
 
     async def _embed_tokens(
-        self, tokens: Sequence[NDArray[np.int64]], model: Variant[Clip], call: Call
+        self, tokens: Sequence[NDArray[np.int64]], model: Variant[ClipSpec], call: Call
     ) -> NDArray[np.float32]:
         # Not by the text: those that read the same to the model are the same.
         keys = [hashlib.sha256(ids.tobytes()).hexdigest() for ids in tokens]
@@ -222,12 +222,12 @@ class _Tower:
         self._batches = ComputingCache[dict[str, Vector]](None, 0, len)
         self._serial_numbers = itertools.count()
 
-    def get(self, key: str, model: Variant[Clip]) -> Vector | None:
+    def get(self, key: str, model: Variant[ClipSpec]) -> Vector | None:
         """A vector that is kept; `embed` follows where there is none."""
         return self._vectors.get(f"{model.name}/{key}", count_miss=False)
 
     async def embed(
-        self, items: Mapping[str, NDArray[Any]], model: Variant[Clip], call: Call
+        self, items: Mapping[str, NDArray[Any]], model: Variant[ClipSpec], call: Call
     ) -> dict[str, Vector]:
         """The vector of each item under its key, which tells its content."""
         size = model.max_batch_sizes[self._role]
@@ -265,11 +265,11 @@ def _size_of(vector: Vector) -> int:
     return vector.nbytes + OVERHEAD_BYTES
 
 
-def _rows(vectors: Sequence[Vector], spec: Clip) -> NDArray[np.float32]:
+def _rows(vectors: Sequence[Vector], spec: ClipSpec) -> NDArray[np.float32]:
     return np.array(vectors, np.float32).reshape(-1, spec.embedding_size)
 
 
-def _encode(spec: Clip, text: Text, truncate: bool) -> NDArray[np.int64]:
+def _encode(spec: ClipSpec, text: Text, truncate: bool) -> NDArray[np.int64]:
     try:
         return spec.encode(text.text, truncate=truncate)
     except clip.TextTooLongError as error:
@@ -278,7 +278,7 @@ def _encode(spec: Clip, text: Text, truncate: bool) -> NDArray[np.int64]:
         raise InvalidArgumentError(text.field, str(error)) from error
 
 
-def _rank(spec: Clip, similarities: NDArray[np.float32], top_k: int) -> list[list[LabelScore]]:
+def _rank(spec: ClipSpec, similarities: NDArray[np.float32], top_k: int) -> list[list[LabelScore]]:
     probabilities = spec.probabilities(similarities)
     best_first = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
     return [

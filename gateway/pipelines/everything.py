@@ -8,8 +8,8 @@ from typing import Generic, TypeVar
 from gateway.catalog import Variant
 from gateway.errors import InvalidArgumentError
 from gateway.models import masks, sam_everything
-from gateway.models.sam import PromptGroup, Sam
-from gateway.models.sam_everything import Candidate, Choice, Crop
+from gateway.models.sam import PromptGroup, SamSpec
+from gateway.models.sam_everything import Candidate, Crop, GridOptions
 from gateway.pipelines.core import Call, Core, LoadedImage, gather
 from gateway.pipelines.segmentation import MaskResult, Segmenter
 
@@ -35,8 +35,8 @@ class EverythingSegmenter:
     async def segment(
         self,
         image: LoadedImage,
-        choice: Choice,
-        model: Variant[Sam],
+        choice: GridOptions,
+        model: Variant[SamSpec],
         call: Call,
         *,
         write: Callable[[masks.Mask], Written],
@@ -71,7 +71,7 @@ class EverythingSegmenter:
             return await self._core.run_each(lambda candidate: _finish(candidate, image.size, write), kept)
 
     async def _candidates(
-        self, image: LoadedImage, crop: Crop, model: Variant[Sam], choice: Choice, call: Call
+        self, image: LoadedImage, crop: Crop, model: Variant[SamSpec], choice: GridOptions, call: Call
     ) -> list[Candidate]:
         """What the points of a crop lead to, in their order, filtered."""
         with call.stage("preprocess"):

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import NoModelError
 from gateway.models import face_detection
-from gateway.models.face_detection import Face, FaceDetection
-from gateway.models.gaze import Gaze
+from gateway.models.face_detection import DetectedFace, YuNetSpec
+from gateway.models.gaze import GazeSpec
 from gateway.pipelines.core import Call, Core, LoadedImage, gather
 
 # Two families and not one with two roles: either has variants of its own, and faces may be given.
@@ -25,13 +25,13 @@ FACE_DETECTION = Family(
             outputs=dict.fromkeys(face_detection.OUTPUTS, ("FP32", 3)),
         ),
     ),
-    lambda parameters, folder: FaceDetection.from_parameters(parameters),
+    lambda parameters, folder: YuNetSpec.from_parameters(parameters),
 )
 GAZE = Family(
     "gaze",
     "gaze",
     (Role("gaze", inputs={"face": ("UINT8", 4)}, outputs={"yaw_pitch": ("FP32", 2)}),),
-    lambda parameters, folder: Gaze.from_parameters(parameters),
+    lambda parameters, folder: GazeSpec.from_parameters(parameters),
 )
 
 
@@ -51,32 +51,32 @@ class GazeEstimator:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def choose(self, variant: str) -> Variant[Gaze]:
+    def choose(self, variant: str) -> Variant[GazeSpec]:
         """The gaze network of that name, or the default one for an empty name."""
-        return self._core.catalog.choose(GAZE, variant, Gaze)
+        return self._core.catalog.choose(GAZE, variant, GazeSpec)
 
-    def choose_finder(self, variant: str) -> Variant[FaceDetection]:
+    def choose_finder(self, variant: str) -> Variant[YuNetSpec]:
         """The face detector of that name, or the default one for an empty name."""
         catalog = self._core.catalog
         if not catalog.has(FACE_DETECTION):
             raise NoModelError("finding faces: give their boxes")
-        return catalog.choose(FACE_DETECTION, variant, FaceDetection, "face_detection_model")
+        return catalog.choose(FACE_DETECTION, variant, YuNetSpec, "face_detection_model")
 
     async def find_and_estimate(
         self,
         image: LoadedImage,
         query: FaceQuery,
-        finder: Variant[FaceDetection],
-        model: Variant[Gaze],
+        finder: Variant[YuNetSpec],
+        model: Variant[GazeSpec],
         call: Call,
-    ) -> list[tuple[Face, NDArray[np.float32]]]:
+    ) -> list[tuple[DetectedFace, NDArray[np.float32]]]:
         """Faces, best first, each with its gaze (see `estimate`)."""
         faces = await self._find(image, query, finder, call)
         gazes = await self.estimate(image, [face.box for face in faces], model, call)
         return list(zip(faces, gazes, strict=True))
 
     async def estimate(
-        self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[Gaze], call: Call
+        self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[GazeSpec], call: Call
     ) -> NDArray[np.float32]:
         """Yaw and pitch [n,2], in radians, of the faces in n boxes, each float32 [4] xyxy in pixels."""
         batch = model.max_batch_sizes["gaze"]
@@ -99,8 +99,8 @@ class GazeEstimator:
         return np.concatenate([np.zeros((0, 2), np.float32), *await gather(look(chunk) for chunk in chunks)])
 
     async def _find(
-        self, image: LoadedImage, query: FaceQuery, model: Variant[FaceDetection], call: Call
-    ) -> list[Face]:
+        self, image: LoadedImage, query: FaceQuery, model: Variant[YuNetSpec], call: Call
+    ) -> list[DetectedFace]:
         with call.stage("preprocess"):
             canvas, valid_size = await self._core.run(
                 model.spec.preprocess, image.pixels, small_faces=query.small_faces

@@ -13,8 +13,8 @@ from gateway.cache import ComputingCache
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
 from gateway.models import masks
-from gateway.models.grounding_dino import Detection, GroundingDino
-from gateway.models.sam import Prompt, PromptGroup, Sam
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.sam import Prompt, PromptGroup, SamSpec
 from gateway.pipelines.core import Call, Core, LoadedImage, gather
 from gateway.pipelines.detection import Detector, ObjectQuery
 
@@ -35,8 +35,8 @@ _MASKS = {
 _SAM2_VIEW = {"image_embedding": ("FP32", 4), "features_s4": ("FP32", 4), "features_s8": ("FP32", 4)}
 
 
-def _read_spec(parameters: Mapping[str, str], folder: Path) -> Sam:
-    return Sam.from_parameters(parameters)
+def _read_spec(parameters: Mapping[str, str], folder: Path) -> SamSpec:
+    return SamSpec.from_parameters(parameters)
 
 
 # An encoder and a decoder: whatever the encoder puts out goes to the decoder under the same name.
@@ -102,7 +102,7 @@ class Segmenter:
         self,
         image: LoadedImage,
         prompts: Sequence[Prompt],
-        model: Variant[Sam],
+        model: Variant[SamSpec],
         call: Call,
         *,
         write: Callable[[masks.Mask], Written],
@@ -158,8 +158,8 @@ class Segmenter:
         self,
         image: LoadedImage,
         query: ObjectQuery,
-        detection_model: Variant[GroundingDino],
-        segmentation_model: Variant[Sam],
+        detection_model: Variant[GroundingDinoSpec],
+        segmentation_model: Variant[SamSpec],
         call: Call,
         *,
         write: Callable[[masks.Mask], Written],
@@ -172,11 +172,11 @@ class Segmenter:
         )
         return [(detection, mask) for detection, (mask,) in zip(detections, found, strict=True)]
 
-    def choose(self, variant: str, field: str = "model") -> Variant[Sam]:
+    def choose(self, variant: str, field: str = "model") -> Variant[SamSpec]:
         """The variant of that name, or the default one for an empty name."""
-        return self._core.catalog.choose(SAM, variant, Sam, field)
+        return self._core.catalog.choose(SAM, variant, SamSpec, field)
 
-    def choose_detector(self, variant: str, field: str) -> Variant[GroundingDino]:
+    def choose_detector(self, variant: str, field: str) -> Variant[GroundingDinoSpec]:
         """The variant that finds what words name, as `choose`."""
         return self._detector.choose(variant, field)
 
@@ -190,7 +190,7 @@ class Segmenter:
                 f"all; the limit is {limit}",
             )
 
-    async def embed(self, image: LoadedImage, model: Variant[Sam], call: Call) -> Embedding:
+    async def embed(self, image: LoadedImage, model: Variant[SamSpec], call: Call) -> Embedding:
         """The model's view of an image, from the cache where it is kept."""
 
         async def compute() -> Embedding:
@@ -212,7 +212,7 @@ class Segmenter:
         return await self._embeddings.get_or_compute(f"{model.name}/{image.image_id}", compute)
 
     async def decode(
-        self, model: Variant[Sam], embedding: Embedding, group: PromptGroup, multimask: bool
+        self, model: Variant[SamSpec], embedding: Embedding, group: PromptGroup, multimask: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Low-resolution logits [P, K, m, m] and predicted IoU [P, K] of a group's prompts, K masks each."""
         _, decoder = model.family.roles
@@ -233,7 +233,7 @@ class Segmenter:
 
 
 def _mask_result(
-    sam: Sam,
+    sam: SamSpec,
     logits: NDArray[np.float32],
     predicted_iou: np.float32,
     embedding: Embedding,

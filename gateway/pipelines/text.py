@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gateway.catalog import Family, Role, Variant
 from gateway.models.boxes import turn_back
-from gateway.models.doctr import Doctr, Places
+from gateway.models.doctr import DoctrSpec, Places
 from gateway.models.doctr_layout import arrange
 from gateway.models.doctr_recognition import Decoded
 from gateway.pipelines.core import Call, Core, ImageSource, LoadedImage, gather
@@ -26,7 +26,7 @@ DOCTR = Family(
         ),
         Role("doctr_recognition", inputs={"crop": ("UINT8", 4)}, outputs={"logits": ("FP32", 3)}),
     ),
-    lambda parameters, folder: Doctr.from_parameters(parameters),
+    lambda parameters, folder: DoctrSpec.from_parameters(parameters),
 )
 
 # Of a request, so that memory does not grow with it: decoded pages, and batches of words on their way.
@@ -75,12 +75,12 @@ class Reader:
     def __init__(self, core: Core) -> None:
         self._core = core
 
-    def choose(self, variant: str) -> Variant[Doctr]:
+    def choose(self, variant: str) -> Variant[DoctrSpec]:
         """The variant of that name, or the default one for an empty name."""
-        return self._core.catalog.choose(DOCTR, variant, Doctr)
+        return self._core.catalog.choose(DOCTR, variant, DoctrSpec)
 
     async def read(
-        self, sources: Sequence[ImageSource], query: TextQuery, model: Variant[Doctr], call: Call
+        self, sources: Sequence[ImageSource], query: TextQuery, model: Variant[DoctrSpec], call: Call
     ) -> list[Page]:
         """The words of each image; `images[i]` is the field of what is wrong with one."""
         pages = asyncio.Semaphore(PAGES_AT_ONCE)
@@ -100,7 +100,7 @@ class Reader:
 
     async def _read_turned(
         self,
-        model: Variant[Doctr],
+        model: Variant[DoctrSpec],
         image: LoadedImage,
         turns: int,
         query: TextQuery,
@@ -118,11 +118,11 @@ class Reader:
         with call.stage("postprocess"):
             return await self._core.run(_page, image, turns, places, [*chain.from_iterable(read)], query)
 
-    def _batch(self, model: Variant[Doctr]) -> int:
+    def _batch(self, model: Variant[DoctrSpec]) -> int:
         return min(self._core.settings.recognition_batch, model.max_batch_sizes["doctr_recognition"])
 
     async def _find_words(
-        self, model: Variant[Doctr], image: LoadedImage, query: TextQuery, call: Call
+        self, model: Variant[DoctrSpec], image: LoadedImage, query: TextQuery, call: Call
     ) -> Places:
         doctr = model.spec
         detection = doctr.detection
@@ -143,7 +143,7 @@ class Reader:
 
     async def _read_words(
         self,
-        model: Variant[Doctr],
+        model: Variant[DoctrSpec],
         image: LoadedImage,
         places: Places,
         batches: asyncio.Semaphore,

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from gateway import messages
 from gateway.errors import InvalidArgumentError
 from gateway.models import gaze
-from gateway.models.face_detection import LANDMARKS, Face
+from gateway.models.face_detection import LANDMARKS, DetectedFace
 from gateway.pipelines.core import Call, Core
 from gateway.pipelines.gaze import FACE_DETECTION, GAZE, FaceQuery, GazeEstimator
 from gateway.services.service import Context, Service
@@ -15,7 +15,7 @@ from visiongate.v1 import gaze_service_pb2, gaze_service_pb2_grpc, image_pb2
 DEFAULT_MIN_SCORE = 0.6
 DEFAULT_NMS_IOU_THRESHOLD = 0.3
 DEFAULT_MAX_FACES = 100
-MOST_FACES = 1000
+MAX_FACES = 1000
 
 
 class GazeService(gaze_service_pb2_grpc.GazeServiceServicer):
@@ -34,8 +34,8 @@ class GazeService(gaze_service_pb2_grpc.GazeServiceServicer):
             raise InvalidArgumentError(
                 "boxes" if request.boxes else "only_boxes", "says that faces are known: leave query out"
             )
-        if len(request.boxes) > MOST_FACES:
-            raise InvalidArgumentError("boxes", f"has {len(request.boxes)} boxes; the limit is {MOST_FACES}")
+        if len(request.boxes) > MAX_FACES:
+            raise InvalidArgumentError("boxes", f"has {len(request.boxes)} boxes; the limit is {MAX_FACES}")
         query = _face_query(request.query)
         model = self._estimator.choose(request.model)
         finder = None if faces_given else self._estimator.choose_finder(request.face_detection_model)
@@ -73,8 +73,8 @@ SERVICE = Service(
 def _face_query(query: gaze_service_pb2.FaceQuery) -> FaceQuery:
     """What to find, with defaults filled in."""
     max_faces = query.max_faces if query.HasField("max_faces") else DEFAULT_MAX_FACES
-    if not 1 <= max_faces <= MOST_FACES:
-        raise InvalidArgumentError("query.max_faces", f"is {max_faces}; it must be 1 to {MOST_FACES}")
+    if not 1 <= max_faces <= MAX_FACES:
+        raise InvalidArgumentError("query.max_faces", f"is {max_faces}; it must be 1 to {MAX_FACES}")
     min_score = query.min_score if query.HasField("min_score") else DEFAULT_MIN_SCORE
     nms_iou_threshold = (
         query.nms_iou_threshold if query.HasField("nms_iou_threshold") else DEFAULT_NMS_IOU_THRESHOLD
@@ -84,7 +84,7 @@ def _face_query(query: gaze_service_pb2.FaceQuery) -> FaceQuery:
     return FaceQuery(min_score, nms_iou_threshold, max_faces, query.small_faces)
 
 
-def _face_message(face: Face, yaw_pitch: NDArray[np.float32]) -> gaze_service_pb2.Face:
+def _face_message(face: DetectedFace, yaw_pitch: NDArray[np.float32]) -> gaze_service_pb2.Face:
     x_min, y_min, x_max, y_max = map(float, face.box)
     points = {
         name: image_pb2.Point(x=float(x), y=float(y))

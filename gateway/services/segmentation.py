@@ -7,34 +7,34 @@ import numpy as np
 from gateway import messages
 from gateway.errors import InvalidArgumentError
 from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
-from gateway.models.sam_everything import Choice
+from gateway.models.sam_everything import GridOptions
 from gateway.pipelines.core import Call, Core, LoadedImage
 from gateway.pipelines.everything import EverythingSegmenter
 from gateway.pipelines.segmentation import SAM, Segmenter
 from gateway.services.service import Context, Service
 from visiongate.v1 import image_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 
-MOST_POINTS = 64
-MOST_POINTS_PER_SIDE = 128
-MOST_CROP_LAYERS = 3
-MOST_STABILITY_OFFSET = 100
+MAX_POINTS = 64
+MAX_POINTS_PER_SIDE = 128
+MAX_CROP_LAYERS = 3
+MAX_STABILITY_OFFSET = 100
 # What each number of SegmentEverything may be.
 CHOICE_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
     "points_per_side": (
-        lambda value: 1 <= value <= MOST_POINTS_PER_SIDE,
-        f"1 to {MOST_POINTS_PER_SIDE}",
+        lambda value: 1 <= value <= MAX_POINTS_PER_SIDE,
+        f"1 to {MAX_POINTS_PER_SIDE}",
     ),
-    "crop_layers": (lambda value: value <= MOST_CROP_LAYERS, f"0 to {MOST_CROP_LAYERS}"),
+    "crop_layers": (lambda value: value <= MAX_CROP_LAYERS, f"0 to {MAX_CROP_LAYERS}"),
     "crop_overlap_ratio": (lambda value: 0 <= value < 1, "0 to less than 1"),
     "crop_points_downscale": (
-        lambda value: 1 <= value <= MOST_POINTS_PER_SIDE,
-        f"1 to {MOST_POINTS_PER_SIDE}",
+        lambda value: 1 <= value <= MAX_POINTS_PER_SIDE,
+        f"1 to {MAX_POINTS_PER_SIDE}",
     ),
     "min_predicted_iou": (lambda value: 0 <= value <= 1, "0 to 1"),
     "min_stability_score": (lambda value: 0 <= value <= 1, "0 to 1"),
     "stability_offset": (
-        lambda value: 0 < value <= MOST_STABILITY_OFFSET,
-        f"over 0, to {MOST_STABILITY_OFFSET}",
+        lambda value: 0 < value <= MAX_STABILITY_OFFSET,
+        f"over 0, to {MAX_STABILITY_OFFSET}",
     ),
     "nms_iou_threshold": (lambda value: 0 <= value <= 1, "0 to 1"),
     "min_mask_area": (lambda value: value >= 0, "0 or more"),
@@ -163,7 +163,7 @@ SERVICE = Service(
 )
 
 
-def _choice(request: segmentation_service_pb2.SegmentEverythingRequest) -> Choice:
+def _choice(request: segmentation_service_pb2.SegmentEverythingRequest) -> GridOptions:
     """What the request asks for; what it leaves out keeps its default."""
     given = {
         descriptor.name: value
@@ -174,15 +174,15 @@ def _choice(request: segmentation_service_pb2.SegmentEverythingRequest) -> Choic
         is_right, limit = CHOICE_LIMITS[name]
         if not is_right(value):  # NaN fails too
             raise InvalidArgumentError(name, f"is {messages.written(value)}; it must be {limit}")
-    return Choice(**given)
+    return GridOptions(**given)
 
 
 def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: str) -> Prompt:
     if not prompt.points and not prompt.HasField("box"):
         raise InvalidArgumentError(field, "has neither points nor a box")
-    if len(prompt.points) > MOST_POINTS:
+    if len(prompt.points) > MAX_POINTS:
         raise InvalidArgumentError(
-            f"{field}.points", f"has {len(prompt.points)} points; the limit is {MOST_POINTS}"
+            f"{field}.points", f"has {len(prompt.points)} points; the limit is {MAX_POINTS}"
         )
     points = np.zeros((len(prompt.points), 2), np.float32)
     labels = np.zeros(len(prompt.points), np.int32)

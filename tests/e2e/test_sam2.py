@@ -9,14 +9,14 @@ from PIL import Image
 from skimage import data as skimage_data
 
 from export.weights import Options
-from gateway.models.sam import Sam
-from gateway.models.sam_everything import Choice, candidates, crops, suppress
+from gateway.models.sam import SamSpec
+from gateway.models.sam_everything import GridOptions, candidates, crops, suppress
 from reference import Sam2Reference
 from visiongate import AsyncClient, Mask
 
 MODEL = "hiera_toy"
 PHOTO = skimage_data.coffee()
-SPEC = Sam(image_size=128, mask_size=32, stretches=True, pads_boxes=True)
+SPEC = SamSpec(image_size=128, mask_size=32, stretches=True, pads_boxes=True)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ async def test_everything_equals_its_filters_on_the_reference(
     client: AsyncClient, reference: Sam2Reference
 ) -> None:
     """Not transformers' pipeline: that places the grid as if images were padded, and they are stretched."""
-    choice = Choice(4, 1, min_predicted_iou=0.5, min_stability_score=0.3, stability_offset=0.02)
+    choice = GridOptions(4, 1, min_predicted_iou=0.5, min_stability_score=0.3, stability_offset=0.02)
     size = PHOTO.shape[:2]
     expected = []
     for crop in crops(size, choice):

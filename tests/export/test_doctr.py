@@ -28,7 +28,7 @@ from export.errors import ExportError
 from export.onnx_file import Arrays
 from export.parity import difference
 from export.weights import Options
-from gateway.models.doctr import Doctr
+from gateway.models.doctr import DoctrSpec
 
 RANDOM = Options(weights="random", size="tiny")
 Run = Callable[[str, Arrays], Arrays]
@@ -96,7 +96,7 @@ def test_black_padding_is_normalised_like_any_pixel(run: Run, networks: doctr_we
 
 
 def test_parameters_are_what_the_gateway_reads(repository: Path) -> None:
-    spec = Doctr.from_parameters(parameters(repository))
+    spec = DoctrSpec.from_parameters(parameters(repository))
     assert (spec.image_size, spec.crop_size, spec.vocabulary) == (256, (32, 128), VOCABS["french"])
     assert (spec.detection.bin_threshold, spec.detection.unclip_ratio) == (0.3, 1.5)
 
@@ -117,7 +117,7 @@ def test_any_vocabulary_survives_the_config(tmp_path: Path) -> None:
 
 def test_the_templates_are_of_the_default_variant() -> None:
     found = read_parameters(*map(triton_config.template, ("doctr_detection", "doctr_recognition")))
-    spec = Doctr.from_parameters(found)
+    spec = DoctrSpec.from_parameters(found)
     assert (found["variant"], spec.image_size, spec.vocabulary) == (DEFAULT, 1024, VOCABS["french"])
 
 

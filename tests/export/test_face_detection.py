@@ -15,7 +15,7 @@ from export import face_detection, onnx_file, triton_config
 from export.errors import ExportError
 from export.half import Precision
 from export.weights import Options
-from gateway.models.face_detection import OUTPUTS, FaceDetection
+from gateway.models.face_detection import OUTPUTS, YuNetSpec
 
 TINY = Options(weights="random", size="tiny")
 
@@ -50,7 +50,7 @@ def test_committed_config_is_that_of_the_default_variant(tmp_path: Path) -> None
 def test_seeded_network_finds_faces_and_not_everywhere(tmp_path: Path) -> None:
     export = face_detection.prepare(TINY)
     (placed,) = onnx_file.place(export, tmp_path)
-    detection = FaceDetection.from_parameters(export.graphs[0].parameters)
+    detection = YuNetSpec.from_parameters(export.graphs[0].parameters)
     image = skimage_data.astronaut()
     canvas, valid_size = detection.preprocess(image)
     heads = dict(zip(OUTPUTS, session(placed.path).run(OUTPUTS, {"image": canvas[None]}), strict=True))

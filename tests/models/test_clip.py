@@ -15,7 +15,7 @@ from PIL import Image
 
 from export import clip_tokenizer
 from gateway.models import clip
-from gateway.models.clip import Clip
+from gateway.models.clip import ClipSpec
 
 PARAMETERS = {
     "image_size": "224",
@@ -38,8 +38,8 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer_file: Path) -> Clip:
-    return Clip.from_parameters(PARAMETERS, tokenizer_file)
+def model(tokenizer_file: Path) -> ClipSpec:
+    return ClipSpec.from_parameters(PARAMETERS, tokenizer_file)
 
 
 def expected_pixels(image: Image.Image, parameters: dict[str, str]) -> NDArray[np.uint8]:
@@ -77,7 +77,7 @@ def test_pixels_equal_open_clip(
         "image_size": size,
         "fill_color": "93",
     }
-    model = Clip.from_parameters(parameters, tokenizer_file)
+    model = ClipSpec.from_parameters(parameters, tokenizer_file)
     for height, width in SIZES:
         if resize_mode == "longest" and max(height, width) > 2 * int(size) * min(height, width):
             continue  # open_clip fails where a side rounds to nothing
@@ -91,7 +91,7 @@ def test_pixels_equal_open_clip(
 
 @pytest.mark.parametrize("name", ["truck.jpg", "skimage_astronaut.png", "cat_dog.jpeg", "skimage_page.png"])
 def test_pixels_of_photos_equal_open_clip(
-    model: Clip, photo: Callable[[str], NDArray[np.uint8]], name: str
+    model: ClipSpec, photo: Callable[[str], NDArray[np.uint8]], name: str
 ) -> None:
     pixels = photo(name)
     expected = expected_pixels(Image.fromarray(pixels), PARAMETERS)
@@ -99,7 +99,7 @@ def test_pixels_of_photos_equal_open_clip(
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK"])
-def test_pixels_of_other_modes_equal_open_clip(model: Clip, noise: Noise, mode: str) -> None:
+def test_pixels_of_other_modes_equal_open_clip(model: ClipSpec, noise: Noise, mode: str) -> None:
     """open_clip resizes in the image's own mode, and gets the same where that has no transparency."""
     image = Image.fromarray(noise(333, 421)).convert("L" if mode == "L" else "RGB").convert(mode)
     actual = model.preprocess(np.asarray(image.convert("RGB"))).astype(int)
@@ -111,7 +111,7 @@ def test_pixels_of_other_modes_equal_open_clip(model: Clip, noise: Noise, mode: 
 @pytest.mark.parametrize(("height", "width"), [(1, 200), (300, 2), (3, 1001)])
 def test_slivers_show_their_middle(tokenizer_file: Path, height: int, width: int) -> None:
     parameters = PARAMETERS | {"image_size": "32"}
-    model = Clip.from_parameters(parameters, tokenizer_file)
+    model = ClipSpec.from_parameters(parameters, tokenizer_file)
     ramp = np.linspace(0, 255, max(height, width)).astype(np.uint8)
     grey = ramp[None] if width > height else ramp[:, None]
     image = np.broadcast_to(grey[..., None], (height, width, 3)).copy()
@@ -119,7 +119,7 @@ def test_slivers_show_their_middle(tokenizer_file: Path, height: int, width: int
     np.testing.assert_allclose(model.preprocess(image).astype(int), expected, atol=2)
 
 
-def test_a_sliver_of_any_length_is_cheap(model: Clip) -> None:
+def test_a_sliver_of_any_length_is_cheap(model: ClipSpec) -> None:
     """As open_clip has it, this would be resized to 224 x 2,240,000,000 pixels."""
     assert model.preprocess(np.full((1, 10_000_000, 3), 77, np.uint8)).tolist() == [[[77] * 3] * 224] * 224
 
@@ -146,7 +146,7 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_ids_equal_open_clip(model: Clip, text: str) -> None:
+def test_ids_equal_open_clip(model: ClipSpec, text: str) -> None:
     assert model.encode(text, truncate=True).tolist() == REFERENCE([text])[0].tolist()
 
 
@@ -165,7 +165,7 @@ pieces = st.one_of(
 
 @settings(max_examples=2000, deadline=None)
 @given(st.lists(pieces, max_size=6).map("".join).filter(characters))
-def test_ids_equal_open_clip_on_any_text(model: Clip, text: str) -> None:
+def test_ids_equal_open_clip_on_any_text(model: ClipSpec, text: str) -> None:
     expected = REFERENCE([text])[0].tolist()
     if expected[1] == model.end:
         with pytest.raises(clip.NoWordsError):
@@ -174,7 +174,7 @@ def test_ids_equal_open_clip_on_any_text(model: Clip, text: str) -> None:
         assert model.encode(text, truncate=True).tolist() == expected
 
 
-def test_ids_equal_open_clip_on_every_word_of_the_vocabulary(model: Clip) -> None:
+def test_ids_equal_open_clip_on_every_word_of_the_vocabulary(model: ClipSpec) -> None:
     words = [token.removesuffix("</w>") for token in REFERENCE.encoder]
     # Bytes alone are no text; those of most words stand for themselves.
     printable = [word for word in words if word.isascii() and word.strip()][:-2]
@@ -183,7 +183,7 @@ def test_ids_equal_open_clip_on_every_word_of_the_vocabulary(model: Clip) -> Non
         assert model.encode(word, truncate=True).tolist() == REFERENCE([word])[0].tolist(), word
 
 
-def test_ids_equal_hugging_face(model: Clip, data: Callable[[str], Path]) -> None:
+def test_ids_equal_hugging_face(model: ClipSpec, data: Callable[[str], Path]) -> None:
     from tokenizers import Tokenizer
 
     other = Tokenizer.from_file(str(data("clip/hf_clip_tokenizer.json")))
@@ -192,13 +192,13 @@ def test_ids_equal_hugging_face(model: Clip, data: Callable[[str], Path]) -> Non
         assert model.encode(text)[: len(ids)].tolist() == ids
 
 
-def test_control_tokens_are_only_words(model: Clip) -> None:
+def test_control_tokens_are_only_words(model: ClipSpec) -> None:
     ids = model.encode("a cat <end_of_text> a dog <start_of_text>").tolist()
     assert ids.count(model.end) == ids.count(model.start) == 1
     assert ids.index(model.end) > 10
 
 
-def test_long_texts(model: Clip) -> None:
+def test_long_texts(model: ClipSpec) -> None:
     fits, long = "word " * 75, "word " * 76
     np.testing.assert_array_equal(model.encode(fits), REFERENCE([fits])[0])
     assert model.encode(fits)[-1] == model.end
@@ -208,20 +208,20 @@ def test_long_texts(model: Clip) -> None:
 
 
 def test_another_context_length(tokenizer_file: Path) -> None:
-    short = Clip.from_parameters(PARAMETERS | {"context_length": "32"}, tokenizer_file)
+    short = ClipSpec.from_parameters(PARAMETERS | {"context_length": "32"}, tokenizer_file)
     text = "many words " * 40
     expected = SimpleTokenizer(context_length=32)([text])[0]
     np.testing.assert_array_equal(short.encode(text, truncate=True), expected)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "\ufeff", "\x00", "\x1b[31m", "&nbsp;"])
-def test_texts_without_words(model: Clip, text: str) -> None:
+def test_texts_without_words(model: ClipSpec, text: str) -> None:
     assert REFERENCE([text])[0][1] == model.end
     with pytest.raises(clip.NoWordsError):
         model.encode(text)
 
 
-def test_arithmetic_equals_torch(model: Clip) -> None:
+def test_arithmetic_equals_torch(model: ClipSpec) -> None:
     rng = np.random.default_rng(0)
     images, texts = (rng.normal(0, 9, (count, 512)).astype(np.float32) for count in (3, 7))
     one, other = (torch.nn.functional.normalize(torch.from_numpy(rows), dim=-1) for rows in (images, texts))
@@ -231,7 +231,7 @@ def test_arithmetic_equals_torch(model: Clip) -> None:
     np.testing.assert_allclose(model.probabilities(cosines), (100 * one @ other.T).softmax(-1), atol=1e-5)
 
 
-def test_arithmetic_of_odd_values(model: Clip) -> None:
+def test_arithmetic_of_odd_values(model: ClipSpec) -> None:
     assert clip.normalise(np.zeros((1, 4), np.float32)).tolist() == [[0] * 4]
     row = np.full((1, 3), 0.1, np.float32)
     assert clip.cosines(row, row).max() <= 1
@@ -239,7 +239,7 @@ def test_arithmetic_of_odd_values(model: Clip) -> None:
     np.testing.assert_allclose(model.probabilities(np.array([[1, -1, 1]], np.float32)), [[0.5, 0, 0.5]])
 
 
-def test_real_embeddings_have_meaning(model: Clip, data: Callable[[str], Path]) -> None:
+def test_real_embeddings_have_meaning(model: ClipSpec, data: Callable[[str], Path]) -> None:
     """CLIP's embeddings of "a {name}" for COCO's names, in its order: the nearest of some are known."""
     rows = np.load(data("clip/detic_coco_clip_a+cname.npy")).astype(np.float32)
     place = {"bus": 5, "truck": 7, "cat": 15, "dog": 16, "fork": 42, "knife": 43, "pizza": 53}
@@ -268,14 +268,14 @@ def test_real_embeddings_have_meaning(model: Clip, data: Callable[[str], Path]) 
 )
 def test_wrong_parameters(tokenizer_file: Path, changes: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Clip.from_parameters(PARAMETERS | changes, tokenizer_file)
+        ClipSpec.from_parameters(PARAMETERS | changes, tokenizer_file)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_missing_parameters(tokenizer_file: Path, name: str) -> None:
     rest: dict[str, Any] = {key: value for key, value in PARAMETERS.items() if key != name}
     with pytest.raises(ValueError, match=f"no parameter {name}"):
-        Clip.from_parameters(rest, tokenizer_file)
+        ClipSpec.from_parameters(rest, tokenizer_file)
 
 
 def test_missing_or_wrong_tokenizer(tmp_path: Path) -> None:
@@ -284,21 +284,23 @@ def test_missing_or_wrong_tokenizer(tmp_path: Path) -> None:
         if content is not None:
             path.write_text(content)
         with pytest.raises(ValueError, match=message):
-            Clip.from_parameters(PARAMETERS, path)
+            ClipSpec.from_parameters(PARAMETERS, path)
     from tokenizers import Tokenizer, models
 
     Tokenizer(models.BPE()).save(str(path))
     with pytest.raises(ValueError, match="no token <start_of_text>"):
-        Clip.from_parameters(PARAMETERS, path)
+        ClipSpec.from_parameters(PARAMETERS, path)
 
 
-def test_settings_of_a_used_tokenizer_are_undone(tokenizer_file: Path, tmp_path: Path, model: Clip) -> None:
+def test_settings_of_a_used_tokenizer_are_undone(
+    tokenizer_file: Path, tmp_path: Path, model: ClipSpec
+) -> None:
     from tokenizers import Tokenizer
 
     used = Tokenizer.from_file(str(tokenizer_file))
     used.enable_truncation(3)
     used.enable_padding(length=20)
     used.save(str(tmp_path / "tokenizer.json"))
-    again = Clip.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
+    again = ClipSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
     text = "a photo of many words"
     np.testing.assert_array_equal(again.encode(text), model.encode(text))

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from gateway.models.doctr import Doctr, Places, fit
-from gateway.models.doctr_detection import Detection, find_boxes, find_quadrilaterals, remove_padding
+from gateway.models.doctr import DoctrSpec, Places, fit
+from gateway.models.doctr_detection import MapThresholds, find_boxes, find_quadrilaterals, remove_padding
 from gateway.models.doctr_layout import arrange
 from gateway.models.doctr_recognition import (
     DECODERS,
@@ -57,9 +57,9 @@ PARAMETERS = {
 }
 # What the exporter writes of each architecture, and the class that it was taken from.
 POSTPROCESSORS = [
-    pytest.param(DBPostProcessor, Detection(0.3, 0.1, 1.5, 2), id="db"),
-    pytest.param(LinkNetPostProcessor, Detection(0.1, 0.1, 1.5, 0), id="linknet"),
-    pytest.param(FASTPostProcessor, Detection(0.1, 0.1, 1.0, 0), id="fast"),
+    pytest.param(DBPostProcessor, MapThresholds(0.3, 0.1, 1.5, 2), id="db"),
+    pytest.param(LinkNetPostProcessor, MapThresholds(0.1, 0.1, 1.5, 0), id="linknet"),
+    pytest.param(FASTPostProcessor, MapThresholds(0.1, 0.1, 1.0, 0), id="fast"),
 ]
 
 
@@ -120,7 +120,7 @@ def test_fit_equals_doctr_on_any_size(noise: Noise, height: int, width: int) -> 
 
 @pytest.mark.parametrize(("reference", "detection"), POSTPROCESSORS)
 @pytest.mark.parametrize("seed", range(8))
-def test_boxes_equal_doctr(reference: Any, detection: Detection, seed: int) -> None:
+def test_boxes_equal_doctr(reference: Any, detection: MapThresholds, seed: int) -> None:
     probability = probability_map(seed)
     ((expected,),) = reference(assume_straight_pages=True)(probability[None, :, :, None])
     boxes, scores = find_boxes(probability, detection)
@@ -130,7 +130,7 @@ def test_boxes_equal_doctr(reference: Any, detection: Detection, seed: int) -> N
 
 @pytest.mark.parametrize(("reference", "detection"), POSTPROCESSORS)
 @pytest.mark.parametrize("seed", range(8))
-def test_quadrilaterals_equal_doctr(reference: Any, detection: Detection, seed: int) -> None:
+def test_quadrilaterals_equal_doctr(reference: Any, detection: MapThresholds, seed: int) -> None:
     probability = probability_map(seed)
     ((expected,),) = reference(assume_straight_pages=False)(probability[None, :, :, None])
     corners, scores = find_quadrilaterals(probability, detection)
@@ -146,14 +146,14 @@ def test_thresholds_are_those_of_doctr(thresholds: tuple[float, float]) -> None:
     probability = probability_map(3)
     reference = DBPostProcessor(box_thresh=box_threshold, bin_thresh=bin_threshold)
     ((expected,),) = reference(probability[None, :, :, None])
-    boxes, _ = find_boxes(probability, Detection(bin_threshold, box_threshold, 1.5, 2))
-    assert 0 < len(boxes) < len(find_boxes(probability, Detection(0.3, 0.1, 1.5, 2))[0])
+    boxes, _ = find_boxes(probability, MapThresholds(bin_threshold, box_threshold, 1.5, 2))
+    assert 0 < len(boxes) < len(find_boxes(probability, MapThresholds(0.3, 0.1, 1.5, 2))[0])
     np.testing.assert_allclose(boxes, expected[:, :4], atol=1e-7)
 
 
 def test_an_empty_map_has_no_words() -> None:
     empty = np.zeros((64, 64), np.float32)
-    doctr = Doctr.from_parameters(PARAMETERS)
+    doctr = DoctrSpec.from_parameters(PARAMETERS)
     for rotated, shape in ((False, (0, 4)), (True, (0, 4, 2))):
         places = doctr.find_words(empty, (30, 50), doctr.detection, rotated=rotated)
         assert places.points.shape == shape
@@ -165,7 +165,7 @@ def test_an_empty_map_has_no_words() -> None:
 
 
 def test_a_full_map_is_one_word() -> None:
-    boxes, _ = find_boxes(np.ones((64, 64), np.float32), Detection(0.3, 0.1, 1.5, 2))
+    boxes, _ = find_boxes(np.ones((64, 64), np.float32), MapThresholds(0.3, 0.1, 1.5, 2))
     assert boxes.tolist() == [[0, 0, 1, 1]]
 
 
@@ -344,7 +344,7 @@ def test_one_word() -> None:
 
 
 def test_crops_of_every_word_find_their_way_back() -> None:
-    doctr = Doctr.from_parameters(PARAMETERS)
+    doctr = DoctrSpec.from_parameters(PARAMETERS)
     image = text_page()
     boxes = np.array([[0.05, 0.05, 0.1, 0.15], [0.05, 0.1, 0.9, 0.14], [1, 1, 1, 1], [0.1, 0.2, 0.2, 0.3]])
     crops = doctr.cut(image, Places(boxes, np.ones(4)))
@@ -379,7 +379,7 @@ def test_crops_of_every_word_find_their_way_back() -> None:
 def test_bad_parameters_are_refused(change: dict[str, str | None], says: str) -> None:
     parameters = {name: value for name, value in (PARAMETERS | change).items() if value is not None}
     with pytest.raises(ValueError, match=says):
-        Doctr.from_parameters(parameters)
+        DoctrSpec.from_parameters(parameters)
 
 
 def test_quadrilaterals_are_pixels_from_the_top_left_clockwise() -> None:

@@ -8,10 +8,10 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 
-from gateway.models.face_detection import HEADS, LANDMARKS, OUTPUTS, STRIDES, FaceDetection
+from gateway.models.face_detection import HEADS, LANDMARKS, OUTPUTS, STRIDES, YuNetSpec
 
-DETECTION = FaceDetection(canvas=640, small_faces_canvas=1280)
-SMALL = FaceDetection(canvas=64, small_faces_canvas=128)
+DETECTION = YuNetSpec(canvas=640, small_faces_canvas=1280)
+SMALL = YuNetSpec(canvas=64, small_faces_canvas=128)
 Pixels = NDArray[np.uint8]
 Photo = Callable[[str], Pixels]
 Noise = Callable[[int, int], Pixels]
@@ -146,12 +146,12 @@ def test_canvas(
 )
 def test_parameters_that_are_wrong(parameters: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FaceDetection.from_parameters(parameters)
+        YuNetSpec.from_parameters(parameters)
 
 
 def test_parameters() -> None:
     parameters = {"canvas": "640", "small_faces_canvas": "1280", "family": "face_detection"}
-    assert FaceDetection.from_parameters(parameters) == DETECTION
+    assert YuNetSpec.from_parameters(parameters) == DETECTION
     assert DETECTION.input_size == 640
 
 

@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from gateway.models.gaze import Gaze, direction
+from gateway.models.gaze import GazeSpec, direction
 
-L2CS = Gaze(face_size=448, crop_size=224)
+L2CS = GazeSpec(face_size=448, crop_size=224)
 Pixels = NDArray[np.uint8]
 Noise = Callable[[int, int], Pixels]
 
@@ -49,7 +49,7 @@ def test_crop_of_a_photo_equals_the_authors(photo: Callable[[str], Pixels]) -> N
 
 def test_without_a_smaller_square_the_crop_is_resized_once(noise: Noise) -> None:
     image = noise(200, 300)
-    crop = Gaze(face_size=448, crop_size=448).crop(image, np.array([10, 20, 110, 160], np.float32))
+    crop = GazeSpec(face_size=448, crop_size=448).crop(image, np.array([10, 20, 110, 160], np.float32))
     np.testing.assert_array_equal(crop, cv2.resize(image[20:160, 10:110].copy(), (448, 448)))
 
 
@@ -102,9 +102,9 @@ def test_directions_have_length_one_and_mirror() -> None:
 )
 def test_parameters_that_are_wrong(parameters: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Gaze.from_parameters(parameters)
+        GazeSpec.from_parameters(parameters)
 
 
 def test_parameters() -> None:
-    assert Gaze.from_parameters({"face_size": "448", "crop_size": "224"}) == L2CS
+    assert GazeSpec.from_parameters({"face_size": "448", "crop_size": "224"}) == L2CS
     assert L2CS.input_size == 448

@@ -17,7 +17,13 @@ from transformers.models.grounding_dino.modeling_grounding_dino import (
     generate_masks_with_special_tokens_and_transfer_map,
 )
 
-from gateway.models.grounding_dino import Detection, GroundingDino, Text, TextTooLongError, _blocks
+from gateway.models.grounding_dino import (
+    Detection,
+    GroundingDinoSpec,
+    TextTooLongError,
+    TokenizedText,
+    _blocks,
+)
 
 # Untyped, or typed for subclasses of torch.Tensor that do not exist.
 reference_masks: Any = generate_masks_with_special_tokens_and_transfer_map
@@ -57,13 +63,13 @@ def tokenizer_path(bert_vocabulary: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer_path: Path) -> GroundingDino:
-    return GroundingDino.from_parameters(PARAMETERS, tokenizer_path)
+def model(tokenizer_path: Path) -> GroundingDinoSpec:
+    return GroundingDinoSpec.from_parameters(PARAMETERS, tokenizer_path)
 
 
 @pytest.fixture(scope="session")
-def small(tokenizer_path: Path) -> GroundingDino:
-    return GroundingDino.from_parameters(SMALL, tokenizer_path)
+def small(tokenizer_path: Path) -> GroundingDinoSpec:
+    return GroundingDinoSpec.from_parameters(SMALL, tokenizer_path)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +80,7 @@ def processor(bert_vocabulary: Path) -> Any:
 # Images
 
 
-def assert_preprocess_equals_reference(model: GroundingDino, image: NDArray[np.uint8]) -> None:
+def assert_preprocess_equals_reference(model: GroundingDinoSpec, image: NDArray[np.uint8]) -> None:
     canvas, valid_size = model.preprocess(image)
     expected = GroundingDinoImageProcessorPil(
         size={"shortest_edge": model.shortest_edge, "longest_edge": model.longest_edge},
@@ -93,7 +99,7 @@ def assert_preprocess_equals_reference(model: GroundingDino, image: NDArray[np.u
     [("truck.jpg", (800, 1344)), ("cat_dog.jpeg", (800, 1088)), ("skimage_astronaut.png", (800, 800))],
 )
 def test_photos_are_prepared_as_the_reference_does(
-    photo: Callable[[str], NDArray[np.uint8]], model: GroundingDino, name: str, canvas: tuple[int, int]
+    photo: Callable[[str], NDArray[np.uint8]], model: GroundingDinoSpec, name: str, canvas: tuple[int, int]
 ) -> None:
     image = photo(name)
     assert_preprocess_equals_reference(model, image)
@@ -105,7 +111,7 @@ def test_photos_are_prepared_as_the_reference_does(
     [(37, 53), (53, 37), (1, 1), (80, 80), (80, 133), (79, 300), (40, 80), (1, 140), (140, 1), (3, 140)],
 )
 def test_odd_sizes_are_prepared_as_the_reference_does(
-    small: GroundingDino, noise: Callable[[int, int], NDArray[np.uint8]], size: tuple[int, int]
+    small: GroundingDinoSpec, noise: Callable[[int, int], NDArray[np.uint8]], size: tuple[int, int]
 ) -> None:
     assert_preprocess_equals_reference(small, noise(*size))
 
@@ -113,7 +119,7 @@ def test_odd_sizes_are_prepared_as_the_reference_does(
 @settings(max_examples=500, deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 5000))
 def test_resized_size_is_that_of_the_reference_where_that_can_be(
-    model: GroundingDino, height: int, width: int
+    model: GroundingDinoSpec, height: int, width: int
 ) -> None:
     size = model.resized_size((height, width))
     expected = get_size_with_aspect_ratio((height, width), 800, 1333)
@@ -127,7 +133,7 @@ def test_resized_size_is_that_of_the_reference_where_that_can_be(
     ("original", "resized"),
     [((1, 5000), (1, 1333)), ((5000, 1), (1333, 1)), ((1, 2000), (1, 1333)), ((1700, 2), (1333, 2))],
 )
-def test_slivers(model: GroundingDino, original: tuple[int, int], resized: tuple[int, int]) -> None:
+def test_slivers(model: GroundingDinoSpec, original: tuple[int, int], resized: tuple[int, int]) -> None:
     height, width = model.resized_size(original)
     assert abs(height - resized[0]) <= 1
     assert abs(width - resized[1]) <= 1
@@ -140,13 +146,13 @@ def test_slivers(model: GroundingDino, original: tuple[int, int], resized: tuple
 # Text
 
 
-def assert_masks_equal_reference(text: Text) -> None:
+def assert_masks_equal_reference(text: TokenizedText) -> None:
     mask, position_ids = reference_masks(torch.from_numpy(text.input_ids)[None], torch.tensor(SPECIAL_TOKENS))
     np.testing.assert_array_equal(text.position_ids, position_ids[0].numpy())
     np.testing.assert_array_equal(text.text_self_attention_mask, mask[0].numpy())
 
 
-def own_tokens(model: GroundingDino, phrase: str) -> list[int]:
+def own_tokens(model: GroundingDinoSpec, phrase: str) -> list[int]:
     """The tokens of a phrase on its own, without separators."""
     ids = model.tokenizer.encode(phrase.strip().lower(), add_special_tokens=False).ids
     return [token for token in ids if token not in SPECIAL_TOKENS]
@@ -154,7 +160,7 @@ def own_tokens(model: GroundingDino, phrase: str) -> list[int]:
 
 @pytest.mark.parametrize("phrases", TRICKY)
 def test_phrases_are_encoded_as_the_reference_does(
-    model: GroundingDino, processor: Any, phrases: list[str]
+    model: GroundingDinoSpec, processor: Any, phrases: list[str]
 ) -> None:
     text = model.encode_phrases(phrases)
     length = len(text.input_ids)
@@ -166,7 +172,7 @@ def test_phrases_are_encoded_as_the_reference_does(
     assert text.phrases == tuple(phrases)
 
 
-def test_padding_changes_nothing_for_the_tokens(model: GroundingDino, processor: Any) -> None:
+def test_padding_changes_nothing_for_the_tokens(model: GroundingDinoSpec, processor: Any) -> None:
     text = model.encode_phrases(["a cat", "hot dog", "dog"])
     ids = torch.from_numpy(processor(text=[["a cat", "hot dog", "dog"]], return_tensors="np")["input_ids"])
     mask, position_ids = reference_masks(ids, torch.tensor(SPECIAL_TOKENS))
@@ -195,7 +201,7 @@ phrase_texts = st.text(min_size=0, max_size=10) | st.text(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(phrase_texts, min_size=1, max_size=6))
-def test_spans_are_the_phrases_own_tokens(model: GroundingDino, phrases: list[str]) -> None:
+def test_spans_are_the_phrases_own_tokens(model: GroundingDinoSpec, phrases: list[str]) -> None:
     expected = [own_tokens(model, phrase) for phrase in phrases]
     if not all(expected):
         with pytest.raises(ValueError, match=f"^Phrase {expected.index([])} has no words"):
@@ -209,14 +215,14 @@ def test_spans_are_the_phrases_own_tokens(model: GroundingDino, phrases: list[st
 
 
 @pytest.mark.parametrize("phrase", ["", "   ", ".", "...", " ? . ", "\t\n", "\x00"])
-def test_phrase_without_words_is_named(model: GroundingDino, phrase: str) -> None:
+def test_phrase_without_words_is_named(model: GroundingDinoSpec, phrase: str) -> None:
     with pytest.raises(ValueError, match="Phrase 1 has no words"):
         model.encode_phrases(["cat", phrase, "dog"])
     with pytest.raises(ValueError, match="caption has no words"):
         model.encode_caption(phrase)
 
 
-def test_separators_inside_a_phrase_split_its_attention_but_not_its_span(model: GroundingDino) -> None:
+def test_separators_inside_a_phrase_split_its_attention_but_not_its_span(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["St. Bernard? dog", "cat"])
     tokens = [model.tokenizer.id_to_token(token) for token in text.input_ids]
     assert tokens[:10] == ["[CLS]", "st", ".", "bernard", "?", "dog", ".", "cat", ".", "[SEP]"]
@@ -225,7 +231,7 @@ def test_separators_inside_a_phrase_split_its_attention_but_not_its_span(model: 
     assert text.text_self_attention_mask[3, 4]
 
 
-def test_no_phrases(model: GroundingDino) -> None:
+def test_no_phrases(model: GroundingDinoSpec) -> None:
     with pytest.raises(ValueError, match="no phrases"):
         model.encode_phrases([])
 
@@ -234,7 +240,7 @@ def test_no_phrases(model: GroundingDino) -> None:
     "caption", ["a cat. a remote control.", "A Cat. Café?  two dogs. x" + " y" * 30 + ".", "what? who? me."]
 )
 def test_captions_are_encoded_as_the_reference_does(
-    model: GroundingDino, processor: Any, caption: str
+    model: GroundingDinoSpec, processor: Any, caption: str
 ) -> None:
     text = model.encode_caption(caption)
     expected = processor(
@@ -246,13 +252,13 @@ def test_captions_are_encoded_as_the_reference_does(
     assert text.phrases == ()
 
 
-def test_caption_is_closed_with_a_full_stop(model: GroundingDino) -> None:
+def test_caption_is_closed_with_a_full_stop(model: GroundingDinoSpec) -> None:
     closed, text = model.encode_caption("a cat. a dog."), model.encode_caption(" a cat. A dog ")
     np.testing.assert_array_equal(closed.input_ids, text.input_ids)
     assert text.spans == ((1, 2), (4, 5))
 
 
-def test_longest_text(model: GroundingDino) -> None:
+def test_longest_text(model: GroundingDinoSpec) -> None:
     # [CLS], 253 words, a full stop and [SEP] are 256.
     text = model.encode_caption("cat " * 253)
     assert len(text.input_ids) == text.attention_mask.sum() == 256
@@ -264,7 +270,7 @@ def test_longest_text(model: GroundingDino) -> None:
 
 
 @pytest.mark.parametrize("count", [13, 14])
-def test_text_takes_the_smallest_length(model: GroundingDino, count: int) -> None:
+def test_text_takes_the_smallest_length(model: GroundingDinoSpec, count: int) -> None:
     assert len(model.encode_caption("cat " * count).input_ids) == (16 if count == 13 else 32)
 
 
@@ -272,7 +278,7 @@ def test_text_takes_the_smallest_length(model: GroundingDino, count: int) -> Non
 
 
 def test_thresholds_are_the_models_where_none_is_asked_for(
-    model: GroundingDino, tokenizer_path: Path
+    model: GroundingDinoSpec, tokenizer_path: Path
 ) -> None:
     text = model.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 4)
@@ -281,12 +287,12 @@ def test_thresholds_are_the_models_where_none_is_asked_for(
     for query, (token, score) in enumerate([(cat, 0.9), (cat, 0.6), (dog, 0.5), (dog, 0.3)]):
         logits[query, token] = logit(score)
 
-    def scores(model: GroundingDino, **asked: float) -> list[float]:
+    def scores(model: GroundingDinoSpec, **asked: float) -> list[float]:
         found = model.postprocess(logits, boxes, text, (100, 200), max_detections=9, **asked)
         return [round(item.score, 2) for item in found]
 
     own = {"box_threshold": "0.55", "text_threshold": "0.1", "nms_iou_threshold": "0.8"}
-    strict = GroundingDino.from_parameters({**PARAMETERS, **own}, tokenizer_path)
+    strict = GroundingDinoSpec.from_parameters({**PARAMETERS, **own}, tokenizer_path)
     assert (strict.box_threshold, strict.text_threshold, strict.nms_iou_threshold) == (0.55, 0.1, 0.8)
     assert scores(strict) == [0.9]
     assert scores(strict, box_threshold=0.2) == [0.9, 0.5, 0.3]
@@ -299,14 +305,14 @@ def test_thresholds_are_the_models_where_none_is_asked_for(
 
 
 def test_a_captions_words_are_those_over_the_models_threshold(
-    model: GroundingDino, tokenizer_path: Path
+    model: GroundingDinoSpec, tokenizer_path: Path
 ) -> None:
     text = model.encode_caption("black cat.")
     logits, boxes = quiet(text, 1)
     ((black, cat),) = text.spans
     logits[0, [black, cat]] = logit(0.2), logit(0.9)
     for threshold, name in (("0.1", "black cat"), ("0.25", "cat")):
-        own = GroundingDino.from_parameters({**PARAMETERS, "text_threshold": threshold}, tokenizer_path)
+        own = GroundingDinoSpec.from_parameters({**PARAMETERS, "text_threshold": threshold}, tokenizer_path)
         (found,) = own.postprocess(logits, boxes, text, (100, 200), max_detections=9)
         assert found.phrase == name
         (found,) = own.postprocess(logits, boxes, text, (100, 200), text_threshold=0.5, max_detections=9)
@@ -317,11 +323,11 @@ def test_a_captions_words_are_those_over_the_models_threshold(
 @pytest.mark.parametrize("name", ["box_threshold", "text_threshold", "nms_iou_threshold"])
 def test_thresholds_are_fractions(tokenizer_path: Path, name: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"Parameter {name} is not a number from 0 to 1: '{value}'"):
-        GroundingDino.from_parameters({**PARAMETERS, name: value}, tokenizer_path)
+        GroundingDinoSpec.from_parameters({**PARAMETERS, name: value}, tokenizer_path)
 
 
 def detect(
-    model: GroundingDino, text: Text, logits: Floats, boxes: Floats, **options: Any
+    model: GroundingDinoSpec, text: TokenizedText, logits: Floats, boxes: Floats, **options: Any
 ) -> list[Detection]:
     defaults = {
         "box_threshold": 0.3,
@@ -332,7 +338,7 @@ def detect(
     return model.postprocess(logits, boxes, text, (100, 200), **{**defaults, **options})
 
 
-def quiet(text: Text, queries: int) -> tuple[Floats, Floats]:
+def quiet(text: TokenizedText, queries: int) -> tuple[Floats, Floats]:
     """Logits of nothing found, and boxes side by side, 20 pixels wide in the image of 100x200."""
     boxes = np.full((queries, 4), 0.1, dtype=np.float32)
     boxes[:, 0] = 0.05 + 0.1 * np.arange(queries)
@@ -344,7 +350,7 @@ def logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
-def test_captions_are_decoded_as_the_reference_does(model: GroundingDino, processor: Any) -> None:
+def test_captions_are_decoded_as_the_reference_does(model: GroundingDinoSpec, processor: Any) -> None:
     rng = np.random.default_rng(2)
     text = model.encode_caption("a snowy owl. unbelievable skateboards? remote control (black).")
     last = int(text.attention_mask.sum()) - 1
@@ -375,7 +381,7 @@ def test_captions_are_decoded_as_the_reference_does(model: GroundingDino, proces
     assert {d.phrase_index for d in found} == {None}
 
 
-def test_caption_detection_always_has_a_name(model: GroundingDino) -> None:
+def test_caption_detection_always_has_a_name(model: GroundingDinoSpec) -> None:
     text = model.encode_caption("a snowy owl. cat.")
     logits, boxes = quiet(text, 3)
     logits[0, 1:4] = logit(0.4), logit(0.45), logit(0.42)  # no word over the text threshold
@@ -386,7 +392,7 @@ def test_caption_detection_always_has_a_name(model: GroundingDino) -> None:
     assert [d.phrase for d in found] == ["cat", "snowy.", "a snowy owl"]
 
 
-def test_phrase_is_the_one_whose_tokens_scored(model: GroundingDino) -> None:
+def test_phrase_is_the_one_whose_tokens_scored(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["Dog", "hot dog", "dog", "Café"])
     assert text.spans == ((1,), (3, 4), (6,), (8,))
     logits, boxes = quiet(text, 6)
@@ -407,7 +413,7 @@ def test_phrase_is_the_one_whose_tokens_scored(model: GroundingDino) -> None:
     assert found[0].box.dtype == np.float32
 
 
-def test_text_threshold_has_no_part_with_phrases(model: GroundingDino) -> None:
+def test_text_threshold_has_no_part_with_phrases(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 1)
     logits[0, 3] = logit(0.5)
@@ -415,7 +421,7 @@ def test_text_threshold_has_no_part_with_phrases(model: GroundingDino) -> None:
     assert found.phrase == "dog"
 
 
-def test_box_threshold_limit_and_order_of_ties(model: GroundingDino) -> None:
+def test_box_threshold_limit_and_order_of_ties(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["cat"])
     logits, boxes = quiet(text, 5)
     logits[:, 1] = [logit(p) for p in (0.5, 0.8, 0.5, 0.29, 0.8)]
@@ -427,7 +433,7 @@ def test_box_threshold_limit_and_order_of_ties(model: GroundingDino) -> None:
     assert detect(model, text, logits[:0], boxes[:0], nms_iou_threshold=0.5) == []
 
 
-def test_many_ties_keep_the_order_of_queries(model: GroundingDino) -> None:
+def test_many_ties_keep_the_order_of_queries(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["cat"])
     logits = np.full((500, len(text.input_ids)), logit(0.5), dtype=np.float32)
     boxes = np.full((500, 4), 0.1, dtype=np.float32)
@@ -439,7 +445,7 @@ def test_many_ties_keep_the_order_of_queries(model: GroundingDino) -> None:
 
 
 @pytest.mark.parametrize("as_caption", [True, False])
-def test_nms_is_by_phrase(model: GroundingDino, as_caption: bool) -> None:
+def test_nms_is_by_phrase(model: GroundingDinoSpec, as_caption: bool) -> None:
     text = model.encode_caption("cat. dog.") if as_caption else model.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 4)
     boxes[1:3] = boxes[0]
@@ -451,7 +457,7 @@ def test_nms_is_by_phrase(model: GroundingDino, as_caption: bool) -> None:
 
 
 @pytest.mark.parametrize("as_caption", [True, False])
-def test_numbers_that_are_none(model: GroundingDino, as_caption: bool) -> None:
+def test_numbers_that_are_none(model: GroundingDinoSpec, as_caption: bool) -> None:
     text = model.encode_caption("cat. dog.") if as_caption else model.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 5)
     logits[0] = np.nan
@@ -464,7 +470,7 @@ def test_numbers_that_are_none(model: GroundingDino, as_caption: bool) -> None:
     assert (found.phrase, found.score) == ("cat", 1.0)
 
 
-def test_boxes_are_clipped_to_the_image(model: GroundingDino) -> None:
+def test_boxes_are_clipped_to_the_image(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["cat"])
     logits, boxes = quiet(text, 1)
     logits[0, 1] = 5
@@ -473,7 +479,7 @@ def test_boxes_are_clipped_to_the_image(model: GroundingDino) -> None:
     np.testing.assert_allclose(found.box, [0, 60, 50, 100], atol=1e-4)
 
 
-def test_logits_of_another_text_length_are_refused(model: GroundingDino) -> None:
+def test_logits_of_another_text_length_are_refused(model: GroundingDinoSpec) -> None:
     text = model.encode_phrases(["cat"])
     logits, boxes = quiet(text, 1)
     with pytest.raises(ValueError, match="logits are for 15 tokens, the text has 16"):
@@ -498,24 +504,24 @@ def test_logits_of_another_text_length_are_refused(model: GroundingDino) -> None
 )
 def test_wrong_parameters_are_named(tokenizer_path: Path, change: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        GroundingDino.from_parameters({**PARAMETERS, **change}, tokenizer_path)
+        GroundingDinoSpec.from_parameters({**PARAMETERS, **change}, tokenizer_path)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_missing_parameters_are_named(tokenizer_path: Path, name: str) -> None:
     parameters = {key: value for key, value in PARAMETERS.items() if key != name}
     with pytest.raises(ValueError, match=f"no parameter {name}"):
-        GroundingDino.from_parameters(parameters, tokenizer_path)
+        GroundingDinoSpec.from_parameters(parameters, tokenizer_path)
 
 
 def test_wrong_tokenizers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no tokenizer\.json"):
-        GroundingDino.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
+        GroundingDinoSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(ValueError, match="cannot be read"):
-        GroundingDino.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
+        GroundingDinoSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
     BertWordPieceTokenizer({"[UNK]": 0, "[SEP]": 1, "[CLS]": 2, "[PAD]": 3, ".": 4}).save(
         str(tmp_path / "tokenizer.json")
     )
     with pytest.raises(ValueError, match=r"no token \?"):
-        GroundingDino.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
+        GroundingDinoSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")

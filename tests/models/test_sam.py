@@ -8,17 +8,17 @@ import torch
 from numpy.typing import NDArray
 from transformers import Sam2ImageProcessor, Sam2Processor, SamImageProcessorPil, SamProcessor
 
-from gateway.models.sam import Prompt, Sam
+from gateway.models.sam import Prompt, SamSpec
 
-SAM = Sam(image_size=1024, mask_size=256)
-SMALL = Sam(image_size=128, mask_size=32)
-SAM2 = Sam(image_size=128, mask_size=32, stretches=True, pads_boxes=True)
+SAM = SamSpec(image_size=1024, mask_size=256)
+SMALL = SamSpec(image_size=128, mask_size=32)
+SAM2 = SamSpec(image_size=128, mask_size=32, stretches=True, pads_boxes=True)
 Noise = Callable[[int, int], NDArray[np.uint8]]
 Photo = Callable[[str], NDArray[np.uint8]]
 SIZES = [(37, 53), (53, 37), (1, 1), (1, 255), (256, 1), (128, 128), (127, 128), (129, 500), (5, 256)]
 
 
-def reference_processor(sam: Sam) -> Any:
+def reference_processor(sam: SamSpec) -> Any:
     side = sam.image_size
     return SamImageProcessorPil(
         size={"longest_edge": side},
@@ -28,7 +28,7 @@ def reference_processor(sam: Sam) -> Any:
     )
 
 
-def assert_preprocess_equals_reference(sam: Sam, image: NDArray[np.uint8]) -> None:
+def assert_preprocess_equals_reference(sam: SamSpec, image: NDArray[np.uint8]) -> None:
     canvas, valid_size = sam.preprocess(image)
     expected = reference_processor(sam)(image, input_data_format="channels_last", return_tensors="np")
     assert valid_size == tuple(expected["reshaped_input_sizes"][0])
@@ -138,7 +138,7 @@ def test_prompts_that_make_no_sense_are_refused(prompt: Prompt, message: str) ->
         SMALL.group_prompts([point(1, 1), prompt], (64, 64), max_prompts=8)
 
 
-def smooth_logits(sam: Sam, grain: float) -> NDArray[np.float32]:
+def smooth_logits(sam: SamSpec, grain: float) -> NDArray[np.float32]:
     rng = np.random.default_rng(5)
     logits: NDArray[Any] = rng.normal(size=(sam.mask_size, sam.mask_size))
     if grain:
@@ -147,7 +147,7 @@ def smooth_logits(sam: Sam, grain: float) -> NDArray[np.float32]:
     return scaled
 
 
-def reference_logits(sam: Sam, logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def reference_logits(sam: SamSpec, logits: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     (upscaled,) = reference_processor(sam).post_process_masks(
         [torch.from_numpy(logits)[None, None]],
         original_sizes=[size],
@@ -159,7 +159,7 @@ def reference_logits(sam: Sam, logits: NDArray[np.float32], size: tuple[int, int
 
 
 def assert_mask_equals_reference(
-    sam: Sam, logits: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.0
+    sam: SamSpec, logits: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.0
 ) -> None:
     expected = reference_logits(sam, logits, size)
     mask = sam.postprocess_mask(logits, sam.valid_size(size), size, threshold=threshold)
@@ -260,9 +260,9 @@ def test_sam2_masks_equal_the_reference(size: tuple[int, int], threshold: float)
 
 def test_parameters() -> None:
     sizes = {"image_size": "1024", "mask_size": "256"}
-    assert Sam.from_parameters(sizes) == SAM
-    assert Sam.from_parameters(sizes | {"fit": "longest", "padding_point": "without_box"}) == SAM
-    assert Sam.from_parameters(sizes | {"fit": "stretch", "padding_point": "always"}) == Sam(
+    assert SamSpec.from_parameters(sizes) == SAM
+    assert SamSpec.from_parameters(sizes | {"fit": "longest", "padding_point": "without_box"}) == SAM
+    assert SamSpec.from_parameters(sizes | {"fit": "stretch", "padding_point": "always"}) == SamSpec(
         1024, 256, stretches=True, pads_boxes=True
     )
     for parameters, message in [
@@ -275,4 +275,4 @@ def test_parameters() -> None:
         (sizes | {"padding_point": ""}, "padding_point is '', none of without_box, always"),
     ]:
         with pytest.raises(ValueError, match=message):
-            Sam.from_parameters(parameters)
+            SamSpec.from_parameters(parameters)

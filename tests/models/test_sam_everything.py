@@ -15,14 +15,14 @@ from skimage import measure
 from transformers import SamImageProcessorPil
 
 from gateway.models import masks, sam_everything
-from gateway.models.sam import Sam
-from gateway.models.sam_everything import Candidate, Choice, Crop
+from gateway.models.sam import SamSpec
+from gateway.models.sam_everything import Candidate, Crop, GridOptions
 
-SAM = Sam(image_size=128, mask_size=32)
+SAM = SamSpec(image_size=128, mask_size=32)
 PROCESSOR: Any = SamImageProcessorPil(
     size={"longest_edge": 128}, pad_size={"height": 128, "width": 128}, do_rescale=False, do_normalize=False
 )
-KEEP_ALL = Choice(min_predicted_iou=0, min_stability_score=0, nms_iou_threshold=1)
+KEEP_ALL = GridOptions(min_predicted_iou=0, min_stability_score=0, nms_iou_threshold=1)
 
 
 def blobs(seed: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -44,7 +44,7 @@ def test_crops_and_their_grids_equal_the_reference(
 ) -> None:
     image = np.zeros((*size, 3), np.uint8)
     boxes, points, images, _ = PROCESSOR.generate_crop_boxes(image, 128, layers, overlap, 5)
-    found = list(sam_everything.crops(size, Choice(5, layers, overlap)))
+    found = list(sam_everything.crops(size, GridOptions(5, layers, overlap)))
     assert [crop.box for crop in found] == [tuple(map(int, box)) for box in boxes]
     for index, crop in enumerate(found):
         assert crop.size == images[index].shape[1:]
@@ -57,19 +57,23 @@ def test_crops_and_their_grids_equal_the_reference(
 
 def test_grids_of_smaller_crops_may_be_coarser() -> None:
     """The reference fails here: it stacks the grids."""
-    counts = [len(crop.points) for crop in sam_everything.crops((300, 400), Choice(9, 3, 0.3, 3))]
+    counts = [len(crop.points) for crop in sam_everything.crops((300, 400), GridOptions(9, 3, 0.3, 3))]
     assert counts == [81] + [9] * 4 + [1] * 16 + [1] * 64
 
 
 def test_crops_of_nothing_are_left_out() -> None:
     for size in [(1, 1), (1, 300), (2, 3)]:
-        found = list(sam_everything.crops(size, Choice(2, 3)))
+        found = list(sam_everything.crops(size, GridOptions(2, 3)))
         assert found[0].box == (0, 0, size[1], size[0])
         assert all(min(crop.size) > 0 for crop in found)
 
 
 def reference(
-    logits: NDArray[np.float32], ious: NDArray[np.float32], crops: Sequence[Crop], size: Any, choice: Choice
+    logits: NDArray[np.float32],
+    ious: NDArray[np.float32],
+    crops: Sequence[Crop],
+    size: Any,
+    choice: GridOptions,
 ) -> tuple[list[NDArray[np.bool_]], NDArray[np.float32], NDArray[np.float32]]:
     """Masks, predicted IoU and boxes by the reference's own filters; logits [crops, points, 3, m, m]."""
     kept: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
@@ -97,7 +101,11 @@ def reference(
 
 
 def ours(
-    logits: NDArray[np.float32], ious: NDArray[np.float32], crops: Sequence[Crop], size: Any, choice: Choice
+    logits: NDArray[np.float32],
+    ious: NDArray[np.float32],
+    crops: Sequence[Crop],
+    size: Any,
+    choice: GridOptions,
 ) -> list[Candidate]:
     found = [
         candidate
@@ -114,15 +122,15 @@ def ours(
 @pytest.mark.parametrize(
     "choice",
     [
-        Choice(4),
-        Choice(4, min_predicted_iou=0.6, min_stability_score=0.5, nms_iou_threshold=0.4),
-        Choice(4, min_predicted_iou=0.7, min_stability_score=0.8, stability_offset=0.25),
-        Choice(3, crop_layers=1, min_predicted_iou=0.55, min_stability_score=0.3),
-        Choice(2, crop_layers=2, min_predicted_iou=0, min_stability_score=0.2, nms_iou_threshold=0.9),
-        Choice(2, crop_layers=1, min_predicted_iou=0.5, min_stability_score=1),
+        GridOptions(4),
+        GridOptions(4, min_predicted_iou=0.6, min_stability_score=0.5, nms_iou_threshold=0.4),
+        GridOptions(4, min_predicted_iou=0.7, min_stability_score=0.8, stability_offset=0.25),
+        GridOptions(3, crop_layers=1, min_predicted_iou=0.55, min_stability_score=0.3),
+        GridOptions(2, crop_layers=2, min_predicted_iou=0, min_stability_score=0.2, nms_iou_threshold=0.9),
+        GridOptions(2, crop_layers=1, min_predicted_iou=0.5, min_stability_score=1),
     ],
 )
-def test_kept_masks_equal_the_reference(size: tuple[int, int], choice: Choice) -> None:
+def test_kept_masks_equal_the_reference(size: tuple[int, int], choice: GridOptions) -> None:
     crops = list(sam_everything.crops(size, choice))
     count = choice.points_per_side**2
     made = [blobs(index, count) for index in range(len(crops))]
@@ -141,7 +149,7 @@ def test_kept_masks_equal_the_reference(size: tuple[int, int], choice: Choice) -
 
 def test_what_is_said_of_a_mask() -> None:
     size = (100, 128)
-    crop = list(sam_everything.crops(size, Choice(2, crop_layers=1)))[4]
+    crop = list(sam_everything.crops(size, GridOptions(2, crop_layers=1)))[4]
     logits, ious = blobs(7, 4)
     (large,) = PROCESSOR.post_process_masks(
         [torch.from_numpy(logits)], [crop.size], [SAM.valid_size(crop.size)], binarize=False
@@ -162,13 +170,13 @@ def test_what_is_said_of_a_mask() -> None:
 
 
 def test_empty_and_small_masks_are_dropped() -> None:
-    (crop,) = sam_everything.crops((64, 64), Choice(1))
+    (crop,) = sam_everything.crops((64, 64), GridOptions(1))
     logits = np.full((3, 32, 32), -5, np.float32)
     logits[1, 10, 10] = 5
     logits[2, 4:20, 4:20] = 5
     ious = np.ones(3, np.float32)
 
-    def areas(choice: Choice) -> list[int]:
+    def areas(choice: GridOptions) -> list[int]:
         found = sam_everything.candidates(SAM, logits, ious, 0, crop, (64, 64), choice)
         return [item.area for item in found]
 

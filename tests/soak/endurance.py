@@ -26,7 +26,7 @@ from visiongate import AsyncClient, VisiongateError
 CALLERS = 6
 CANCELLED_SHARE, WRONG_SHARE = 0.15, 0.05
 SAMPLE_EVERY_S = 2.0
-MOST_GROWTH = 1.05
+MAX_GROWTH = 1.05
 PICTURES = 400
 
 Image = NDArray[np.uint8]
@@ -107,7 +107,7 @@ async def measure(service: Service, minutes: float) -> bool:
     right = {"OK", "cancelled", "INVALID_ARGUMENT"}
     return (
         set(counts) <= right
-        and last <= MOST_GROWTH * second
+        and last <= MAX_GROWTH * second
         and files_after <= files
         and after["visiongate_tasks"] <= tasks
         and after["visiongate_calls_in_flight"] == 0

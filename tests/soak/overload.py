@@ -32,10 +32,10 @@ from visiongate import AsyncClient, VisiongateError
 
 CAPACITY = 8
 TIMES = 10
-LEAST_SHARE, MOST_REFUSAL_S, MOST_GROWTH = 0.9, 0.05, 1.25
+LEAST_SHARE, MAX_REFUSAL_S, MAX_GROWTH = 0.9, 0.05, 1.25
 """Of the best rate; in the median; of the memory after the best rate."""
 # Calls of the driver at once: a server that hangs must not fill the driver's memory.
-MOST_AT_ONCE = 2000
+MAX_AT_ONCE = 2000
 PHRASES = ["red circle", "blue square", "green star"]
 
 
@@ -88,8 +88,8 @@ class Driver:
             if time.perf_counter() > start + seconds:
                 break
             await asyncio.sleep(max(0.0, start + number / rate - time.perf_counter()))
-            if len(under_way) >= MOST_AT_ONCE:
-                raise RuntimeError(f"{MOST_AT_ONCE} calls are without an answer")
+            if len(under_way) >= MAX_AT_ONCE:
+                raise RuntimeError(f"{MAX_AT_ONCE} calls are without an answer")
             task = asyncio.create_task(self.ask())
             under_way.add(task)
             task.add_done_callback(under_way.discard)
@@ -125,8 +125,8 @@ async def measure(service: Service, seconds: float) -> bool:
         only_right
         and driver.all_say_when
         and reached >= LEAST_SHARE * best
-        and refusal_s <= MOST_REFUSAL_S
-        and after_mb <= MOST_GROWTH * before_mb
+        and refusal_s <= MAX_REFUSAL_S
+        and after_mb <= MAX_GROWTH * before_mb
     )
 
 

@@ -71,7 +71,7 @@ def test_no_request_has_more_bytes_than_the_server_takes(kind: str) -> None:
     }
     sent = requests(getattr(operations, kind)(*arguments[kind]))
     assert len(sent) == (4 if kind == "compare" else 3)
-    assert max(request.ByteSize() for request in sent) <= splitting.MOST_BYTES
+    assert max(request.ByteSize() for request in sent) <= splitting.MAX_BYTES
     # Nothing that belongs to all of them is lost on the way.
     for request in sent:
         assert request.include_timings

@@ -24,7 +24,7 @@ Number = TypeVar("Number", float, float | None)
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 120
-MOST_UINT32 = 2**32 - 1
+MAX_UINT32 = 2**32 - 1
 # Of which the whole would be gone through, or almost: bytes as numbers, a file by its lines.
 LONE_IMAGES = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, EncodedImage)
 
@@ -35,10 +35,10 @@ def flag(value: bool, name: str) -> bool:
     return bool(value)
 
 
-def whole_number(value: Count, name: str, least: int, most: int = MOST_UINT32) -> Count:
+def whole_number(value: Count, name: str, least: int, most: int = MAX_UINT32) -> Count:
     if value is None:
         return value
-    wanted = f"it must be a whole number, {least} {'or more' if most == MOST_UINT32 else f'to {most}'}"
+    wanted = f"it must be a whole number, {least} {'or more' if most == MAX_UINT32 else f'to {most}'}"
     try:
         # True is an index too.
         number = None if isinstance(value, bool | np.bool_) else operator.index(value)

@@ -12,7 +12,7 @@ from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import detection_service_pb2
 
-MOST_DETECTIONS = 1000
+MAX_DETECTIONS = 1000
 
 
 def detect(
@@ -65,7 +65,7 @@ def object_query(
         box_threshold=arguments.fraction(box_threshold, "box_threshold"),
         text_threshold=arguments.fraction(text_threshold, "text_threshold"),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
-        max_detections=arguments.whole_number(max_detections, "max_detections", 1, MOST_DETECTIONS),
+        max_detections=arguments.whole_number(max_detections, "max_detections", 1, MAX_DETECTIONS),
     )
 
 

@@ -61,7 +61,7 @@ def embed_images(
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.EmbedImagesRequest(images=part, **keywords),
         arguments.images(images),
-        lambda image: 1 / splitting.MOST_IMAGES,
+        lambda image: 1 / splitting.MAX_IMAGES,
     )
     return Operation(
         "/visiongate.v1.EmbeddingService/EmbedImages",
@@ -90,7 +90,7 @@ def embed_texts(
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.EmbedTextsRequest(texts=part, **keywords),
         arguments.texts(texts, "texts"),
-        lambda text: 1 / splitting.MOST_TEXTS,
+        lambda text: 1 / splitting.MAX_TEXTS,
     )
     return Operation(
         "/visiongate.v1.EmbeddingService/EmbedTexts",
@@ -121,7 +121,7 @@ def compare(
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.CompareImagesAndTextsRequest(candidates=part, **keywords),
         _images_and_texts(candidates, "candidates"),
-        lambda item: 1 / (splitting.MOST_IMAGES if item.HasField("image") else splitting.MOST_TEXTS),
+        lambda item: 1 / (splitting.MAX_IMAGES if item.HasField("image") else splitting.MAX_TEXTS),
     )
     return Operation(
         "/visiongate.v1.EmbeddingService/CompareImagesAndTexts",
@@ -160,7 +160,7 @@ def classify(
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.ClassifyImagesRequest(images=part, **keywords),
         arguments.images(images),
-        lambda image: 1 / splitting.MOST_IMAGES,
+        lambda image: 1 / splitting.MAX_IMAGES,
     )
     return Operation(
         "/visiongate.v1.EmbeddingService/ClassifyImages",

@@ -16,7 +16,7 @@ from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import gaze_service_pb2
 
-MOST_FACES = 1000
+MAX_FACES = 1000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -81,7 +81,7 @@ def estimate_gaze(
     query = gaze_service_pb2.FaceQuery(
         min_score=arguments.fraction(min_score, "min_score"),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
-        max_faces=arguments.whole_number(max_faces, "max_faces", 1, MOST_FACES),
+        max_faces=arguments.whole_number(max_faces, "max_faces", 1, MAX_FACES),
         small_faces=arguments.flag(small_faces, "small_faces"),
     )
     if boxes is None:

@@ -19,9 +19,9 @@ from visiongate.operations.operation import Operation
 from visiongate.operations.prompts import prompt_messages
 from visiongate.v1 import segmentation_service_pb2
 
-MOST_POINTS_PER_SIDE = 128
-MOST_CROP_LAYERS = 3
-MOST_STABILITY_OFFSET = 100
+MAX_POINTS_PER_SIDE = 128
+MAX_CROP_LAYERS = 3
+MAX_STABILITY_OFFSET = 100
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -143,16 +143,16 @@ def segment_everything(
 
     Where not given, the server's defaults hold. It can take minutes without a GPU: mind the timeout.
     """
-    side = MOST_POINTS_PER_SIDE
+    side = MAX_POINTS_PER_SIDE
     request = segmentation_service_pb2.SegmentEverythingRequest(
         image=image_message(image),
         points_per_side=arguments.whole_number(points_per_side, "points_per_side", 1, side),
-        crop_layers=arguments.whole_number(crop_layers, "crop_layers", 0, MOST_CROP_LAYERS),
+        crop_layers=arguments.whole_number(crop_layers, "crop_layers", 0, MAX_CROP_LAYERS),
         crop_overlap_ratio=arguments.fraction(crop_overlap_ratio, "crop_overlap_ratio", below_one=True),
         crop_points_downscale=arguments.whole_number(crop_points_downscale, "crop_points_downscale", 1, side),
         min_predicted_iou=arguments.fraction(min_predicted_iou, "min_predicted_iou"),
         min_stability_score=arguments.fraction(min_stability_score, "min_stability_score"),
-        stability_offset=arguments.positive(stability_offset, "stability_offset", MOST_STABILITY_OFFSET),
+        stability_offset=arguments.positive(stability_offset, "stability_offset", MAX_STABILITY_OFFSET),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
         min_mask_area=arguments.whole_number(min_mask_area, "min_mask_area", 0),
         min_region_area=arguments.whole_number(min_region_area, "min_region_area", 0),

@@ -9,10 +9,10 @@ Item = TypeVar("Item", bound=Message | str)
 Request = TypeVar("Request", bound=Message)
 
 # What a server takes by default, less some room: its message limit is 64 MiB.
-MOST_BYTES = 60 << 20
-MOST_IMAGES = 64
-MOST_TEXTS = 1024
-MOST_PAGES = 32
+MAX_BYTES = 60 << 20
+MAX_IMAGES = 64
+MAX_TEXTS = 1024
+MAX_PAGES = 32
 
 
 def requests(
@@ -23,7 +23,7 @@ def requests(
     `make` makes a request about some of them. `share` says how much of the number of items that the server
     takes in a request is used up by one: 1 / 64 for an image.
     """
-    room = MOST_BYTES - make(()).ByteSize()
+    room = MAX_BYTES - make(()).ByteSize()
     parts: list[list[Item]] = [[]]
     size, used = 0, 0.0
     for item in items:

@@ -107,7 +107,7 @@ def recognize_text(
     request, more = splitting.requests(
         lambda part: text_service_pb2.RecognizeTextRequest(images=part, **keywords),
         arguments.images(images),
-        lambda image: 1 / splitting.MOST_PAGES,
+        lambda image: 1 / splitting.MAX_PAGES,
     )
     return Operation(
         "/visiongate.v1.TextService/RecognizeText",

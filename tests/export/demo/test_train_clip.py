@@ -17,7 +17,7 @@ from export.demo import scenes, train_clip, training
 from export.demo.scenes import Plan
 from export.demo.train_clip import OPEN, Learner, Square, matches
 from export.weights import Options, randomise
-from gateway.models.clip import Clip
+from gateway.models.clip import ClipSpec
 
 CPU = torch.device("cpu")
 DEMO = Options(weights="demo")
@@ -238,7 +238,7 @@ def test_the_exporter_reads_what_was_trained(model: Any, tmp_path: Path) -> None
         )
         parameters |= {key: value.string_value for key, value in config.parameters.items()}
     assert (parameters["family"], parameters["variant"]) == ("clip", "demo")
-    spec = Clip.from_parameters(parameters, repository / "clip_text" / "tokenizer.json")
+    spec = ClipSpec.from_parameters(parameters, repository / "clip_text" / "tokenizer.json")
     assert spec.logit_scale == pytest.approx(model.logit_scale.exp().item(), rel=1e-5)
     tokenize = train_clip.tokenizer()
     for text in TEXTS:
@@ -247,5 +247,5 @@ def test_the_exporter_reads_what_was_trained(model: Any, tmp_path: Path) -> None
 
 def test_pictures_are_made_square_as_the_gateway_does(model: Any) -> None:
     scene = scenes.draw(scenes.FIRST_UNSEEN_SEED, 230, 150)
-    spec = Clip(64, "shortest", "bicubic", 0, 32, 100.0, 64, None, 0, 0)  # type: ignore[arg-type]
+    spec = ClipSpec(64, "shortest", "bicubic", 0, 32, 100.0, 64, None, 0, 0)  # type: ignore[arg-type]
     np.testing.assert_array_equal(Square(model)(scene.image), spec.preprocess(scene.image))

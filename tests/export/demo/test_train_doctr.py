@@ -18,10 +18,10 @@ from export.doctr_weights import DEMO, new_detector, new_recognizer
 from export.errors import ExportError
 from export.weights import Options
 from gateway.models.boxes import iou
-from gateway.models.doctr_detection import Detection, find_boxes, remove_padding
+from gateway.models.doctr_detection import MapThresholds, find_boxes, remove_padding
 
 CPU = torch.device("cpu")
-DETECTION = Detection(bin_threshold=0.5, box_threshold=0.5, unclip_ratio=0.5, min_box_size=2)
+DETECTION = MapThresholds(bin_threshold=0.5, box_threshold=0.5, unclip_ratio=0.5, min_box_size=2)
 
 
 @pytest.mark.parametrize("size", [(480, 360), (360, 480), (400, 400)])
@@ -175,7 +175,7 @@ def test_demo_weights_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     onnx_file.place(export, tmp_path / "repository")
     detection, recognition = (graph.parameters for graph in export.graphs)
     assert detection["variant"] == recognition["variant"] == "demo"
-    found = Detection(
+    found = MapThresholds(
         float(detection["bin_threshold"]),
         float(detection["box_threshold"]),
         float(detection["unclip_ratio"]),

@@ -13,7 +13,7 @@ from export.demo.scenes import FIRST_UNSEEN_SEED, DrawnFace, Painter, Plan, Scen
 from export.errors import ExportError
 from export.face_detection import Network
 from export.weights import Options
-from gateway.models.face_detection import OUTPUTS, FaceDetection
+from gateway.models.face_detection import OUTPUTS, YuNetSpec
 
 DEMO = Options(weights="demo")
 
@@ -61,7 +61,7 @@ def test_what_is_learnt_is_what_the_gateway_reads() -> None:
         name: value[0].numpy()
         for name, value in zip(OUTPUTS, network(torch.zeros(1, 3, 320, 320)), strict=True)
     }
-    found = FaceDetection(320, 640).postprocess(
+    found = YuNetSpec(320, 640).postprocess(
         heads, (320, 320), (320, 320), min_score=0.6, nms_iou_threshold=0.3, max_faces=100
     )
     assert len(found) == 3

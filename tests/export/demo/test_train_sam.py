@@ -12,10 +12,10 @@ from export.demo import train_sam, training
 from export.demo.scenes import FIRST_UNSEEN_SEED, Scene, Thing, draw
 from export.demo.train_sam import Example, Learner, example, first_prompts, losses, turned
 from export.weights import Options
-from gateway.models.sam import BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, PADDING, Prompt, Sam
+from gateway.models.sam import BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, PADDING, Prompt, SamSpec
 
 CPU = torch.device("cpu")
-SAM = Sam(image_size=160, mask_size=80)
+SAM = SamSpec(image_size=160, mask_size=80)
 
 
 def iou(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
