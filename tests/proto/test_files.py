@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from google.api import annotations_pb2, http_pb2
+from google.api import annotations_pb2, field_behavior_pb2, http_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2, status_pb2
@@ -48,7 +48,7 @@ def test_files_compile_alone(compiled: descriptor_pb2.FileDescriptorSet) -> None
     "official",
     [
         pytest.param(module.DESCRIPTOR, id=module.DESCRIPTOR.name)
-        for module in (annotations_pb2, http_pb2, status_pb2, error_details_pb2)
+        for module in (annotations_pb2, field_behavior_pb2, http_pb2, status_pb2, error_details_pb2)
     ],
 )
 def test_googles_files_declare_what_googles_own_do(
@@ -66,6 +66,7 @@ def test_all_of_googles_files_are_compared(compiled: descriptor_pb2.FileDescript
     # No stubs either: Python's descriptor pool has these files from googleapis-common-protos.
     assert brought == {
         "google/api/annotations.proto",
+        "google/api/field_behavior.proto",
         "google/api/http.proto",
         "google/rpc/error_details.proto",
         "google/rpc/status.proto",
