@@ -215,8 +215,8 @@ def _repository(loaded: Loaded, demo: bool) -> Path:
 def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
     """Serves until a signal, or until a watch ends. Raises SystemExit where the signal came before."""
     from gateway import logs  # noqa: PLC0415
+    from gateway.processes import serve_with_processes  # noqa: PLC0415
     from gateway.server import serve  # noqa: PLC0415
-    from gateway.workers import serve_with_workers  # noqa: PLC0415
 
     logs.configure(settings)
     has_started = False
@@ -230,8 +230,8 @@ def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
         with StopSignals() as stop:
             serving = (
                 serve(settings, lambda gateway: started(gateway.port, gateway.served), stop)
-                if settings.workers == 1
-                else serve_with_workers(settings, started, stop)
+                if settings.processes == 1
+                else serve_with_processes(settings, started, stop)
             )
             await until_first(serving, *watches)
             return 0 if has_started else stop.exit_code

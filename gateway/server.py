@@ -88,7 +88,7 @@ class Gateway:
         # Before Triton is waited for: what is wrong with these is said at once.
         credentials = server_credentials(settings)
         authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
-        if settings.workers == 1:
+        if settings.processes == 1:
             check_free(settings.host, settings.port, "--port")
         _set_unready()
         async with contextlib.AsyncExitStack() as made:
@@ -136,7 +136,7 @@ class Gateway:
                 ("grpc.max_connection_age_ms", int(min(settings.max_connection_age_s * 1000, _NEVER_MS))),
                 *KEEPALIVE,
                 # Two servers on one port would each get a part of the calls: by mistake, that is an error.
-                ("grpc.so_reuseport", int(settings.workers > 1)),
+                ("grpc.so_reuseport", int(settings.processes > 1)),
             ],
         )
         for service in SERVICES:

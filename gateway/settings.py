@@ -51,7 +51,7 @@ class Settings(BaseModel):
         description="Address to listen on, such as ::1 or localhost; 0.0.0.0 or :: for every interface.",
     )
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    workers: PositiveInt = Field(
+    processes: PositiveInt = Field(
         1, description="Processes that share the port. Limits, caches and threads are those of each."
     )
     repository: Path = Field(
@@ -126,6 +126,8 @@ class Settings(BaseModel):
         10_000, description="Most characters of a text, or of all phrases of a request together."
     )
     max_prompts: PositiveInt = Field(1000, description="Most prompts of a SegmentRegions request.")
+    max_detections: PositiveInt = Field(1000, description="Most detections that a request may ask for.")
+    max_faces: PositiveInt = Field(1000, description="Most faces that a request may ask for.")
     max_grid_points: PositiveInt = Field(
         25_000, description="Most points of a SegmentEverything request, those of all its crops together."
     )
@@ -143,11 +145,13 @@ class Settings(BaseModel):
     uri_max_redirects: int = Field(3, ge=0, description="Most redirects of a URI, each checked like the URI.")
 
     image_cache_bytes: int = Field(256 * MEBIBYTE, ge=0, description="Decoded images kept.")
-    embedding_cache_bytes: int = Field(512 * MEBIBYTE, ge=0, description="Image embeddings kept.")
-    text_cache_bytes: int = Field(
+    sam_embedding_cache_bytes: int = Field(
+        512 * MEBIBYTE, ge=0, description="SAM's image embeddings kept (4 MiB each)."
+    )
+    clip_text_cache_bytes: int = Field(
         32 * MEBIBYTE, ge=0, description="CLIP's text embeddings kept (about 2 KB each)."
     )
-    image_vector_cache_bytes: int = Field(
+    clip_image_cache_bytes: int = Field(
         32 * MEBIBYTE, ge=0, description="CLIP's image embeddings kept (about 2 KB each)."
     )
     decoder_batch: PositiveInt = Field(
@@ -160,7 +164,15 @@ class Settings(BaseModel):
         description="Words that docTR's recognition network is given at once, in requests that Triton joins; "
         "never more than its max_batch_size there.",
     )
-    worker_threads: PositiveInt = Field(
+    batches_in_flight: PositiveInt = Field(
+        2,
+        description="Requests that one call may have at Triton at a time: more keeps a large GPU busy, and "
+        "holds more memory.",
+    )
+    pages_in_flight: PositiveInt = Field(
+        4, description="Pages of one RecognizeText request that are worked on at a time."
+    )
+    threads: PositiveInt = Field(
         os.cpu_count() or 1, description="Threads that decode, resize and write masks."
     )
 

@@ -82,7 +82,7 @@ async def test_what_failed_work_held_is_let_go_at_once(
 
 @pytest.fixture
 def core() -> Iterator[Core]:
-    core = Core(cast(Any, None), cast(Any, None), Settings(worker_threads=2))
+    core = Core(cast(Any, None), cast(Any, None), Settings(threads=2))
     yield core
     core.close()
 

@@ -38,14 +38,14 @@ def refused(
 
 
 def test_flags_go_before_environment_before_file_before_defaults(tmp_path: Path) -> None:
-    file = written(tmp_path, "port = 1\nmax_images = 1\nworkers = 1\n")
+    file = written(tmp_path, "port = 1\nmax_images = 1\nprocesses = 1\n")
     environment = {"VISIONGATE_PORT": "2", "VISIONGATE_MAX_IMAGES": "2", "HOME": "/", "PORT": "9"}
     loaded = load({"port": "3"}, environment, file)
-    assert (loaded.settings.port, loaded.settings.max_images, loaded.settings.workers) == (3, 2, 1)
+    assert (loaded.settings.port, loaded.settings.max_images, loaded.settings.processes) == (3, 2, 1)
     assert loaded.settings.max_pages == Settings().max_pages
     sources = loaded.sources
     assert set(sources) == set(Settings.model_fields)
-    assert [sources[name] for name in ("port", "max_images", "workers", "max_pages")] == [
+    assert [sources[name] for name in ("port", "max_images", "processes", "max_pages")] == [
         "flag",
         "environment",
         "file",
@@ -116,7 +116,7 @@ def test_a_wrong_value_is_one_sentence(
     ("line", "says"),
     [
         ("host = 5", "host in FILE is 5: it must be a text"),
-        ("workers = true", "workers in FILE is true: it must be a whole number above 0"),
+        ("processes = true", "processes in FILE is true: it must be a whole number above 0"),
         (
             "uri_hosts = [1, 2]",
             "uri_hosts in FILE is 1,2: it must be a list of texts (with commas between them)",
@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     message = refused(
-        {"port": "x"}, {"VISIONGATE_WORKERS": "0", "VISIONGATE_X": "1"}, written(tmp_path, "host = 1")
+        {"port": "x"}, {"VISIONGATE_PROCESSES": "0", "VISIONGATE_X": "1"}, written(tmp_path, "host = 1")
     )
     assert len(message.splitlines()) == 4
 

@@ -118,7 +118,7 @@ class Core:
         self.triton = triton
         self.catalog = catalog
         self.settings = settings
-        self._workers = ThreadPoolExecutor(settings.worker_threads, thread_name_prefix="worker")
+        self._workers = ThreadPoolExecutor(settings.threads, thread_name_prefix="worker")
         # Beside what calls hold, as it is not known before.
         self._decoding = Memory(settings.max_bytes_in_flight)
         self._images = ComputingCache[LoadedImage](
@@ -202,7 +202,7 @@ class Core:
         def work(share: Sequence[Item]) -> list[Result]:
             return [function(item) for item in share]
 
-        size = min(MAX_AT_ONCE, math.ceil(len(items) / self.settings.worker_threads))
+        size = min(MAX_AT_ONCE, math.ceil(len(items) / self.settings.threads))
         shares = [items[start : start + size] for start in range(0, len(items), size or 1)]
         return [*itertools.chain.from_iterable(await gather(self.run(work, share) for share in shares))]
 

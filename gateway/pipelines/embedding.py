@@ -82,14 +82,14 @@ class Embedder:
             "clip_text",
             "input_ids",
             "text_embedding",
-            ComputingCache("text", settings.text_cache_bytes, _size_of),
+            ComputingCache("text", settings.clip_text_cache_bytes, _size_of),
         )
         self._images = _Tower(
             core,
             "clip_image",
             "image",
             "image_embedding",
-            ComputingCache("image_vector", settings.image_vector_cache_bytes, _size_of),
+            ComputingCache("image_vector", settings.clip_image_cache_bytes, _size_of),
         )
 
     def choose(self, variant: str) -> Variant[ClipSpec]:
@@ -106,7 +106,7 @@ class Embedder:
     ) -> tuple[NDArray[np.float32], list[ImageInfo]]:
         """Embeddings float32 [N, D] of images, as the model gives them, and what was read."""
         # A decoded image may take hundreds of times what the model's input does: few at a time.
-        slots = asyncio.Semaphore(self._core.settings.worker_threads)
+        slots = asyncio.Semaphore(self._core.settings.threads)
         known: dict[str, Vector] = {}
         squares: dict[str, NDArray[np.uint8]] = {}
 

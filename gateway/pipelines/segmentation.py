@@ -95,7 +95,7 @@ class Segmenter:
         self._core = core
         self._detector = Detector(core)
         self._embeddings = ComputingCache[Embedding](
-            "embedding", core.settings.embedding_cache_bytes, lambda embedding: embedding.nbytes
+            "embedding", core.settings.sam_embedding_cache_bytes, lambda embedding: embedding.nbytes
         )
 
     async def segment(

@@ -49,7 +49,7 @@ def _cpu() -> float:
 
 
 async def measure(triton_address: str, repository: Path, seconds: float) -> None:
-    settings = Settings(triton=triton_address, repository=repository, port=0, embedding_cache_bytes=0)
+    settings = Settings(triton=triton_address, repository=repository, port=0, sam_embedding_cache_bytes=0)
     photo = skimage_data.coffee()
     async with Gateway(settings) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}") as client:
         triton = GrpcTriton(triton_address)

@@ -198,9 +198,9 @@ async def port(demo_settings: Settings) -> AsyncIterator[int]:
         "max_grid_points": 16,
         "max_prompts": 40,
         "image_cache_bytes": MEBIBYTE,
-        "embedding_cache_bytes": MEBIBYTE,
-        "text_cache_bytes": MEBIBYTE,
-        "image_vector_cache_bytes": MEBIBYTE,
+        "sam_embedding_cache_bytes": MEBIBYTE,
+        "clip_text_cache_bytes": MEBIBYTE,
+        "clip_image_cache_bytes": MEBIBYTE,
     }
     async with Gateway(demo_settings.model_copy(update=limits)) as gateway:
         yield gateway.port

@@ -351,7 +351,7 @@ async def test_a_cancelled_call_cancels_its_request(counting: tuple[Embedder, Co
 
 async def test_without_any_cache_the_answers_are_the_same(settings: Settings, reference: Reference) -> None:
     bare = settings.model_copy(
-        update={"text_cache_bytes": 0, "image_vector_cache_bytes": 0, "image_cache_bytes": 0}
+        update={"clip_text_cache_bytes": 0, "clip_image_cache_bytes": 0, "image_cache_bytes": 0}
     )
     triton = GrpcTriton(bare.triton)
     core = Core(triton, await Catalog.load(triton, bare.repository, [CLIP]), bare)

@@ -1,8 +1,8 @@
 """Several gateway processes on one port: started, watched and ended by a parent that answers no calls.
 
-Each runs `python -m gateway.workers`. It is given its settings as a line of JSON on standard input, which the
-parent then keeps open: its end asks to stop, also where the parent was killed. On standard output it reports,
-in a line of JSON, that it answers or why it cannot.
+Each process runs `python -m gateway.processes`. The parent writes the settings to its standard input, as a
+line of JSON, and keeps that open: its end asks the process to stop, also if the parent was killed. On
+standard output the process reports, in a line of JSON, that it answers or why it cannot.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ STEADY_S = 60.0
 END_MARGIN_S = 5.0
 
 
-class WorkersError(CommandError):
+class ProcessesError(CommandError):
     """No worker could start; the message is for the operator."""
 
 
-async def serve_with_workers(
+async def serve_with_processes(
     settings: Settings, started: Callable[[int, str], None], stop: StopSignals
 ) -> None:
-    """Runs settings.workers gateways until told to stop; calls in flight may then finish.
+    """Runs settings.processes gateways until told to stop; calls in flight may then finish.
 
     `started` is told the port and the models once the first of them answers.
     """
@@ -52,13 +52,13 @@ async def serve_with_workers(
     ):
         variables = metrics.add_up(folder)
         with StatusServer(settings):
-            workers = _Workers(settings, port, started, stop, variables)
+            processes = _Processes(settings, port, started, stop, variables)
             await until_first(
-                *(workers.keep(number) for number in range(1, settings.workers + 1)), stop.first.wait()
+                *(processes.keep(number) for number in range(1, settings.processes + 1)), stop.first.wait()
             )
 
 
-class _Workers:
+class _Processes:
     def __init__(
         self,
         settings: Settings,
@@ -77,7 +77,7 @@ class _Workers:
         self._failed: set[int] = set()
 
     async def keep(self, number: int) -> None:
-        """Keeps a worker running until cancelled. Raises WorkersError where none at all gets up."""
+        """Keeps a worker running until cancelled. Raises ProcessesError where none at all gets up."""
         pause_s = FIRST_PAUSE_S
         while True:
             start = time.monotonic()
@@ -86,8 +86,8 @@ class _Workers:
                 return  # systemd stops parent and workers at the same time
             if not self._has_answered:
                 self._failed.add(number)
-                if len(self._failed) == self._settings.workers:
-                    raise WorkersError(reason)
+                if len(self._failed) == self._settings.processes:
+                    raise ProcessesError(reason)
             if time.monotonic() - start > STEADY_S:
                 pause_s = FIRST_PAUSE_S
             logger.warning("worker %d: %s; a new one starts in %g seconds", number, reason, pause_s)
@@ -99,7 +99,7 @@ class _Workers:
         try:
             process = await asyncio.create_subprocess_exec(
                 # -P: a folder `gateway` where the command was given is not to be taken for this one.
-                *(sys.executable, "-P", "-m", "gateway.workers"),
+                *(sys.executable, "-P", "-m", "gateway.processes"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, **self._variables},

@@ -175,7 +175,7 @@ def embed(address: str) -> int:
 
 
 def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> None:
-    served = serve("--workers", "2")
+    served = serve("--processes", "2")
     address = served.address
     served.wait_for_workers(2)
     first, second = served.workers
@@ -213,7 +213,7 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
 def test_calls_in_flight_finish_after_sigterm(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
-    served = serve("--workers", str(workers), "--grace-s", "100")
+    served = serve("--processes", str(workers), "--grace-s", "100")
     address = served.address
     served.wait_for_workers(workers if workers > 1 else 0)
     eventually(lambda: served.health() == SERVING, "ready")
@@ -235,7 +235,7 @@ def test_calls_in_flight_finish_after_sigterm(
 def test_a_second_signal_ends_calls_at_once(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
-    served = serve("--workers", str(workers), "--grace-s", "100000")
+    served = serve("--processes", str(workers), "--grace-s", "100000")
     address = served.address
     served.wait_for_workers(workers if workers > 1 else 0)
     with ThreadPoolExecutor(1) as pool, held(demo_triton):
@@ -263,7 +263,7 @@ def test_drain(serve: Callable[..., Served]) -> None:
 
 
 def test_workers_do_not_outlive_their_parent(serve: Callable[..., Served]) -> None:
-    served = serve("--workers", "2")
+    served = serve("--processes", "2")
     served.wait_for_log("answers: process")
     workers = served.workers
     assert len(workers) == 2
@@ -275,14 +275,14 @@ def test_workers_do_not_outlive_their_parent(serve: Callable[..., Served]) -> No
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_ends_the_wait_for_triton(serve: Callable[..., Served], workers: int) -> None:
-    served = serve("--triton", "127.0.0.1:9", "--workers", str(workers))
+    served = serve("--triton", "127.0.0.1:9", "--processes", str(workers))
     eventually(lambda: served.log.count("waiting: no Triton answers at 127.0.0.1:9") == workers, "it says so")
     assert served.stop() == 128 + signal.SIGTERM
     assert "Traceback" not in served.log
 
 
 def test_workers_that_cannot_start_are_one_sentence(serve: Callable[..., Served]) -> None:
-    served = serve("--triton", "127.0.0.1:9", "--triton-wait-s", "0", "--workers", "2")
+    served = serve("--triton", "127.0.0.1:9", "--triton-wait-s", "0", "--processes", "2")
     assert served.process.wait(PATIENCE_S) == 1
     assert re.search(r"error: no Triton answers at 127\.0\.0\.1:9: ", served.log)
     assert "Traceback" not in served.log
