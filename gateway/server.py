@@ -13,7 +13,6 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from gateway import library_output, metrics, tracing
-from gateway.address import join
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys, read_keys
 from gateway.catalog import Catalog, Family, NotReadyError
@@ -29,6 +28,7 @@ from gateway.status_server import StatusServer
 from gateway.stopping import StopSignals, until_first
 from gateway.tls import server_credentials
 from gateway.triton import GrpcTriton
+from visiongate.address import join
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import address, metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
+from visiongate.address import join
 from visiongate.connection import NO_PROXY
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -143,7 +144,7 @@ def channel_target(addresses: str) -> str:
     versions = {6 if ":" in host else 4 for host, _ in found}
     if len(versions) > 1:
         raise ValueError("Triton's addresses are of IPv4 and IPv6: gRPC wants all of one kind")
-    return f"ipv{versions.pop()}:{','.join(address.join(*each) for each in found)}"
+    return f"ipv{versions.pop()}:{','.join(join(*each) for each in found)}"
 
 
 class GrpcTriton:
