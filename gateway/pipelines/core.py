@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from gateway import metrics
 from gateway.admission import Memory, hold_more
+from gateway.allowed_hosts import AllowedHosts
 from gateway.cache import ComputingCache
 from gateway.catalog import Catalog
 from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InvalidArgumentError
-from gateway.fetch import AllowedHosts, Fetcher, FetchError, UriError
+from gateway.fetch import Fetcher, FetchError, UriError
 from gateway.models import image as images
 from gateway.observation import observe_stage
 from gateway.settings import Settings
