@@ -92,11 +92,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, handler: Any, context: Context, observation: Observation) -> bytes:
         self._authenticate(context, observation)
         too_long = f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
-        with self._gate.enter():
+        with self._gate.admit():
             async with _limit(self._max_call_s, too_long):
                 data = await self._receive(context)
                 observation.request_bytes = len(data)
-                with self._gate.hold(len(data)):
+                with self._gate.reserve(len(data)):
                     request = _parse(handler.request_deserializer, data)
                     response = await handler.unary_unary(request, context)
         answer: bytes = handler.response_serializer(response)

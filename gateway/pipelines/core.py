@@ -19,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import metrics
-from gateway.admission import Memory, hold_more
+from gateway.admission import release, reserve_more
 from gateway.allowed_hosts import AllowedHosts
 from gateway.cache import ComputingCache
 from gateway.catalog import Catalog
 from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InvalidArgumentError
 from gateway.fetch import Fetcher, FetchError, UriError
+from gateway.memory import Memory
 from gateway.models import image as images
 from gateway.observation import observe_stage
 from gateway.settings import Settings
@@ -142,12 +143,12 @@ class Core:
         metrics.IMAGES.labels(source.kind).inc()
         with call.stage("decode"):
             image = await self._loaded(source, field)
-            hold_more(image.pixels.nbytes)
+            reserve_more(image.pixels.nbytes)
             return image
 
     def let_go(self, image: LoadedImage) -> None:
         """Of an image that the call does not hold any more."""
-        hold_more(-image.pixels.nbytes)
+        release(image.pixels.nbytes)
 
     async def _loaded(self, source: ImageSource, field: str) -> LoadedImage:
         match source:
@@ -186,7 +187,7 @@ class Core:
         if isinstance(source, RawImage):
             pixels = images.from_raw(source.data, source.width, source.height, max_pixels=limit)
         else:
-            pixels = images.decode(source.data, max_pixels=limit, room=self._decoding.take)
+            pixels = images.decode(source.data, max_pixels=limit, room=self._decoding.reserve)
         return LoadedImage(image_id, pixels)
 
     async def run(self, function: Callable[..., Result], *arguments: Any, **keywords: Any) -> Result:
