@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gateway.catalog import Family
-from gateway.server import FAMILIES
+from gateway.services.registry import FAMILIES
 
 # Those that have no hub.
 FILES: Mapping[str, str] = {"face_detection": "YUNET.onnx", "gaze": "L2CSNET.pkl"}

@@ -81,7 +81,7 @@ class Catalog:
         )
 
     def of(self, family: Family[S]) -> list[Variant[S]]:
-        """Return the variants that answer the requests of a family, its alternatives' too, the default first."""
+        """Return the variants that answer a family's requests, its alternatives' too, the default first."""
         return [variant for variant in self.variants if variant.family in family.choices]
 
     def has(self, family: Family[Any]) -> bool:

@@ -61,9 +61,9 @@ async def load_when_ready(
 async def load(triton: Triton, repository: Path, families: Sequence[Family[Any]]) -> Catalog:
     """Read and check what Triton has loaded of these families.
 
-    Raises CatalogError if a needed model is missing or failed to load, if a tensor's name, type or rank is not
-    what the gateway sends, or if a constant or a file beside the model is missing. Raises NotReadyError if
-    Triton is still loading a model.
+    Raises CatalogError if a needed model is missing or failed to load, if a tensor's name, type or rank is
+    not what the gateway sends, or if a constant or a file beside the model is missing. Raises NotReadyError
+    if Triton is still loading a model.
     """
     models = {state.name: state for state in await triton.models()}
     variants: list[Variant[Any]] = []

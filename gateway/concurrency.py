@@ -8,7 +8,7 @@ Result = TypeVar("Result")
 
 
 async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
-    """Return the results in order. The first failure cancels the rest, waits for them, and is raised as it is.
+    """Return the results in order. The first failure cancels the rest, waits for them, and is raised.
 
     A TaskGroup would raise an ExceptionGroup, and callers expect the failure itself.
     """

@@ -28,7 +28,7 @@ SERVER_FAULTS = frozenset(
 
 
 def forget_frames(error: BaseException) -> None:
-    """Drop what the frames of a caught exception, and of its causes, hold.
+    """Drop the frames of a caught exception, and of its causes, with all that they hold.
 
     An exception knows the frames that it passed through, and these often know a task that knows the
     exception. Such a cycle keeps all that the call held, images and tensors, until the cyclic garbage
@@ -42,6 +42,7 @@ def forget_frames(error: BaseException) -> None:
         if latest is not None and id(latest) not in seen:
             seen.add(id(latest))
             traceback.clear_frames(latest.__traceback__)
+            latest.__traceback__ = None
             errors += [latest.__cause__, latest.__context__]
 
 

@@ -4,23 +4,21 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
+
+from gateway.allowed_hosts import HTTPS_PORT, AllowedHosts
 
 logger = logging.getLogger(__name__)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
-HTTPS_PORT = 443
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-_HOST = re.compile(r"[a-z0-9._:-]+")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
@@ -31,32 +29,6 @@ class UriError(ValueError):
 
 class FetchError(Exception):
     """The URI's host did not deliver. The message is for the caller, and tells nothing of the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    host: str
-    port: int
-    is_domain: bool
-
-    def allows(self, host: str, port: int) -> bool:
-        return port == self.port and (host.endswith(f".{self.host}") if self.is_domain else host == self.host)
-
-
-class AllowedHosts:
-    """Hosts that URIs may name: `example.com`, `example.com:8443`, or all below a domain: `.example.com`.
-
-    Raises ValueError for an entry that is none of these.
-    """
-
-    def __init__(self, entries: Iterable[str]) -> None:
-        self._rules = [_rule(entry) for entry in entries]
-
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
-    def allow(self, host: str, port: int) -> bool:
-        return any(rule.allows(host, port) for rule in self._rules)
 
 
 def is_public(address: Address) -> bool:
@@ -212,18 +184,6 @@ class Fetcher:
             if len(data) > self._max_bytes:
                 raise UriError(f"names a file of more bytes than the limit of {self._max_bytes}")
         return bytes(data)
-
-
-def _rule(entry: str) -> _Rule:
-    name = entry.removeprefix(".")
-    try:
-        # By the same parser as URIs: case, dots at the end and IDNA come out the same.
-        url = httpx.URL(f"https://{name}")
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{entry!r} is not a host: {error}") from error
-    if set(name) & set("/?#@\\ ") or not _HOST.fullmatch(_host(url)) or _host(url).startswith("."):
-        raise ValueError(f"{entry!r} is not a host (example.com), host:port, or domain (.example.com)")
-    return _Rule(_host(url), _port(url), is_domain=name != entry)
 
 
 def _host(url: httpx.URL) -> str:

@@ -5,7 +5,7 @@ import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway import observation
+from gateway.call import current
 from gateway.settings import Settings
 
 
@@ -49,6 +49,6 @@ class JsonFormatter(logging.Formatter):
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """What `extra={"fields": ...}` says, and the id of the call: what its caller can quote."""
-    call = observation.current()
+    call = current()
     request_id = {"request_id": call.request_id} if call is not None else {}
     return request_id | getattr(record, "fields", {})

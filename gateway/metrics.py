@@ -5,7 +5,7 @@ import os
 WORKER_FOLDER = "VISIONGATE_WORKER_METRICS"
 """The environment variable by which a parent tells its workers where their metrics go."""
 
-# prometheus_client reads its variables when it is imported. Those of the environment belong to another program.
+# prometheus_client reads its variables when it is imported. Those in the environment are another program's.
 for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
     os.environ.pop(name, None)
 if WORKER_FOLDER in os.environ:
@@ -61,7 +61,9 @@ TRITON_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 TRITON_RETRIES = Counter(
-    "visiongate_triton_retries", "Inference requests that were sent again because Triton was unavailable.", ["model"]
+    "visiongate_triton_retries",
+    "Inference requests that were sent again because Triton was unavailable.",
+    ["model"],
 )
 BATCH_SIZE = Histogram(
     "visiongate_batch_size",

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.address import join
+from visiongate.address import join
 from visiongate.command_error import CommandError
 
 

@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway import logs, metrics, ports
-from gateway.server import Gateway, serve
+from gateway.process import serve
+from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
 from gateway.stopping import StopSignals, until_first

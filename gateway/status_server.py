@@ -11,9 +11,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway import metrics
-from gateway.address import join
 from gateway.ports import ListenError
 from gateway.settings import Settings
+from visiongate.address import join
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.address import is_loopback
 from gateway.errors import SERVER_FAULTS
 from gateway.settings import Settings
+from visiongate.address import is_local
 from visiongate.connection import NO_PROXY
 
 _INFERENCE = "inference.GRPCInferenceService/ModelInfer"
@@ -59,7 +59,7 @@ def _exporter(endpoint: str) -> SpanExporter:
         endpoint=endpoint,
         # Otherwise OTEL_EXPORTER_OTLP_INSECURE could contradict the setting.
         insecure=url.scheme == "http",
-        channel_options=NO_PROXY if is_loopback(url.hostname or "") else (),  # type: ignore[arg-type]
+        channel_options=NO_PROXY if is_local(url.hostname or "") else (),  # type: ignore[arg-type]
     )
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import platformdirs
 
 from gateway.embedded.error import EmbeddedTritonError
-from gateway.settings import CACHE_VARIABLE
+from gateway.settings_sources import CACHE_VARIABLE
 
 Progress = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""Binary masks [H,W] (bool, or uint8 of 0 and 1) in the formats that a caller can ask for; also empty masks."""
+"""Binary masks [H,W] (bool, or uint8 of 0 and 1) in the formats that callers ask for. They may be empty."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

@@ -23,9 +23,7 @@ _DETECTOR = Role(
     },
     outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
 )
-GROUNDING_DINO = Family(
-    "grounding_dino", "detection", (_DETECTOR,), GroundingDinoSpec.from_parameters
-)
+GROUNDING_DINO = Family("grounding_dino", "detection", (_DETECTOR,), GroundingDinoSpec.from_parameters)
 
 
 @dataclass(frozen=True, slots=True)

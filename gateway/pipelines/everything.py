@@ -50,14 +50,10 @@ class EverythingSegmenter:
             raise InputError(f"and crop_layers make {points} points; the limit is {limit}")
         # One crop after the other: all together would hold as many embeddings as there are crops.
         candidates = [
-            candidate
-            for crop in crops
-            for candidate in await self._candidates(image, crop, model, options)
+            candidate for crop in crops for candidate in await self._candidates(image, crop, model, options)
         ]
         with stage("postprocess"):
-            candidates = await threads.run(
-                sam_everything.suppress, candidates, options.nms_iou_threshold
-            )
+            candidates = await threads.run(sam_everything.suppress, candidates, options.nms_iou_threshold)
             if options.min_region_area:
                 cleaned = await threads.run_each(
                     lambda candidate: sam_everything.clean(candidate, image.size, options), candidates
@@ -67,9 +63,7 @@ class EverythingSegmenter:
                 )
             kept = candidates[: options.max_masks]
             self._segmenter.check_mask_pixels(len(kept), image)
-            return await threads.run_each(
-                lambda candidate: _finish(candidate, image.size, mask_format), kept
-            )
+            return await threads.run_each(lambda candidate: _finish(candidate, image.size, mask_format), kept)
 
     async def _candidates(
         self, image: LoadedImage, crop: Crop, model: Variant[SamSpec], options: GridOptions

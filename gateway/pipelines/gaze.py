@@ -58,7 +58,7 @@ class GazeEstimator:
     async def estimate(
         self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[GazeSpec]
     ) -> NDArray[np.float32]:
-        """Return yaw and pitch [n,2], in radians, of the faces in n boxes, each float32 [4] xyxy in pixels."""
+        """Return yaw and pitch [n,2] in radians of the faces in n boxes, each float32 [4] xyxy in pixels."""
         batch_size = model.max_batch_sizes[_GAZE_NETWORK.name]
         # While one chunk is in the network, the next is cut out. The setting bounds how many are held.
         slots = asyncio.Semaphore(self._resources.settings.batches_in_flight)

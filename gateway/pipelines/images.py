@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from gateway import metrics
 from gateway.admission import release, reserve_more
+from gateway.allowed_hosts import AllowedHosts
 from gateway.cache import ComputingCache
 from gateway.call import stage
 from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InputError
-from gateway.fetch import AllowedHosts, Fetcher, FetchError, UriError
+from gateway.fetch import Fetcher, FetchError, UriError
 from gateway.memory import Memory
 from gateway.models import image
 from gateway.models.raw_image import PixelOrder, from_raw
@@ -21,19 +22,26 @@ from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
 
 
+class ImageSource:
+    """Where an image comes from. `kind` is its name in the metrics."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+
 @dataclass(frozen=True, slots=True)
-class EncodedImage:
+class EncodedImage(ImageSource):
     """An image file."""
 
-    kind: ClassVar[str] = "encoded"
+    kind = "encoded"
     data: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class RawImage:
+class RawImage(ImageSource):
     """Pixels, row by row, in the order that `order` says."""
 
-    kind: ClassVar[str] = "raw"
+    kind = "raw"
     data: bytes
     width: int
     height: int
@@ -41,22 +49,19 @@ class RawImage:
 
 
 @dataclass(frozen=True, slots=True)
-class CachedImage:
+class CachedImage(ImageSource):
     """An image that an earlier call brought."""
 
-    kind: ClassVar[str] = "image_id"
+    kind = "image_id"
     image_id: str
 
 
 @dataclass(frozen=True, slots=True)
-class UriImage:
+class UriImage(ImageSource):
     """An image file that the server fetches."""
 
-    kind: ClassVar[str] = "uri"
+    kind = "uri"
     uri: str
-
-
-ImageSource = EncodedImage | RawImage | CachedImage | UriImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +145,8 @@ class ImageLoader:
                     return await self._load_bytes(await self._fetch(source))
             case EncodedImage() | RawImage():
                 return await self._load_bytes(source)
+            case _:
+                raise TypeError(f"{type(source).__name__} is not a known source of images")
 
     async def _fetch(self, source: UriImage) -> EncodedImage:
         try:

@@ -20,9 +20,7 @@ from gateway.pipelines.images import ImageInfo, ImageSource, LoadedImage
 from gateway.pipelines.items import work_on_each
 from gateway.pipelines.resources import Resources
 
-_DETECTOR = Role(
-    "doctr_detection", inputs={"image": ("UINT8", 4)}, outputs={"probability_map": ("FP32", 3)}
-)
+_DETECTOR = Role("doctr_detection", inputs={"image": ("UINT8", 4)}, outputs={"probability_map": ("FP32", 3)})
 _RECOGNIZER = Role("doctr_recognition", inputs={"crop": ("UINT8", 4)}, outputs={"logits": ("FP32", 3)})
 DOCTR = Family("doctr", "text", (_DETECTOR, _RECOGNIZER), DoctrSpec.from_parameters)
 
@@ -59,8 +57,8 @@ class Word:
 class Page:
     """The text of an image.
 
-    blocks: lists of lines, which are lists of words, in reading order. turns: the quarter turns clockwise after
-    which the image was read. Coordinates are those of the image as it came.
+    blocks: lists of lines, which are lists of words, in reading order. turns: the quarter turns clockwise
+    after which the image was read. Coordinates are those of the image as it came.
     """
 
     image: ImageInfo
@@ -163,7 +161,7 @@ class Reader:
 
 
 def _certainty(page: Page) -> float:
-    """Return how sure a reading is. Upside-down text is detected too, but its characters get low confidence."""
+    """Return how sure a reading is. Upside-down text is detected too, but with low confidence."""
     words = [word for lines in page.blocks for line in lines for word in line]
     return sum(word.confidence * len(word.text) for word in words)
 

@@ -23,7 +23,6 @@ from gateway.services.messages.images import (
 )
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
-from gateway.settings import Settings
 from visiongate.v1 import embedding_service_pb2, embedding_service_pb2_grpc, image_pb2
 
 EmbedRequest = embedding_service_pb2.EmbedImagesRequest | embedding_service_pb2.EmbedTextsRequest
@@ -241,9 +240,7 @@ def _comparison_result(
 ) -> embedding_service_pb2.CompareImagesAndTextsResult:
     if isinstance(item, InputError):
         return embedding_service_pb2.CompareImagesAndTextsResult(error=item_error(item, path))
-    return embedding_service_pb2.CompareImagesAndTextsResult(
-        similarity=item.cosine, image=_image(item)
-    )
+    return embedding_service_pb2.CompareImagesAndTextsResult(similarity=item.cosine, image=_image(item))
 
 
 def _classification_result(

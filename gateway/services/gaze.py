@@ -90,9 +90,7 @@ def _face_query(query: gaze_service_pb2.FaceQuery, settings: Settings) -> FaceQu
 
 
 def _face_message(face: DetectedFace, yaw_pitch: NDArray[np.float32]) -> gaze_service_pb2.Face:
-    points = {
-        name: point_message(point) for name, point in zip(LANDMARKS, face.landmarks, strict=True)
-    }
+    points = {name: point_message(point) for name, point in zip(LANDMARKS, face.landmarks, strict=True)}
     return gaze_service_pb2.Face(
         box=box_message(face.box),
         score=face.score,

@@ -22,7 +22,8 @@ from PIL import Image
 
 import bad_input
 from gateway.models import image as images
-from gateway.server import SERVICES, Gateway
+from gateway.server import Gateway
+from gateway.services.registry import SERVICES
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text, operations
 from visiongate.v1 import embedding_service_pb2

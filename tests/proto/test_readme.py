@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
 from gateway import errors
-from gateway.server import SERVICES
+from gateway.services.registry import SERVICES
 
 README = (Path(__file__).parents[2] / "proto/README.md").read_text()
 

@@ -17,7 +17,7 @@ def words_path(query: detection_service_pb2.ObjectQuery) -> str:
 
 
 def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -> ObjectQuery:
-    """Return the words, and the thresholds that the request has. Raise InvalidArgumentError if they are wrong."""
+    """Return the words and the thresholds of a request. Raise InvalidArgumentError if they are wrong."""
     path, phrases = words_path(query), tuple(query.phrases.values)
     if not phrases and not query.caption.strip():
         raise InvalidArgumentError("query", "has neither phrases nor a caption: say what to look for")

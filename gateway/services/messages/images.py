@@ -80,4 +80,3 @@ async def load_image(
 def image_message(image: LoadedImage | ImageInfo) -> image_pb2.ImageInfo:
     """Return what an answer says of an image."""
     return image_pb2.ImageInfo(image_id=image.image_id, width=image.width, height=image.height)
-

@@ -1,6 +1,7 @@
 """Masks and their logits."""
 
 from collections.abc import Mapping
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ _FORMATS: Mapping[segmentation_service_pb2.MaskFormat.ValueType, MaskFormat] = {
     segmentation_service_pb2.MASK_FORMAT_PNG: MaskFormat.PNG,
     segmentation_service_pb2.MASK_FORMAT_BITMAP: MaskFormat.BITMAP,
 }
-LogitsFormat = segmentation_service_pb2.LogitsFormat.ValueType
+LogitsFormat: TypeAlias = segmentation_service_pb2.LogitsFormat.ValueType
 _LOGITS_TYPES: Mapping[LogitsFormat, str] = {
     segmentation_service_pb2.LOGITS_FORMAT_UNSPECIFIED: "<f4",
     segmentation_service_pb2.LOGITS_FORMAT_FLOAT32: "<f4",
@@ -41,7 +42,7 @@ def logits_type(value: LogitsFormat, path: str) -> np.dtype[np.floating]:
 
 
 def logits_array(logits: segmentation_service_pb2.MaskLogits, path: str) -> NDArray[np.float32]:
-    """Return float32 [height, width]. Raise InvalidArgumentError if the data does not fit or is not finite."""
+    """Return float32 [height, width]. Raise InvalidArgumentError if the data cannot be that."""
     number_type = logits_type(logits.format, f"{path}.format")
     expected = logits.height * logits.width * number_type.itemsize
     if len(logits.data) != expected:
