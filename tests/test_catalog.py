@@ -73,7 +73,9 @@ async def test_variants_lie_side_by_side_and_the_plain_name_is_the_default() -> 
 
 
 async def test_alternative_families_share_one_default_and_one_set_of_names() -> None:
-    catalog = await load_from(Offer(sam2() | sam2("hiera_large", "-hiera_large") | sam() | sam("vit_h", "-vit_h")))
+    catalog = await load_from(
+        Offer(sam2() | sam2("hiera_large", "-hiera_large") | sam() | sam("vit_h", "-vit_h"))
+    )
     assert [(variant.family.name, variant.name, variant.is_default) for variant in catalog.variants] == [
         ("sam", "vit_b", True),
         ("sam2", "hiera_large", False),

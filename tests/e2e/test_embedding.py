@@ -269,7 +269,9 @@ class Asked:
 
     async def images(self, sources: Sequence[RawImage]) -> tuple[NDArray[np.float32], set[str]]:
         items = await self.embedder.embed_images(sources, self.model, strict=True)
-        return vectors(items), {item.image.image_id for item in items if isinstance(item, Embedded) and item.image}
+        return vectors(items), {
+            item.image.image_id for item in items if isinstance(item, Embedded) and item.image
+        }
 
 
 def vectors(items: Sequence[Embedded | InputError]) -> NDArray[np.float32]:
