@@ -16,6 +16,7 @@ from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
 from gateway.models import clip
 from gateway.models.clip import ClipSpec
+from gateway.models.tokenizer import TextTooLongError
 from gateway.pipelines.core import Call, Core, ImageSource, gather
 
 CLIP = Family(
@@ -26,7 +27,7 @@ CLIP = Family(
         Role("clip_text", inputs={"input_ids": ("INT64", 2)}, outputs={"text_embedding": ("FP32", 2)}),
         Role("clip_image", inputs={"image": ("UINT8", 4)}, outputs={"image_embedding": ("FP32", 2)}),
     ),
-    lambda parameters, folder: ClipSpec.from_parameters(parameters, folder / "tokenizer.json"),
+    ClipSpec.from_parameters,
 )
 
 # One is in the model while another's tensors are on their way.
@@ -272,7 +273,7 @@ def _rows(vectors: Sequence[Vector], spec: ClipSpec) -> NDArray[np.float32]:
 def _encode(spec: ClipSpec, text: Text, truncate: bool) -> NDArray[np.int64]:
     try:
         return spec.encode(text.text, truncate=truncate)
-    except clip.TextTooLongError as error:
+    except TextTooLongError as error:
         raise InvalidArgumentError(text.field, f"{error}: shorten it, or set truncate") from error
     except ValueError as error:
         raise InvalidArgumentError(text.field, str(error)) from error
