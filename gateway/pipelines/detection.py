@@ -6,7 +6,8 @@ import numpy as np
 
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import InvalidArgumentError
-from gateway.models.grounding_dino import Detection, GroundingDinoSpec, TokenizedText
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.grounding_dino_text import TextTokenizer, TokenizedText
 from gateway.pipelines.core import Call, Core, LoadedImage
 
 GROUNDING_DINO = Family(
@@ -26,7 +27,7 @@ GROUNDING_DINO = Family(
             outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
         ),
     ),
-    lambda parameters, folder: GroundingDinoSpec.from_parameters(parameters, folder / "tokenizer.json"),
+    GroundingDinoSpec.from_parameters,
 )
 
 
@@ -58,7 +59,7 @@ class Detector:
         """Objects that words name, best first."""
         dino = model.spec
         with call.stage("preprocess"):
-            text = await self._core.run(_encode_text, dino, query)
+            text = await self._core.run(_encode_text, dino.text, query)
             canvas, valid_size = await self._core.run(dino.preprocess, image.pixels)
         with call.stage("inference"):
             tensors = await self._core.triton.infer(
@@ -87,9 +88,9 @@ class Detector:
             )
 
 
-def _encode_text(dino: GroundingDinoSpec, query: ObjectQuery) -> TokenizedText:
+def _encode_text(text: TextTokenizer, query: ObjectQuery) -> TokenizedText:
     field = "query.phrases" if query.phrases else "query.caption"
     try:
-        return dino.encode_phrases(query.phrases) if query.phrases else dino.encode_caption(query.caption)
+        return text.encode_phrases(query.phrases) if query.phrases else text.encode_caption(query.caption)
     except ValueError as error:
         raise InvalidArgumentError(field, str(error)) from error
