@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -35,10 +34,6 @@ _MASKS = {
 _SAM2_VIEW = {"image_embedding": ("FP32", 4), "features_s4": ("FP32", 4), "features_s8": ("FP32", 4)}
 
 
-def _read_spec(parameters: Mapping[str, str], folder: Path) -> SamSpec:
-    return SamSpec.from_parameters(parameters)
-
-
 # An encoder and a decoder: whatever the encoder puts out goes to the decoder under the same name.
 SAM2 = Family(
     "sam2",
@@ -47,7 +42,7 @@ SAM2 = Family(
         Role("sam2_encoder", inputs={"image": ("UINT8", 4)}, outputs=_SAM2_VIEW),
         Role("sam2_decoder", inputs={**_SAM2_VIEW, **_PROMPTS}, outputs=_MASKS),
     ),
-    _read_spec,
+    SamSpec.from_parameters,
 )
 SAM = Family(
     "sam",
@@ -60,7 +55,7 @@ SAM = Family(
         ),
         Role("sam_decoder", inputs={"image_embedding": ("FP32", 4), **_PROMPTS}, outputs=_MASKS),
     ),
-    _read_spec,
+    SamSpec.from_parameters,
     alternatives=(SAM2,),
 )
 
