@@ -25,13 +25,13 @@ FACE_DETECTION = Family(
             outputs=dict.fromkeys(face_detection.OUTPUTS, ("FP32", 3)),
         ),
     ),
-    lambda parameters, folder: YuNetSpec.from_parameters(parameters),
+    YuNetSpec.from_parameters,
 )
 GAZE = Family(
     "gaze",
     "gaze",
     (Role("gaze", inputs={"face": ("UINT8", 4)}, outputs={"yaw_pitch": ("FP32", 2)}),),
-    lambda parameters, folder: GazeSpec.from_parameters(parameters),
+    GazeSpec.from_parameters,
 )
 
 
