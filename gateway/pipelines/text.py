@@ -26,7 +26,7 @@ DOCTR = Family(
         ),
         Role("doctr_recognition", inputs={"crop": ("UINT8", 4)}, outputs={"logits": ("FP32", 3)}),
     ),
-    lambda parameters, folder: DoctrSpec.from_parameters(parameters),
+    DoctrSpec.from_parameters,
 )
 
 # Of a request, so that memory does not grow with it: decoded pages, and batches of words on their way.
@@ -125,7 +125,7 @@ class Reader:
         self, model: Variant[DoctrSpec], image: LoadedImage, query: TextQuery, call: Call
     ) -> Places:
         doctr = model.spec
-        detection = doctr.detection
+        detection = doctr.thresholds
         if query.bin_threshold is not None:
             detection = replace(detection, bin_threshold=query.bin_threshold)
         if query.box_threshold is not None:
