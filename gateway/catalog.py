@@ -10,22 +10,15 @@ of both, and name them without their family. The default is that of the first fa
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from gateway.errors import InputError, NoModelError
+from gateway.models.spec import ModelSpec
 
 Tensors = Mapping[str, tuple[str, int]]
 
 
-class Spec(Protocol):
-    """The constants of a variant, read from its Triton models' parameters."""
-
-    @property
-    def input_size(self) -> int:
-        """Longest side, in pixels, that images are resized to."""
-
-
-S = TypeVar("S", bound=Spec)
+S = TypeVar("S", bound=ModelSpec)
 
 
 @dataclass(frozen=True, slots=True)

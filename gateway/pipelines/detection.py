@@ -7,7 +7,8 @@ import numpy as np
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.errors import InputError
-from gateway.models.grounding_dino import Detection, GroundingDinoSpec, TokenizedText
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.grounding_dino_text import TextTokenizer, TokenizedText
 from gateway.pipelines.images import LoadedImage
 from gateway.pipelines.resources import Resources
 
@@ -53,7 +54,7 @@ class Detector:
         """Return the objects that words name, best first. Raises InputError if the words cannot be used."""
         spec, threads = model.spec, self._resources.threads
         with stage("preprocess"):
-            text = await threads.run(_encode_text, spec, query)
+            text = await threads.run(_encode_text, spec.text, query)
             canvas, valid_size = await threads.run(spec.preprocess, image.pixels)
         tensors = await self._resources.infer(
             model,
@@ -81,8 +82,12 @@ class Detector:
             )
 
 
-def _encode_text(spec: GroundingDinoSpec, query: ObjectQuery) -> TokenizedText:
+def _encode_text(tokenizer: TextTokenizer, query: ObjectQuery) -> TokenizedText:
     try:
-        return spec.encode_phrases(query.phrases) if query.phrases else spec.encode_caption(query.caption)
+        return (
+            tokenizer.encode_phrases(query.phrases)
+            if query.phrases
+            else tokenizer.encode_caption(query.caption)
+        )
     except ValueError as error:
         raise InputError(str(error)) from error

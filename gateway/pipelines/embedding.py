@@ -16,6 +16,7 @@ from gateway.concurrency import gather
 from gateway.errors import InputError
 from gateway.models import clip
 from gateway.models.clip import ClipSpec
+from gateway.models.tokenizer import TextTooLongError
 from gateway.pipelines.clip_tower import Tower, Vector
 from gateway.pipelines.images import ImageInfo, ImageSource
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
@@ -85,7 +86,7 @@ class Embedder:
                 raise text
             try:
                 return model.spec.encode(text, truncate=truncate)
-            except clip.TextTooLongError as error:
+            except TextTooLongError as error:
                 raise InputError(f"{error}: shorten it, or set truncate") from error
             except ValueError as error:
                 raise InputError(str(error)) from error

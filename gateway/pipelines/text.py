@@ -124,7 +124,7 @@ class Reader:
 
     async def _find_words(self, model: Variant[DoctrSpec], image: LoadedImage, query: TextQuery) -> Places:
         spec, threads = model.spec, self._resources.threads
-        thresholds = spec.detection
+        thresholds = spec.thresholds
         if query.min_pixel_score is not None:
             thresholds = replace(thresholds, bin_threshold=query.min_pixel_score)
         if query.min_word_score is not None:

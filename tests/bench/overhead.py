@@ -55,7 +55,7 @@ async def measure(triton_address: str, repository: Path, seconds: float) -> None
         triton = GrpcTriton(triton_address)
         variants = {variant.family.name: variant for variant in gateway.catalog.variants}
         dino, sam = variants["grounding_dino"].spec, variants["sam"].spec
-        text = dino.encode_phrases(PHRASES)  # type: ignore[attr-defined]
+        text = dino.text.encode_phrases(PHRASES)  # type: ignore[attr-defined]
         canvas, valid = dino.preprocess(photo)  # type: ignore[attr-defined]
         frame, frame_valid = sam.preprocess(photo)  # type: ignore[attr-defined]
         detection = {

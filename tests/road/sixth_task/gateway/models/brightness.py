@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models.parameters import Parameters
+from gateway.models.parameters import ParameterReader
 from gateway.models.resizing import resize
 
 
@@ -21,7 +21,7 @@ class BrightnessSpec:
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str], folder: Path) -> Self:
         """Read the parameters. ValueError names what is missing or wrong."""
-        return cls(Parameters(parameters).whole_number("image_size", 1))
+        return cls(ParameterReader(parameters).whole_number("image_size", 1))
 
     @property
     def input_size(self) -> int:
