@@ -72,8 +72,8 @@ def _cut(image: Pixels, corners: Points) -> Pixels:
 def split(crop: Pixels) -> tuple[list[Pixels], float]:
     """Split a very wide crop into the pieces in which it is read, from left to right.
 
-    A crop that is not very wide is the only piece. The second value is the fraction of the last piece, 0 to 1,
-    that the piece before it covers.
+    A crop that is not very wide is the only piece. The second value is the fraction of the last piece, 0 to
+    1, that the piece before it covers.
     """
     height, width = crop.shape[:2]
     if width / height <= MAX_CROP_RATIO:

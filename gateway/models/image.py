@@ -60,8 +60,8 @@ def decode(
     manager that it returns is entered while the pixels are decoded.
 
     Raises ImageError for no data, an unknown format, and damaged or truncated data. An image of more than
-    `max_pixels` pixels (or Pillow's own limit, 178,956,970) is refused from its header alone, and so are tiles
-    and frames of more pixels. A file of more parts or scans than any encoder writes is refused too.
+    `max_pixels` pixels (or Pillow's own limit, 178,956,970) is refused from its header alone, and so are
+    tiles and frames of more pixels. A file of more parts or scans than any encoder writes is refused too.
     """
     if not data:
         raise ImageError("The image is empty: it has no bytes.")

@@ -28,7 +28,8 @@ class GridOptions:
 
     segment-anything calls them, in this order: points_per_side, crop_n_layers, crop_overlap_ratio,
     crop_n_points_downscale_factor, pred_iou_thresh, stability_score_thresh, stability_score_offset,
-    box_nms_thresh. It calls min_region_area min_mask_region_area, and has neither min_mask_area nor max_masks.
+    box_nms_thresh. Its min_mask_region_area is min_region_area here. It has neither min_mask_area nor
+    max_masks.
     """
 
     points_per_side: int = 32
