@@ -116,7 +116,7 @@ class Gateway:
         self._health.stop()
         try:
             await asyncio.sleep(self._settings.drain_s)
-            self._health.send_watchers_away()
+            self._health.end_watches()
             await self._server.stop(self._settings.grace_s)
         except asyncio.CancelledError:
             await self._server.stop(None)  # cuts the calls off for which the other waits
