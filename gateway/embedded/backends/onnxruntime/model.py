@@ -71,7 +71,7 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: pb_utils.ModelConfig) -> pb_utils.ModelConfig:
-        """Fill in batching, inputs and outputs from the ONNX file where inputs or outputs are missing."""
+        """Fill in batching, inputs and outputs from the ONNX file if inputs or outputs are missing."""
         config = auto_complete_model_config.as_dict()
         if config["input"] and config["output"]:
             return auto_complete_model_config
