@@ -36,7 +36,7 @@ class AllowedHosts:
         return bool(self._rules)
 
     def allow(self, host: str, port: int) -> bool:
-        """Tell if a host may be named: in ASCII and lower case, without brackets and a dot at the end."""
+        """Tell if a URI may name a host, given in ASCII and lower case, without brackets and final dot."""
         return any(rule.allows(host, port) for rule in self._rules)
 
 

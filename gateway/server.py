@@ -90,7 +90,7 @@ class Gateway:
         self._health.stop()
         try:
             await asyncio.sleep(self._settings.drain_s)
-            self._health.send_watchers_away()
+            self._health.end_watches()
             await self._server.stop(self._settings.grace_s)
         except asyncio.CancelledError:
             await self._server.stop(None)  # cuts off the calls that the other stop waits for

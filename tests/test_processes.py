@@ -11,7 +11,7 @@ from gateway.stopping import StopSignals, until_first
 
 
 class Ending(_Processes):
-    """Workers that end at once, ten times."""
+    """Processes that end immediately, ten times."""
 
     def __init__(self, has_answered: bool) -> None:
         super().__init__(Settings(processes=2), 0, lambda port, served: None, StopSignals(), {})
@@ -34,17 +34,17 @@ class Ending(_Processes):
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.0001)
-    monkeypatch.setattr(processes, "LONGEST_PAUSE_S", 0.0004)
+    monkeypatch.setattr(processes, "MAX_PAUSE_S", 0.0004)
 
 
 async def test_pauses_grow_to_the_longest(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     await Ending(has_answered=True).keep_to_the_end()
-    pauses = re.findall(r"worker 1: reason \d+; a new one starts in (\S+) seconds", caplog.text)
+    pauses = re.findall(r"worker process 1: reason \d+; a new one starts in (\S+) seconds", caplog.text)
     assert pauses == ["0.0001", "0.0002", *["0.0004"] * 8]
 
 
-async def test_a_steady_workers_death_is_not_held_against_the_next(
+async def test_the_death_of_a_steady_process_is_not_held_against_the_next(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processes, "STEADY_S", -1)

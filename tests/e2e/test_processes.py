@@ -71,7 +71,7 @@ class Served:
         return found[1]
 
     def wait_for_workers(self, count: int) -> None:
-        eventually(lambda: self.log.count(" answers: process") == count, f"{count} workers")
+        eventually(lambda: self.log.count(" answers: process id") == count, f"{count} workers")
 
     @property
     def workers(self) -> list[int]:
@@ -192,7 +192,7 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
     assert served.http("/readyz")[0] == 200
 
     os.kill(first, signal.SIGKILL)
-    served.wait_for_log(f"process {first} was ended by SIGKILL; a new one starts")
+    served.wait_for_log(f"process id {first} was ended by SIGKILL; a new one starts")
     for _ in range(5):
         call(address)
         calls += 1
@@ -264,7 +264,7 @@ def test_drain(serve: Callable[..., Served]) -> None:
 
 def test_workers_do_not_outlive_their_parent(serve: Callable[..., Served]) -> None:
     served = serve("--processes", "2")
-    served.wait_for_log("answers: process")
+    served.wait_for_log(" answers: process id")
     workers = served.workers
     assert len(workers) == 2
     served.process.kill()
