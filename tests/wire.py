@@ -16,7 +16,7 @@ def copied(operation: Operation[Result]) -> Operation[Result]:
 
 
 def changed(operation: Operation[Result], fields: dict[str, Any]) -> Operation[Result]:
-    """With other values in some fields, such as "query.box_threshold"."""
+    """With other values in some fields, such as "query.min_score"."""
     made = copied(operation)
     for path, value in fields.items():
         *parents, name = path.split(".")

@@ -28,7 +28,7 @@ from visiongate.errors import (
 from visiongate.masks import Mask
 from visiongate.operations.embedding import LabelScore, Text
 from visiongate.operations.gaze import Face
-from visiongate.operations.image import EncodedImage, ImageId, Pixels
+from visiongate.operations.image import ImageHandle, ImageId, Pixels
 from visiongate.operations.models import Model
 from visiongate.operations.segmentation import GridMask
 from visiongate.operations.text import Page, Word
@@ -46,10 +46,10 @@ __all__ = [
     "DeadlineExceededError",
     "Detection",
     "Detections",
-    "EncodedImage",
     "Face",
     "ForkedClientError",
     "GridMask",
+    "ImageHandle",
     "ImageId",
     "ImageInfo",
     "ImageNotCachedError",

@@ -1,11 +1,13 @@
 """What comes with every answer: the call's id, the models that answered, the images as read, the timings."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+from visiongate.errors import VisiongateError
 
 Item = TypeVar("Item")
 
@@ -15,7 +17,7 @@ class Timings:
     """Milliseconds that the stages of a call took on the server.
 
     decode_ms: reading image files. preprocess_ms: resizing, tokenizing. inference_ms: waiting for the models.
-    postprocess_ms: turning tensors into answers. Of images handled side by side each counts in full, so that
+    postprocess_ms: turning tensors into answers. Images that are handled side by side each count in full, so
     the sum can be more than the call took.
     """
 
@@ -27,7 +29,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """An image as the server read it: the name that it is kept under, and its size in pixels, upright."""
+    """An image as the server read it: the name that it is kept under, and its upright size in pixels."""
 
     image_id: str
     width: int
@@ -41,27 +43,35 @@ class AnswerInfo:
     request_id: what the server's log calls the call.
     model: the variant that answered; empty for `list_models`.
     detection_model: the variant that found what `model` was asked about: objects for `segment_phrases`, faces
-    for `estimate_gaze`. Empty elsewhere, and where the caller gave the faces.
-    images: those of the call, in its order; of `compare`, the subject first.
+    for `estimate_gaze`. Empty for other methods, and if the caller gave the faces.
+    images: the images of the call. If the call was about a list, images[i] belongs to item i, and is None if
+    that item is a text or has an error. Empty if the method takes no images.
     timings: None for `list_models`.
+    errors: the errors of single items by their index in the list; see `strict` of the methods.
+    subject_image: the first argument of `compare`, if it is an image; None for other methods.
     """
 
     request_id: str = ""
     model: str = ""
     detection_model: str = ""
-    images: tuple[ImageInfo, ...] = ()
+    images: tuple[ImageInfo | None, ...] = ()
     timings: Timings | None = None
+    errors: Mapping[int, VisiongateError] = field(default_factory=dict, hash=False)
+    subject_image: ImageInfo | None = None
 
     @property
     def image(self) -> ImageInfo:
         """The image of a call about one image; ValueError for a call about none or several."""
         if len(self.images) != 1:
             raise ValueError(f"the answer is about {len(self.images)} images: see `images`")
-        return self.images[0]
+        (image,) = self.images
+        if image is None:
+            raise ValueError("the answer has no image: see `errors`")
+        return image
 
 
 class Answer(list[Item]):
-    """A list of results, and in `info` what came with them."""
+    """A list of results. `info` is what came with them."""
 
     __slots__ = ("info",)
 
@@ -69,9 +79,14 @@ class Answer(list[Item]):
         super().__init__(items)
         self.info = info
 
+    @property
+    def errors(self) -> Mapping[int, VisiongateError]:
+        """The errors of single items by their index; empty unless the call had `strict=False`."""
+        return self.info.errors
+
 
 class ArrayAnswer(np.ndarray[Any, np.dtype[np.float32]]):
-    """A float32 array, and in `info` what came with it.
+    """A float32 array. `info` is what came with it.
 
     Views of it, such as rows, keep the `info`. What is computed from it is a plain array.
     """
@@ -83,12 +98,17 @@ class ArrayAnswer(np.ndarray[Any, np.dtype[np.float32]]):
         array.info = info
         return array
 
+    @property
+    def errors(self) -> Mapping[int, VisiongateError]:
+        """The errors of single items by their index; empty unless the call had `strict=False`."""
+        return self.info.errors
+
     def __array_finalize__(self, source: Any) -> None:
         self.info = getattr(source, "info", AnswerInfo())
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else np.asarray(array)
 
-    # By itself NumPy pickles no attributes.
+    # By default NumPy pickles no attributes.
     def __reduce__(self) -> Any:
         return ArrayAnswer, (np.asarray(self), self.info)

@@ -1,4 +1,4 @@
-"""What both clients share: their options, for all calls and for some."""
+"""The base of both clients: their options, for all calls and for some."""
 
 import copy
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ R = TypeVar("R")
 C = TypeVar("C", bound=Channels[Any])
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
-# Protobuf writes no larger ones.
-_LARGEST_MESSAGE = 2**31 - 1
+# Protobuf's own limit.
+_MAX_MESSAGE_BYTES = 2**31 - 1
 
 
 class _Unchanged(Enum):
@@ -37,7 +37,7 @@ UNCHANGED: Final = _Unchanged.UNCHANGED
 
 
 class BaseClient(Generic[C]):
-    """What `Client` and `AsyncClient` share: their options, for all calls and for some."""
+    """The base of `Client` and `AsyncClient`: their options, for all calls and for some."""
 
     _channels_type: type[C]
 
@@ -54,35 +54,35 @@ class BaseClient(Generic[C]):
         client_key: Pem | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
     ) -> None:
-        """Nothing is sent, and no connection made, before the first call.
+        """Keep the options. Nothing is sent, and no connection made, before the first call.
 
         `address` is host, host:port (50051 by default), an IPv6 address or `unix:/path`. It is
-        127.0.0.1:50051 where neither it nor VISIONGATE_SERVER is given.
+        127.0.0.1:50051 if neither it nor VISIONGATE_SERVER is given.
 
-        `timeout` is what each call may take, in seconds, and the server drops the work of a call that is past
-        it; None is no limit. Within it a call waits for a server that is full, restarts or cannot be
-        reached: it is sent again, after pauses that grow to a second, or for a full server to what that one
-        asks for. Only where no server has ever answered this client, it is given up after two seconds: the
-        address is likely to be wrong. With `wait=False` the first such error is raised.
+        `timeout` is what each call may take, in seconds; None is no limit. The server drops the work of a
+        call that is past it. Within it a call waits for a server that is full, restarts or cannot be reached:
+        it is sent again after pauses that grow to a second, or for a full server to the pause that the server
+        asks for. If no server has ever answered this client, the call fails after two seconds: the address is
+        likely to be wrong. With `wait=False` the first such error is raised.
 
         `tls=True` encrypts, and checks the server's certificate by the authorities that this machine trusts;
-        `root_certificates` does so by others. `client_certificate` and `client_key` are for a server that
-        asks for them. Each of the three is a path or PEM bytes, and implies TLS.
+        `root_certificates` names other authorities. `client_certificate` and `client_key` are for a server
+        that asks for them. Each of the three is a path or PEM bytes, and implies TLS.
 
         `api_key` is sent with every call. Unencrypted it goes to this machine alone: for any other address
-        ValueError is raised, unless `tls=False` says that the network itself keeps it secret. Then, and for
-        addresses of this machine, proxies that the environment names are not used.
+        ValueError is raised, unless `tls=False` says that the network itself keeps it secret. In that case,
+        and for addresses of this machine, the client ignores proxies that the environment names.
 
         A request over `max_message_bytes` is refused before it is sent. The default is the server's.
 
-        What is not given is read from VISIONGATE_SERVER, VISIONGATE_API_KEY, VISIONGATE_TLS (1 or 0),
-        VISIONGATE_CA, VISIONGATE_CERT and VISIONGATE_CERT_KEY; an empty variable counts as unset.
+        Arguments that are not given are read from VISIONGATE_SERVER, VISIONGATE_API_KEY, VISIONGATE_TLS (1 or
+        0), VISIONGATE_CA, VISIONGATE_CERT and VISIONGATE_CERT_KEY; an empty variable counts as unset.
 
-        Raises ValueError for what cannot be meant, and OSError for a file that cannot be read.
+        Raises ValueError for an argument that makes no sense, and OSError for a file that cannot be read.
         """
-        if not isinstance(max_message_bytes, int) or not 0 < max_message_bytes <= _LARGEST_MESSAGE:
+        if not isinstance(max_message_bytes, int) or not 0 < max_message_bytes <= _MAX_MESSAGE_BYTES:
             raise ValueError(
-                f"max_message_bytes is {max_message_bytes!r}: give a whole number, 1 to {_LARGEST_MESSAGE}"
+                f"max_message_bytes is {max_message_bytes!r}: give a whole number, 1 to {_MAX_MESSAGE_BYTES}"
             )
         self._max_message_bytes = max_message_bytes
         self._options = CallOptions(checked_seconds("timeout", timeout), wait)
@@ -105,14 +105,14 @@ class BaseClient(Generic[C]):
         traceparent: str | None = None,
         metadata: Mapping[str, str | bytes] | None = None,
     ) -> Self:
-        """A client of the same connection whose calls differ: `client.with_options(timeout=3).detect(...)`.
+        """Return a client of the same connection whose calls differ, as in `client.with_options(timeout=3)`.
 
         `timeout` and `wait` are as for the client itself. `request_id` is what the server's log calls the
         calls, 1 to 128 visible ASCII characters; by default each call has a random one. `traceparent` (W3C
         Trace Context) makes the calls part of a trace. `metadata` is sent beside the request, in addition to
-        what this client sends; a key that both have is the new one's.
+        what this client sends; if both have a key, the new value counts.
 
-        It costs next to nothing. Closing it closes the connection of both.
+        The new client costs next to nothing. Closing it closes the connection of both.
         """
         new = checked_metadata({} if metadata is None else metadata)
         if traceparent is not None:

@@ -1,4 +1,4 @@
-"""One call on its way: what is sent, how long it waits, what comes of it. The sending is the clients'."""
+"""A call under way: what is sent, how long it waits, what its result is. The clients do the sending."""
 
 import math
 import random
@@ -18,12 +18,12 @@ from visiongate.status import read_failure, read_request_id, too_large
 
 R = TypeVar("R")
 
-# A server is full, restarts, or is not there yet. All methods only read, so each call may be sent again.
+# The server is full, restarts, or is not there yet. All methods only read, so each call may be sent again.
 MENDED_BY_WAITING = OverloadedError, UnavailableError, CallCancelledError
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 1.0
-LONGEST_PAUSE_WHEN_FULL_S = 10.0
-# So long is looked for a server that has never answered: its address is likely to be wrong.
+MAX_PAUSE_S = 1.0
+MAX_PAUSE_WHEN_FULL_S = 10.0
+# How long a call waits for a server that has never answered: its address is likely to be wrong.
 FIRST_CONTACT_S = 2.0
 
 
@@ -49,16 +49,23 @@ class Call(Generic[R]):
             *options.metadata,
             (REQUEST_ID, self._request_id),
         )
-        self._response: Message | None = None
+        self._response: Any = None
 
     @property
     def left_s(self) -> float | None:
-        """Seconds that the next attempt may take; None: for ever."""
+        """Seconds that the next attempt may take; None: no limit."""
         return None if self._end == math.inf else self._end - time.monotonic()
 
     def pause_s(self, failure: grpc.RpcError) -> float:
-        """Seconds to wait before the next attempt; raises VisiongateError where there is none."""
-        read = read_failure(failure, self._connection, self._operation.method, self._request_id)
+        """Return the seconds to wait before the next attempt. Raise VisiongateError if there is none."""
+        read = read_failure(
+            failure,
+            self._connection,
+            self._operation.method,
+            self._request_id,
+            list_name=self._operation.list_name,
+            first_index=len(getattr(self._response, "results", ())),
+        )
         self._connection.reached |= read.is_answer
         error = read.error
         if not self._wait or not isinstance(error, MENDED_BY_WAITING):
@@ -72,11 +79,14 @@ class Call(Generic[R]):
         return pause
 
     def _next_pause_s(self, error: VisiongateError) -> float:
-        """Grows each time, and differs from caller to caller. A full server says the least."""
-        longest = LONGEST_PAUSE_WHEN_FULL_S if isinstance(error, OverloadedError) else LONGEST_PAUSE_S
-        grown = min((error.retry_s or FIRST_PAUSE_S) * self._growth, longest)
+        """Return a pause that grows each time and differs at random among callers.
+
+        It is at least what a full server asks for.
+        """
+        longest = MAX_PAUSE_WHEN_FULL_S if isinstance(error, OverloadedError) else MAX_PAUSE_S
+        pause_s = min((error.retry_s or FIRST_PAUSE_S) * self._growth, longest)
         self._growth = min(2 * self._growth, 1024)
-        return max(error.retry_s or 0.0, grown * random.uniform(0.5, 1))  # noqa: S311
+        return max(error.retry_s or 0.0, pause_s * random.uniform(0.5, 1))  # noqa: S311
 
     def take(self, response: Message, trailing_metadata: Iterable[Any]) -> None:
         """Keep the response to one of the requests."""

@@ -1,11 +1,13 @@
-"""The `visiongate` command. It asks servers; visiongate-server adds the commands that serve and export."""
+"""The `visiongate` command. It asks servers. visiongate-server adds the commands that serve and export."""
 
 import functools
+import importlib
 import importlib.metadata
 import importlib.util
 import io
+import pkgutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import FrameType
@@ -14,17 +16,17 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from visiongate import commands
 from visiongate.command_error import CommandError
-from visiongate.commands import detection, embedding, gaze, models, segmentation, text
 from visiongate.commands.common import fail
 from visiongate.errors import VisiongateError
 from visiongate_command import end_at_once, handle_stop_signals
 
 ENTRY_POINTS = "visiongate.commands"
-"""The group of entry points that add commands: `name = module:app`, an app of typer's with that command."""
+"""The group of entry points that add commands: `name = module:app`, a Typer app that has the command."""
 
 SERVER_COMMANDS = ("up", "serve", "triton", "export", "demo", "settings", "keys")
-"""Commands of visiongate-server, so that their absence can be explained."""
+"""Commands of visiongate-server. If one is missing, the command line says what to install."""
 
 INSTALL_SERVER = (
     "install visiongate-server beside the client: `pip install ./proto .` in a clone of visiongate, or the "
@@ -33,10 +35,10 @@ INSTALL_SERVER = (
 
 
 class Commands(TyperGroup):
-    """The client's own commands and those of entry points, which are imported when they are asked for."""
+    """The client's own commands and those of entry points, which are imported when they are called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return [*super().list_commands(ctx), *_entry_points()]
+        return [*sorted(super().list_commands(ctx)), *_entry_points()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         own = super().get_command(ctx, cmd_name)
@@ -53,6 +55,14 @@ class Commands(TyperGroup):
         return None
 
 
+def _task_apps() -> Iterator[typer.Typer]:
+    """Yield the `app` of each module in `visiongate.commands` that has one."""
+    for module in pkgutil.iter_modules(commands.__path__):
+        task = getattr(importlib.import_module(f"{commands.__name__}.{module.name}"), "app", None)
+        if isinstance(task, typer.Typer):
+            yield task
+
+
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
@@ -60,15 +70,15 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Ask vision foundation models from the shell: serve them with NVIDIA Triton, export them, use them.",
 )
-for task in (models, detection, segmentation, embedding, gaze, text):
-    app.add_typer(task.app)
+for task in _task_apps():
+    app.add_typer(task)
 
 
 def main() -> None:
     """Run the command line. An expected failure is one sentence and exit code 1; a signal N is 128 + N."""
     handle_stop_signals(_Stop())
     for stream in (sys.stdout, sys.stderr):
-        # A terminal without a character shows another, and the command goes on.
+        # A character that the terminal's encoding lacks is replaced, and does not end the command.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -79,7 +89,7 @@ def main() -> None:
 
 
 def load(added: EntryPoint) -> Any:
-    """Return the command of an entry point. Raise CommandError, naming the culprit, if it is absent."""
+    """Return the command of an entry point. Raise CommandError with the cause if it cannot be imported."""
     try:
         loaded = added.load()
     except (ImportError, AttributeError) as error:
@@ -92,28 +102,28 @@ def load(added: EntryPoint) -> Any:
 
 @functools.cache
 def _entry_points() -> Mapping[str, EntryPoint]:
-    found = {added.name: added for added in importlib.metadata.entry_points(group=ENTRY_POINTS)}
-    order = [name for name in SERVER_COMMANDS if name in found]
-    return {name: found[name] for name in (*order, *sorted(found.keys() - set(order)))}
+    points = {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
+    order = [name for name in SERVER_COMMANDS if name in points]
+    return {name: points[name] for name in (*order, *sorted(points.keys() - set(order)))}
 
 
 def _why_not(added: EntryPoint, error: Exception) -> str:
-    """Tell a package of the same name from a missing dependency."""
+    """Say whether another package has the same name, or a dependency is missing."""
     package, *inner = added.module.split(".")
     spec = importlib.util.find_spec(package)
     # A module in place of the package has no search locations.
-    found = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
-    places = [Path(place) for place in found]
-    if places and not any(place.joinpath(*inner).with_suffix(".py").is_file() for place in places):
+    locations = [] if spec is None else spec.submodule_search_locations or [spec.origin or ""]
+    paths = [Path(location) for location in locations]
+    if paths and not any(path.joinpath(*inner).with_suffix(".py").is_file() for path in paths):
         return (
-            f"Python finds another package `{package}`, at {places[0]}, before that of visiongate-server: "
+            f"Python finds another package `{package}`, at {paths[0]}, before that of visiongate-server: "
             "rename it, or take its folder out of PYTHONPATH"
         )
-    return f"visiongate-server is not whole ({error}): {INSTALL_SERVER}"
+    return f"visiongate-server is not complete ({error}): {INSTALL_SERVER}"
 
 
 def _explanation(name: str, sentence: str) -> Any:
-    """A command that says why it is not there, however it is called."""
+    """Return a command that says why it is missing, whatever its arguments are."""
     absent = typer.Typer(add_completion=False)
 
     @absent.command(
@@ -129,9 +139,9 @@ def _explanation(name: str, sentence: str) -> Any:
 
 
 class _Stop:
-    """Handles signals: the first is an exception, so that what was started is stopped on the way out.
+    """A handler of signals. The first one raises an exception, so that the command stops what it started.
 
-    A second one would interrupt just that, and does nothing. A third ends the process.
+    A second one would interrupt that, and does nothing. A third ends the process.
     """
 
     def __init__(self) -> None:

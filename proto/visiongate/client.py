@@ -1,4 +1,4 @@
-"""The clients: one for plain code, one for asyncio.
+"""The clients: one for synchronous code, one for asyncio.
 
     with visiongate.Client() as client:
         for found in client.detect("truck.jpg", ["truck", "wheel"]):
@@ -6,8 +6,8 @@
 
     client = visiongate.Client("vision.example.com:443", tls=True, api_key=os.environ["KEY"], timeout=10)
 
-Every method raises a kind of `VisiongateError` where the server refuses the call or cannot be reached, and
-ValueError or TypeError for an argument that cannot be meant.
+Every method raises a kind of `VisiongateError` if the server refuses the call or cannot be reached, and
+ValueError or TypeError for an argument that makes no sense.
 """
 
 import asyncio
@@ -22,10 +22,9 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 import grpc
 import grpc.aio
 
-from visiongate import operations
 from visiongate.base_client import BaseClient
 from visiongate.channels import AsyncChannels, SyncChannels, closed_error
-from visiongate.operations import Operation
+from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,12 +51,12 @@ def _async(
 
 
 def _describe(method: Any, operation: Callable[..., Any], owner: str) -> None:
-    """Makes `help` show what the method returns, which is not the operation."""
+    """Make `help` show what the method returns, which is not the operation."""
     signature = inspect.signature(operation)
     (result,) = typing.get_args(typing.get_type_hints(operation)["return"])
-    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    self_parameter = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     method.__signature__ = inspect.Signature(
-        [itself, *signature.parameters.values()], return_annotation=result
+        [self_parameter, *signature.parameters.values()], return_annotation=result
     )
     method.__annotations__ = {**operation.__annotations__, "return": result}
     method.__qualname__ = f"{owner}.{operation.__name__}"
@@ -65,9 +64,9 @@ def _describe(method: Any, operation: Callable[..., Any], owner: str) -> None:
 
 
 class Client(BaseClient[SyncChannels]):
-    """A connection to a visiongate server; safe to share between threads, and to use after a fork.
+    """A connection to a visiongate server. Threads can share it, and it can be used after a fork.
 
-    A process that is forked makes a connection of its own at its first call.
+    A forked process makes a connection of its own at its first call.
     """
 
     _channels_type = SyncChannels
@@ -81,7 +80,7 @@ class Client(BaseClient[SyncChannels]):
         self.close()
 
     def close(self) -> None:
-        """End the connection and the calls under way. May be done again."""
+        """End the connection and the calls under way. Closing twice does no harm."""
         self._channels.close()
 
     def call(self, operation: Operation[R]) -> R:
@@ -95,38 +94,40 @@ class Client(BaseClient[SyncChannels]):
                     response_deserializer=operation.response_type.FromString,
                 )
                 try:
-                    response, ended = method.with_call(request, timeout=call.left_s, metadata=call.metadata)
+                    response, finished = method.with_call(
+                        request, timeout=call.left_s, metadata=call.metadata
+                    )
                 except (grpc.RpcError, ValueError) as error:
-                    # gRPC raises ValueError for a channel that was closed since.
+                    # gRPC raises ValueError for a channel that has been closed meanwhile.
                     if self._channels.is_closed:
                         raise closed_error() from None
                     if not isinstance(error, grpc.RpcError):
                         raise
                     pause_s = call.pause_s(error)
                 else:
-                    call.take(response, ended.trailing_metadata() or ())
+                    call.take(response, finished.trailing_metadata() or ())
                     break
                 time.sleep(pause_s)
         return call.result()
 
-    detect = _sync(operations.detect)
-    segment = _sync(operations.segment)
-    segment_phrases = _sync(operations.segment_phrases)
-    segment_everything = _sync(operations.segment_everything)
-    encode_image = _sync(operations.encode_image)
-    embed_images = _sync(operations.embed_images)
-    embed_texts = _sync(operations.embed_texts)
-    compare = _sync(operations.compare)
-    classify = _sync(operations.classify)
-    estimate_gaze = _sync(operations.estimate_gaze)
-    recognize_text = _sync(operations.recognize_text)
-    list_models = _sync(operations.list_models)
+    detect = _sync(detection.detect)
+    segment = _sync(segmentation.segment)
+    segment_phrases = _sync(segmentation.segment_phrases)
+    segment_everything = _sync(segmentation.segment_everything)
+    encode_image = _sync(segmentation.encode_image)
+    embed_images = _sync(embedding.embed_images)
+    embed_texts = _sync(embedding.embed_texts)
+    compare = _sync(embedding.compare)
+    classify = _sync(embedding.classify)
+    estimate_gaze = _sync(gaze.estimate_gaze)
+    recognize_text = _sync(text.recognize_text)
+    list_models = _sync(models.list_models)
 
 
 class AsyncClient(BaseClient[AsyncChannels]):
-    """A connection to a visiongate server for asyncio; cancelling an awaited call cancels its work.
+    """A connection to a visiongate server for asyncio. Cancelling an awaited call cancels its work.
 
-    It may be made anywhere, also before there is an event loop. Each loop that uses it has a connection of
+    It can be made anywhere, also before there is an event loop. Each loop that uses it has a connection of
     its own. A process that was forked while an AsyncClient was in use cannot use one: gRPC does not allow it.
     """
 
@@ -141,7 +142,7 @@ class AsyncClient(BaseClient[AsyncChannels]):
         await self.close()
 
     async def close(self) -> None:
-        """End the connection and the calls under way. May be done again."""
+        """End the connection and the calls under way. Closing twice does no harm."""
         await self._channels.close()
 
     async def call(self, operation: Operation[R]) -> R:
@@ -163,7 +164,7 @@ class AsyncClient(BaseClient[AsyncChannels]):
                         raise closed_error() from None
                     pause_s = call.pause_s(error)
                 except (grpc.aio.UsageError, asyncio.CancelledError):
-                    # So gRPC says that the channel was closed, before or during the call.
+                    # gRPC raises these if the channel was closed, before or during the call.
                     task = asyncio.current_task()
                     if self._channels.is_closed and not (task and task.cancelling()):
                         raise closed_error() from None
@@ -171,15 +172,15 @@ class AsyncClient(BaseClient[AsyncChannels]):
                 await asyncio.sleep(pause_s)
         return call.result()
 
-    detect = _async(operations.detect)
-    segment = _async(operations.segment)
-    segment_phrases = _async(operations.segment_phrases)
-    segment_everything = _async(operations.segment_everything)
-    encode_image = _async(operations.encode_image)
-    embed_images = _async(operations.embed_images)
-    embed_texts = _async(operations.embed_texts)
-    compare = _async(operations.compare)
-    classify = _async(operations.classify)
-    estimate_gaze = _async(operations.estimate_gaze)
-    recognize_text = _async(operations.recognize_text)
-    list_models = _async(operations.list_models)
+    detect = _async(detection.detect)
+    segment = _async(segmentation.segment)
+    segment_phrases = _async(segmentation.segment_phrases)
+    segment_everything = _async(segmentation.segment_everything)
+    encode_image = _async(segmentation.encode_image)
+    embed_images = _async(embedding.embed_images)
+    embed_texts = _async(embedding.embed_texts)
+    compare = _async(embedding.compare)
+    classify = _async(embedding.classify)
+    estimate_gaze = _async(gaze.estimate_gaze)
+    recognize_text = _async(text.recognize_text)
+    list_models = _async(models.list_models)

@@ -1,7 +1,7 @@
-"""What gRPC says of a call that failed, to a `VisiongateError` in plain words."""
+"""The status of a call, or of an item of a list, to a `VisiongateError` in plain words."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +23,11 @@ from visiongate.options import REQUEST_ID
 
 _DETAILS = "grpc-status-details-bin"
 _TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_NO_REASON = "the server gave no reason"
 
-# gRPC's words where no connection came about, the kind of the error, and plain words. `{0}` is the address,
-# `{1}` what the pattern caught. An encrypted and a plain connection that is closed at once mean two things.
+# What gRPC says if there is no connection, and the same in plain words. `{0}` is the address, `{1}` what the
+# pattern's group matched. An encrypted and a plain connection that is closed at once mean two things.
 _SETUP = (
     (
         r"WRONG_VERSION_NUMBER",
@@ -67,39 +69,46 @@ class Failure:
     is_answer: bool
 
 
-def read_failure(failure: grpc.RpcError, connection: Connection, method: str, request_id: str) -> Failure:
+def read_failure(
+    failure: grpc.RpcError,
+    connection: Connection,
+    method: str,
+    request_id: str,
+    *,
+    list_name: str = "",
+    first_index: int = 0,
+) -> Failure:
     """Read status and details of gRPC's own exception. Never raises, whatever a proxy made of them.
 
-    `request_id` is what the call was sent with; what the server says of it counts more.
+    `request_id` is what the call was sent with. The id in the server's answer takes precedence. If the
+    request's field `list_name` held a part of a list, `first_index` is the index of its first item there.
     """
-    # Both the sync and the asyncio exception have these.
+    # Both the synchronous and the asyncio exception have these.
     call: Any = failure
     code: grpc.StatusCode = call.code() or grpc.StatusCode.UNKNOWN
     text: str = call.details() or ""
     metadata = list(call.trailing_metadata() or ())
     details = _details(metadata)
-    retry = _unpack(details, error_details_pb2.RetryInfo())
-    bad_request = _unpack(details, error_details_pb2.BadRequest())
-    reason = _unpack(details, error_details_pb2.ErrorInfo()).reason
-    told_id = _unpack(details, error_details_pb2.RequestInfo()).request_id
-    kind = error_kind(code, reason)
-    message = text
-    if not details:
-        kind, message = _in_plain_words(kind, code, text, connection, method)
-    error = kind(
-        code,
-        message or "the server gave no reason",
-        field=bad_request.field_violations[0].field if bad_request.field_violations else "",
-        reason=reason,
-        retry_s=_seconds(retry) if retry.HasField("retry_delay") else None,
-        request_id=told_id or read_request_id(metadata) or request_id,
-        grpc_message=text,
-    )
-    return Failure(error, is_answer=bool(details))
+    request_id = read_request_id(metadata) or request_id
+    if details:
+        in_list = _renumbering(list_name, lambda index: first_index + index)
+        return Failure(_error(code, text, details, request_id, in_list), is_answer=True)
+    kind, message = _in_plain_words(error_kind(code, ""), code, text, connection, method)
+    error = kind(code, message or _NO_REASON, request_id=request_id, grpc_message=text)
+    return Failure(error, is_answer=False)
+
+
+def read_item_error(
+    status: status_pb2.Status, list_name: str, index: int, request_id: str
+) -> VisiongateError:
+    """Read the status of an item, the one at `index` of the whole list, which the request's field holds."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    in_list = _renumbering(list_name, lambda _: index)
+    return _error(code, status.message, status.details, request_id, in_list)
 
 
 def read_request_id(metadata: Iterable[Any]) -> str:
-    """The name that the server gave a call, from its trailing metadata; empty where it gave none."""
+    """Return the server's name of a call, from its trailing metadata; empty if the server gave none."""
     return next((value for key, value in metadata if key == REQUEST_ID and isinstance(value, str)), "")
 
 
@@ -115,36 +124,67 @@ def _mebibytes(size: int) -> str:
     return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size} bytes"
 
 
+def _error(
+    code: grpc.StatusCode,
+    text: str,
+    details: Iterable[any_pb2.Any],
+    request_id: str,
+    in_list: Callable[[str], str],
+) -> VisiongateError:
+    """Make the error of a status that has details. `in_list` rewrites field paths."""
+    retry = _unpack(details, error_details_pb2.RetryInfo())
+    bad_request = _unpack(details, error_details_pb2.BadRequest())
+    reason = _unpack(details, error_details_pb2.ErrorInfo()).reason
+    return error_kind(code, reason)(
+        code,
+        in_list(text) or _NO_REASON,
+        field=in_list(bad_request.field_violations[0].field) if bad_request.field_violations else "",
+        reason=reason,
+        retry_s=_seconds(retry) if retry.HasField("retry_delay") else None,
+        request_id=_unpack(details, error_details_pb2.RequestInfo()).request_id or request_id,
+        grpc_message=text,
+    )
+
+
+def _renumbering(list_name: str, number: Callable[[int], int]) -> Callable[[str], str]:
+    """Return what changes the index at the start of a field path, or of a sentence that begins with one.
+
+    A long list goes in several requests, and the server counts within each.
+    """
+    pattern = re.compile(rf"^{list_name}\[(\d+)\]")
+    return lambda path: pattern.sub(lambda match: f"{list_name}[{number(int(match[1]))}]", path)
+
+
 def _in_plain_words(
     kind: type[VisiongateError], code: grpc.StatusCode, text: str, connection: Connection, method: str
 ) -> tuple[type[VisiongateError], str]:
-    """Kind and message of a status that came without details: from gRPC itself, or a stranger on the way."""
+    """Return kind and message of a status without details: it is gRPC's own, or a proxy's."""
     address = connection.address.text
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and (sizes := _TOO_LARGE.search(text)):
         return MessageTooLargeError, too_large(int(sizes[1]), int(sizes[2])).message
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return kind, f"{address} does not know {method}: it is not a visiongate server, or an older one"
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        is_new = "" if connection.reached else ", nor ever before: is a visiongate server there?"
-        return kind, f"{address} did not answer in time{is_new}"
+        never = "" if connection.reached else ", nor ever before: is a visiongate server there?"
+        return kind, f"{address} did not answer in time{never}"
     if code is not grpc.StatusCode.UNAVAILABLE:
         return kind, text
     for pattern, words in _SETUP:
         if match := re.search(pattern, text):
-            caught = match[1] if match.re.groups and match[1] else "no reason given"
-            return ConnectionSetupError, words.format(address, caught)
+            reason = match[1] if match.re.groups and match[1] else "no reason given"
+            return ConnectionSetupError, words.format(address, reason)
     return UnavailableError, _absence(text, connection)
 
 
 def _absence(text: str, connection: Connection) -> str:
-    """Why there is no connection, as far as waiting may mend it."""
+    """Say why there is no connection, for causes that waiting may end."""
     address = connection.address.text
     if refused := re.search(_PROXY_REFUSED, text):
         message = f"the proxy does not let the call through to {address} (HTTP status {refused[1]})"
     elif re.search(_NO_HOST, text):
         message = f"no host has the name in {address}, or its name service does not answer"
     elif "failed to connect" not in text:
-        # There was a connection, and it broke; or a proxy speaks for a server that it does not reach.
+        # There was a connection, and it broke; or a proxy answers for a server that it cannot reach.
         return f"{address} cannot answer at present: {text}"
     elif re.search(_CLOSED, text):
         message = (_CLOSED_PLAIN if connection.credentials is None else _CLOSED_TLS).format(address)
@@ -156,9 +196,9 @@ def _absence(text: str, connection: Connection) -> str:
 
 
 def _details(metadata: Iterable[Any]) -> list[any_pb2.Any]:
-    """The details of a status. None where they are missing or broken.
+    """Return the details of a status; none if they are missing or broken.
 
-    Not by `grpc_status.rpc_status`, which raises ValueError where a proxy changed the status or its text.
+    `grpc_status.rpc_status` does not serve: it raises ValueError if a proxy changed the status or its text.
     """
     for key, value in metadata:
         if key == _DETAILS and isinstance(value, bytes):
@@ -170,7 +210,7 @@ def _details(metadata: Iterable[Any]) -> list[any_pb2.Any]:
 
 
 def _unpack(details: Iterable[any_pb2.Any], kind: Any) -> Any:
-    """The detail of that kind, or an empty one."""
+    """Return the detail of that kind, or an empty one."""
     for detail in details:
         if detail.Is(kind.DESCRIPTOR):
             try:

@@ -20,7 +20,8 @@ from export.weights import Options
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
-from visiongate import AsyncClient, Detections, operations
+from visiongate import AsyncClient, Detections
+from visiongate.operations import Operation, segmentation
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from reference import Reference
@@ -40,16 +41,14 @@ async def ask(
         sam_embedding_cache_bytes=0,
     )
     async with Gateway(settings) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}", timeout=600) as client:
-        operation: Any = operations.segment_phrases(
+        operation: Any = segmentation.segment_phrases(
             arguments.photo,
             arguments.phrases,
-            box_threshold=arguments.threshold,
+            min_score=arguments.threshold,
             max_detections=arguments.detections,
         )
         objects = await client.call(operation)
-        raw: Any = operations.Operation(
-            operation.method, operation.request, operation.response_type, lambda r, _: r
-        )
+        raw: Any = Operation(operation.method, operation.request, operation.response_type, lambda r, _: r)
         stages: dict[str, list[float]] = {}
         for _ in range(REPEATS):
             start = time.perf_counter()

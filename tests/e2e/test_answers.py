@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from skimage import data as skimage_data
 
-from visiongate import AnswerInfo, AsyncClient, EncodedImage, ImageId, ImageInfo, Text, operations
-from visiongate.operations import Operation
+from visiongate import AnswerInfo, AsyncClient, ImageHandle, ImageId, ImageInfo, Text
+from visiongate.operations import Operation, detection, embedding, gaze, segmentation, text
 from visiongate.v1 import gaze_service_pb2
-from wire import changed, copied
+from wire import copied
 
 PHOTO = skimage_data.coffee()[:-6]  # 600 x 394
 SMALL = skimage_data.chelsea()[:40, :60]
@@ -24,17 +24,17 @@ async def info(client: AsyncClient, operation: Operation[Any]) -> AnswerInfo:
 @pytest.mark.parametrize(
     ("operation", "detection_model"),
     [
-        (operations.detect(PHOTO, ["cup"]), ""),
-        (operations.segment(PHOTO, boxes=[[20, 30, 300, 350]]), ""),
-        (operations.segment_phrases(PHOTO, ["cup"]), "tiny"),
-        (operations.segment_everything(PHOTO, points_per_side=1), ""),
-        (operations.encode_image(PHOTO), ""),
-        (operations.embed_images([PHOTO]), ""),
-        (operations.compare(Text("a cup"), [PHOTO, Text("a cat")]), ""),
-        (operations.classify([PHOTO], ["cup"]), ""),
-        (operations.estimate_gaze(PHOTO), "tiny"),
-        (operations.estimate_gaze(PHOTO, boxes=[[20, 30, 300, 350]]), ""),
-        (operations.recognize_text([PHOTO]), ""),
+        (detection.detect(PHOTO, ["cup"]), ""),
+        (segmentation.segment(PHOTO, boxes=[[20, 30, 300, 350]]), ""),
+        (segmentation.segment_phrases(PHOTO, ["cup"]), "tiny"),
+        (segmentation.segment_everything(PHOTO, points_per_side=1), ""),
+        (segmentation.encode_image(PHOTO), ""),
+        (embedding.embed_images([PHOTO]), ""),
+        (embedding.compare(Text("a cup"), [PHOTO]), ""),
+        (embedding.classify([PHOTO], ["cup"]), ""),
+        (gaze.estimate_gaze(PHOTO), "tiny"),
+        (gaze.estimate_gaze(PHOTO, boxes=[[20, 30, 300, 350]]), ""),
+        (text.recognize_text([PHOTO]), ""),
     ],
 )
 async def test_what_comes_with_an_answer(
@@ -55,7 +55,7 @@ async def test_the_named_variant_is_the_one_told(client: AsyncClient) -> None:
     assert len(variants) > 1
     for variant in variants:
         assert (await client.segment(PHOTO, boxes=[[1, 1, 9, 9]], model=variant)).info.model == variant
-        found = await client.segment_phrases(PHOTO, ["cup"], segmentation_model=variant, box_threshold=1)
+        found = await client.segment_phrases(PHOTO, ["cup"], segmentation_model=variant, min_score=1)
         assert (len(found), found.info.model) == (0, variant)
 
 
@@ -66,14 +66,16 @@ async def test_texts_have_no_images(client: AsyncClient) -> None:
 
 
 async def test_compared_images_are_told_in_order(client: AsyncClient) -> None:
-    found = await client.compare(SMALL, [Text("a"), PHOTO, Text("b"), SMALL])
-    assert [(image.width, image.height) for image in found.info.images] == [(60, 40), (600, 394), (60, 40)]
+    info = (await client.compare(SMALL, [Text("a"), PHOTO, Text("b"), SMALL])).info
+    images = [info.subject_image, *info.images]
+    sizes = [image and (image.width, image.height) for image in images]
+    assert sizes == [(60, 40), None, (600, 394), None, (60, 40)]
 
 
 async def test_an_image_id_of_any_answer_names_the_image(client: AsyncClient) -> None:
     image = (await client.detect(PHOTO, ["cup"])).info.image
     assert isinstance(image, ImageInfo)
-    kept = EncodedImage(ImageId(image.image_id), image.width, image.height)
+    kept = ImageHandle(ImageId(image.image_id), image.width, image.height)
     assert (await client.embed_images([kept]) == await client.embed_images([PHOTO])).all()
 
 
@@ -93,13 +95,13 @@ async def test_nothing_asked_is_nothing_answered(client: AsyncClient) -> None:
 
 
 async def test_no_boxes_at_all_is_a_search(client: AsyncClient) -> None:
-    search: Any = operations.estimate_gaze(PHOTO)
+    search: Any = gaze.estimate_gaze(PHOTO)
     bare = copied(search)
     bare.request.ClearField("query")
     found = await client.call(bare)
     assert len(found) > 0
     assert found.info.detection_model == "tiny"
-    nothing = await client.call(changed(bare, {"only_boxes": True}))
+    nothing = await client.estimate_gaze(PHOTO, boxes=[])
     assert (nothing, nothing.info.image.width) == ([], 600)
     assert isinstance(bare.request, gaze_service_pb2.EstimateGazeRequest)
 
@@ -124,7 +126,7 @@ async def test_prompts_may_differ(client: AsyncClient) -> None:
 
 async def test_many_images_are_answered_in_order(client: AsyncClient) -> None:
     pictures = [np.roll(SMALL, index, axis=1) for index in range(70)]
-    operation = operations.embed_images(pictures)
+    operation = embedding.embed_images(pictures)
     assert len(operation.more) == 1
     response, further = [
         await client.call(
@@ -144,7 +146,7 @@ async def test_many_images_are_answered_in_order(client: AsyncClient) -> None:
 
 
 async def test_an_operation_says_all_there_is_to_merge(client: AsyncClient) -> None:
-    operation = operations.classify([SMALL] * 65, ["cat", "dog"], top_k=1)
+    operation = embedding.classify([SMALL] * 65, ["cat", "dog"], top_k=1)
     assert [len(request.images) for request in (operation.request, *operation.more)] == [64, 1]  # type: ignore[attr-defined]
     first = await client.call(replace(operation, more=(), parse=lambda message, request_id: message))
-    assert len(first.classifications) == 64  # type: ignore[attr-defined]
+    assert len(first.results) == 64  # type: ignore[attr-defined]

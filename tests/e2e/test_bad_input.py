@@ -25,7 +25,8 @@ from gateway.models import image as images
 from gateway.server import Gateway
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
-from visiongate import AsyncClient, Text, operations
+from visiongate import AsyncClient, Text
+from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
 from visiongate.v1 import embedding_service_pb2
 
 LIMIT = 64_000_000
@@ -207,21 +208,21 @@ async def port(demo_settings: Settings) -> AsyncIterator[int]:
         yield gateway.port
 
 
-def examples() -> list[operations.Operation[Any]]:
+def examples() -> list[Operation[Any]]:
     """A good request for every method."""
     return [
-        operations.detect(PICTURE, ["dog", "cat"], nms_iou_threshold=0.5),
-        operations.segment(PICTURE, boxes=[[1, 1, 9, 9], [2, 2, 8, 8]], points=[[[3, 3]], [[4, 4]]]),
-        operations.segment_phrases(PICTURE, ["dog", "cat"]),
-        operations.segment_everything(PICTURE, points_per_side=2),
-        operations.encode_image(PICTURE),
-        operations.embed_images([PICTURE, PICTURE]),
-        operations.embed_texts(["a dog", "a cat"]),
-        operations.compare(Text("a dog"), [Text("a cat"), PICTURE]),
-        operations.classify([PICTURE], ["dog", "cat"], top_k=1),
-        operations.estimate_gaze(PICTURE, min_score=0.5),
-        operations.recognize_text([PICTURE]),
-        operations.list_models(),
+        detection.detect(PICTURE, ["dog", "cat"], nms_iou_threshold=0.5),
+        segmentation.segment(PICTURE, boxes=[[1, 1, 9, 9], [2, 2, 8, 8]], points=[[[3, 3]], [[4, 4]]]),
+        segmentation.segment_phrases(PICTURE, ["dog", "cat"]),
+        segmentation.segment_everything(PICTURE, points_per_side=2),
+        segmentation.encode_image(PICTURE),
+        embedding.embed_images([PICTURE, PICTURE]),
+        embedding.embed_texts(["a dog", "a cat"]),
+        embedding.compare(Text("a dog"), [Text("a cat"), PICTURE]),
+        embedding.classify([PICTURE], ["dog", "cat"], top_k=1),
+        gaze.estimate_gaze(PICTURE, min_score=0.5),
+        text.recognize_text([PICTURE]),
+        models.list_models(),
     ]
 
 

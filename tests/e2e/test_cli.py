@@ -73,7 +73,7 @@ def test_words_to_masks(server: str, photo: Path, tmp_path: Path) -> None:
         str(photo),
         "--phrase",
         "red circle",
-        "--box-threshold",
+        "--min-score",
         "0.5",
         "--nms-iou",
         "0.3",
@@ -118,9 +118,9 @@ def test_up_says_that_it_has_a_triton_of_its_own(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_found_says_so(server: str, photo: Path) -> None:
-    answer = run(["detect", str(photo), "cup", "--box-threshold", "1"], server)
+    answer = run(["detect", str(photo), "cup", "--min-score", "1"], server)
     assert answer.stdout == ""
-    assert answer.stderr == "Nothing found. A lower --box-threshold finds more.\n"
+    assert answer.stderr == "Nothing found. A lower --min-score finds more.\n"
 
 
 def test_help_lists_the_commands_of_client_and_server() -> None:

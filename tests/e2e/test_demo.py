@@ -75,7 +75,7 @@ async def test_three_shapes_are_three_detections(demo_client: AsyncClient) -> No
     found = await demo_client.detect(scene.image, phrases)
     assert sorted(item.phrase for item in found) == sorted(phrases)
     assert evaluate.right_boxes(scene, [(item.phrase, item.box) for item in found]) == 3
-    assert len(await demo_client.detect(scene.image, phrases, box_threshold=0.9999)) == 0
+    assert len(await demo_client.detect(scene.image, phrases, min_score=0.9999)) == 0
     # 1: none is suppressed, and several queries find one object.
     assert len(await demo_client.detect(scene.image, phrases, nms_iou_threshold=1)) > 3
 

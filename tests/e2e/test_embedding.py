@@ -29,7 +29,8 @@ from gateway.pipelines.resources import Resources
 from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.triton import GrpcTriton
-from visiongate import AsyncClient, EncodedImage, ImageId, Text, VisiongateError, operations
+from visiongate import AsyncClient, ImageHandle, ImageId, Text, VisiongateError
+from visiongate.operations import Operation, embedding
 from visiongate.v1 import embedding_service_pb2
 from wire import changed, copied, repeated
 
@@ -83,7 +84,7 @@ async def test_images_equal_open_clip(client: AsyncClient, reference: Reference)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, reference.images(photos()), atol=TOLERANCE)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=TOLERANCE)
-    raw = await client.embed_images(photos(), raw=True)
+    raw = await client.embed_images(photos(), normalize=False)
     np.testing.assert_allclose(raw, reference.images(photos(), normalize=False), atol=1e-4)
     assert np.abs(np.linalg.norm(raw, axis=1) - 1).min() > 0.1
 
@@ -91,7 +92,7 @@ async def test_images_equal_open_clip(client: AsyncClient, reference: Reference)
 async def test_texts_equal_open_clip(client: AsyncClient, reference: Reference) -> None:
     found = await client.embed_texts(TEXTS)
     np.testing.assert_allclose(found, reference.texts(TEXTS), atol=TOLERANCE)
-    raw = await client.embed_texts(TEXTS, raw=True)
+    raw = await client.embed_texts(TEXTS, normalize=False)
     np.testing.assert_allclose(raw, reference.texts(TEXTS, normalize=False), atol=1e-4)
 
 
@@ -139,13 +140,13 @@ async def test_comparisons_equal_open_clip(client: AsyncClient, reference: Refer
 
 
 async def test_comparisons_tell_of_images(client: AsyncClient, gateway: Gateway) -> None:
-    request = operations.compare(Text("a cat"), [photos()[1], Text("a dog")]).request
+    request = embedding.compare(Text("a cat"), [photos()[1], Text("a dog")]).request
     response: Any = await ask(gateway, "CompareImagesAndTexts", request)
-    assert [item.HasField("image") for item in response.comparisons] == [True, False]
-    info = response.comparisons[0].image
+    assert [item.HasField("image") for item in response.results] == [True, False]
+    info = response.results[0].image
     assert (info.width, info.height) == (600, 400)
     assert not response.HasField("subject_image")
-    kept = EncodedImage(ImageId(info.image_id), 600, 400)
+    kept = ImageHandle(ImageId(info.image_id), 600, 400)
     assert (await client.compare(kept, [photos()[1]]))[0] == pytest.approx(1)
 
 
@@ -222,7 +223,7 @@ async def ask(gateway: Gateway, method: str, request: Any) -> Any:
 
 
 async def test_responses_say_what_was_read_and_how_long_it_took(gateway: Gateway) -> None:
-    request: Any = operations.embed_images(photos()[:2]).request
+    request: Any = embedding.embed_images(photos()[:2]).request
     response = await ask(gateway, "EmbedImages", request)
     assert response.model == "tiny"
     assert [(image.width, image.height) for image in response.images] == [(512, 512), (600, 400)]
@@ -375,40 +376,40 @@ LONG = "word " * 100
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
-        (repeated(operations.embed_images([SMALL]), "images", 65), "images", "has 65 images; the limit"),
-        (operations.embed_images([PHOTO, b"no image"]), "images[1].encoded", "not an image"),
-        (operations.embed_images([PHOTO, b""]), "images[1].encoded", "is empty"),
-        (operations.embed_images([PHOTO], model="giant"), "model", "tiny"),
-        (repeated(operations.embed_texts(["a"]), "texts", 1025), "texts", "has 1025 texts; the limit"),
-        (operations.embed_texts(["a", " \n"]), "texts[1]", "is empty"),
-        (operations.embed_texts(["a", "\ufeff&nbsp;"]), "texts[1]", "has no words"),
-        (operations.embed_texts(["a", LONG]), "texts[1]", "has 102 tokens, start and end counted; the "),
-        (operations.embed_texts([LONG]), "texts[0]", "the limit is 77: shorten it, or set truncate"),
-        (operations.embed_texts(["x" * 10_001], truncate=True), "texts[0]", "the limit is 10000"),
-        (operations.embed_texts(["a"], model="giant"), "model", "tiny"),
-        (repeated(operations.compare(PHOTO, [Text("a")]), "candidates", 1025), "candidates", "1025 texts"),
-        (repeated(operations.compare(PHOTO, [SMALL]), "candidates", 65), "candidates", "has 65 images; the "),
-        (operations.compare(PHOTO, [Text("a"), Text(LONG)]), "candidates[1].text", "the limit is 77"),
-        (operations.compare(Text(LONG), [PHOTO]), "subject.text", "the limit is 77"),
-        (operations.compare(Text(""), [PHOTO]), "subject.text", "is empty"),
-        (operations.compare(b"no", [PHOTO]), "subject.image.encoded", "not an image"),
-        (operations.compare(PHOTO, [PHOTO, b"no"]), "candidates[1].image.encoded", "not an image"),
-        (operations.compare(PHOTO, [PHOTO], model="giant"), "model", "tiny"),
-        (operations.classify([], []), "labels", "is empty"),
-        (operations.classify([PHOTO], []), "labels", "is empty"),
-        (operations.classify([PHOTO], ["a", ""]), "labels[1]", "is empty"),
-        (operations.classify([PHOTO], ["a"] * 1025), "labels", "has 1025 labels; the limit is 1024"),
-        (operations.classify([PHOTO], ["a", LONG]), "labels[1]", "the limit is 77"),
-        (changed(operations.classify([PHOTO], ["a"]), {"top_k": 0}), "top_k", "1 or more"),
-        (operations.classify([PHOTO], ["a"], prompt_template="a photo"), "prompt_template", "0 times"),
-        (operations.classify([PHOTO], ["a"], prompt_template=""), "prompt_template", "0 times"),
-        (operations.classify([PHOTO], ["a"], prompt_template="{} or {}"), "prompt_template", "2 times"),
-        (operations.classify([PHOTO], ["a"], prompt_template="{}" + LONG * 25), "prompt_template", "10000"),
-        (operations.classify([PHOTO], ["a"], model="giant"), "model", "tiny"),
+        (repeated(embedding.embed_images([SMALL]), "images", 65), "images", "has 65 images; the limit"),
+        (embedding.embed_images([PHOTO, b"no image"]), "images[1].encoded", "not an image"),
+        (embedding.embed_images([PHOTO, b""]), "images[1].encoded", "is empty"),
+        (embedding.embed_images([PHOTO], model="giant"), "model", "tiny"),
+        (repeated(embedding.embed_texts(["a"]), "texts", 1025), "texts", "has 1025 texts; the limit"),
+        (embedding.embed_texts(["a", " \n"]), "texts[1]", "is empty"),
+        (embedding.embed_texts(["a", "\ufeff&nbsp;"]), "texts[1]", "has no words"),
+        (embedding.embed_texts(["a", LONG]), "texts[1]", "has 102 tokens, start and end counted; the "),
+        (embedding.embed_texts([LONG]), "texts[0]", "the limit is 77: shorten it, or set truncate"),
+        (embedding.embed_texts(["x" * 10_001], truncate=True), "texts[0]", "the limit is 10000"),
+        (embedding.embed_texts(["a"], model="giant"), "model", "tiny"),
+        (repeated(embedding.compare(PHOTO, [Text("a")]), "candidates", 1025), "candidates", "1025 texts"),
+        (repeated(embedding.compare(PHOTO, [SMALL]), "candidates", 65), "candidates", "has 65 images; the "),
+        (embedding.compare(PHOTO, [Text("a"), Text(LONG)]), "candidates[1].text", "the limit is 77"),
+        (embedding.compare(Text(LONG), [PHOTO]), "subject.text", "the limit is 77"),
+        (embedding.compare(Text(""), [PHOTO]), "subject.text", "is empty"),
+        (embedding.compare(b"no", [PHOTO]), "subject.image.encoded", "not an image"),
+        (embedding.compare(PHOTO, [PHOTO, b"no"]), "candidates[1].image.encoded", "not an image"),
+        (embedding.compare(PHOTO, [PHOTO], model="giant"), "model", "tiny"),
+        (embedding.classify([], []), "labels", "is empty"),
+        (embedding.classify([PHOTO], []), "labels", "is empty"),
+        (embedding.classify([PHOTO], ["a", ""]), "labels[1]", "is empty"),
+        (embedding.classify([PHOTO], ["a"] * 1025), "labels", "has 1025 labels; the limit is 1024"),
+        (embedding.classify([PHOTO], ["a", LONG]), "labels[1]", "the limit is 77"),
+        (changed(embedding.classify([PHOTO], ["a"]), {"top_k": 0}), "top_k", "1 or more"),
+        (embedding.classify([PHOTO], ["a"], prompt_template="a photo"), "prompt_template", "0 times"),
+        (embedding.classify([PHOTO], ["a"], prompt_template=""), "prompt_template", "0 times"),
+        (embedding.classify([PHOTO], ["a"], prompt_template="{} or {}"), "prompt_template", "2 times"),
+        (embedding.classify([PHOTO], ["a"], prompt_template="{}" + LONG * 25), "prompt_template", "10000"),
+        (embedding.classify([PHOTO], ["a"], model="giant"), "model", "tiny"),
     ],
 )  # fmt: skip
 async def test_bad_requests_name_the_field(
-    client: AsyncClient, operation: operations.Operation[Any], field: str, says: str
+    client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
@@ -418,7 +419,7 @@ async def test_bad_requests_name_the_field(
 
 
 async def test_what_is_neither_image_nor_text(client: AsyncClient) -> None:
-    operation = operations.compare(PHOTO, [Text("a"), PHOTO])
+    operation = embedding.compare(PHOTO, [Text("a"), PHOTO])
     for part, field in (("candidates", "candidates[1]"), ("subject", "subject")):
         without = copied(operation)
         request: Any = without.request
@@ -430,7 +431,7 @@ async def test_what_is_neither_image_nor_text(client: AsyncClient) -> None:
 
 async def test_a_forgotten_image_is_named(client: AsyncClient) -> None:
     with pytest.raises(VisiongateError, match=r"images\[1\].image_id") as caught:
-        await client.embed_images([PHOTO, EncodedImage(ImageId("0" * 64), 1, 1)])
+        await client.embed_images([PHOTO, ImageHandle(ImageId("0" * 64), 1, 1)])
     assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_CACHED")
 
 

@@ -13,7 +13,8 @@ from skimage import measure
 from export.weights import Options
 from inference_counts import InferenceCounts
 from reference import SamReference
-from visiongate import AsyncClient, GridMask, VisiongateError, operations
+from visiongate import AsyncClient, GridMask, VisiongateError
+from visiongate.operations import segmentation
 from wire import changed
 
 PHOTO = skimage_data.coffee()
@@ -175,13 +176,13 @@ async def test_what_cannot_be_meant_is_refused(
     client: AsyncClient, keywords: dict[str, Any], field: str, says: str
 ) -> None:
     with pytest.raises(VisiongateError) as caught:
-        await client.call(changed(operations.segment_everything(PHOTO), keywords))
+        await client.call(changed(segmentation.segment_everything(PHOTO), keywords))
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
     assert says in caught.value.message
 
 
 async def test_an_unknown_format_is_refused(client: AsyncClient) -> None:
-    operation: Any = operations.segment_everything(PHOTO)
+    operation: Any = segmentation.segment_everything(PHOTO)
     operation.request.mask_format = 99
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)

@@ -31,7 +31,9 @@ from gateway.models.face_detection import LANDMARKS, OUTPUTS
 from gateway.server import Gateway
 from gateway.settings import Settings
 from inference_counts import InferenceCounts
-from visiongate import AsyncClient, Face, VisiongateError, operations
+from visiongate import AsyncClient, Face, VisiongateError
+from visiongate.operations import Operation
+from visiongate.operations.gaze import estimate_gaze
 from wire import changed
 
 Pixels = NDArray[np.uint8]
@@ -236,30 +238,29 @@ async def test_limits_and_nothing_found(client: AsyncClient, counts: InferenceCo
 
 
 BOX: Any = [10.0, 10.0, 50.0, 50.0]
-SEARCH = operations.estimate_gaze(PHOTO)
+SEARCH = estimate_gaze(PHOTO)
 
 
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
-        (operations.estimate_gaze(b"not an image"), "image.encoded", "image"),
+        (estimate_gaze(b"not an image"), "image.encoded", "image"),
         (changed(SEARCH, {"query.min_score": 1.5}), "query.min_score", "0 to 1"),
         (changed(SEARCH, {"query.min_score": float("nan")}), "query.min_score", "0 to 1"),
         (changed(SEARCH, {"query.nms_iou_threshold": -0.1}), "query.nms_iou_threshold", "0 to 1"),
         (changed(SEARCH, {"query.max_faces": 0}), "query.max_faces", "1 to 1000"),
         (changed(SEARCH, {"query.max_faces": 1001}), "query.max_faces", "1 to 1000"),
-        (changed(SEARCH, {"only_boxes": True}), "only_boxes", "leave query out"),
-        (operations.estimate_gaze(PHOTO, boxes=[BOX] * 1001), "boxes", "1000"),
-        (operations.estimate_gaze(PHOTO, boxes=[BOX, [10, 10, 601, 50]]), "boxes[1].x_max", "600"),
-        (operations.estimate_gaze(PHOTO, boxes=[[10, -1, 60, 50]]), "boxes[0].y_min", "400"),
-        (operations.estimate_gaze(PHOTO, boxes=[[10, 10, 10, 50]]), "boxes[0]", "less than"),
-        (operations.estimate_gaze(PHOTO, model="giant"), "model", "tiny"),
-        (operations.estimate_gaze(PHOTO, boxes=[BOX], model="giant"), "model", "tiny"),
-        (operations.estimate_gaze(PHOTO, face_detection_model="x"), "face_detection_model", "tiny"),
+        (estimate_gaze(PHOTO, boxes=[BOX] * 1001), "boxes", "1000"),
+        (estimate_gaze(PHOTO, boxes=[BOX, [10, 10, 601, 50]]), "boxes[1].x_max", "600"),
+        (estimate_gaze(PHOTO, boxes=[[10, -1, 60, 50]]), "boxes[0].y_min", "400"),
+        (estimate_gaze(PHOTO, boxes=[[10, 10, 10, 50]]), "boxes[0]", "less than"),
+        (estimate_gaze(PHOTO, gaze_model="giant"), "gaze_model", "tiny"),
+        (estimate_gaze(PHOTO, boxes=[BOX], gaze_model="giant"), "gaze_model", "tiny"),
+        (estimate_gaze(PHOTO, face_detection_model="x"), "face_detection_model", "tiny"),
     ],
 )  # fmt: skip
 async def test_bad_requests_name_the_field(
-    client: AsyncClient, operation: operations.Operation[Any], field: str, says: str
+    client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
@@ -269,7 +270,7 @@ async def test_bad_requests_name_the_field(
 
 
 async def test_boxes_and_a_query_are_one_too_many(client: AsyncClient) -> None:
-    operation = operations.estimate_gaze(PHOTO, boxes=[BOX])
+    operation = estimate_gaze(PHOTO, boxes=[BOX])
     operation.request.query.min_score = 0.5  # type: ignore[attr-defined]
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
@@ -279,7 +280,7 @@ async def test_boxes_and_a_query_are_one_too_many(client: AsyncClient) -> None:
 async def test_timings_where_asked_for(gateway: Gateway) -> None:
     from visiongate.v1 import gaze_service_pb2, gaze_service_pb2_grpc
 
-    request: Any = operations.estimate_gaze(PHOTO, min_score=0.55).request
+    request: Any = estimate_gaze(PHOTO, min_score=0.55).request
     async with grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel:
         stub: Any = gaze_service_pb2_grpc.GazeServiceStub(channel)
         request.include_timings = False
@@ -385,7 +386,7 @@ async def test_a_real_face_equals_the_files_run_directly(
     real_client: AsyncClient, real_reference: Reference, photo: Callable[[str], Pixels]
 ) -> None:
     image = photo("skimage_astronaut.png")
-    found = await real_client.estimate_gaze(image, model=MOBILEONE)
+    found = await real_client.estimate_gaze(image, gaze_model=MOBILEONE)
     assert len(found) == 1
     assert_same_faces(found, real_reference.find(image, min_score=0.6), real_reference, image)
     (face,) = found
@@ -394,7 +395,7 @@ async def test_a_real_face_equals_the_files_run_directly(
     np.testing.assert_allclose(face.landmarks["right_eye"], [203, 102], atol=4)
     np.testing.assert_allclose(face.landmarks["left_eye"], [247, 103], atol=4)
     assert face.direction[2] < -0.95
-    (given,) = await real_client.estimate_gaze(image, boxes=[face.box], model=MOBILEONE)
+    (given,) = await real_client.estimate_gaze(image, boxes=[face.box], gaze_model=MOBILEONE)
     assert (given.yaw, given.pitch) == pytest.approx((face.yaw, face.pitch), abs=1e-5)
     (toy,) = await real_client.estimate_gaze(image, boxes=[face.box])
     assert abs(toy.yaw - face.yaw) > 1e-3
@@ -408,7 +409,7 @@ async def test_a_real_crowd_equals_the_files_run_directly(
     row = np.concatenate([tile, tile[:, ::-1]] * 5, 1)
     # The outermost faces are cut by the border.
     image = np.ascontiguousarray(np.concatenate([row[:, 40:-40]] * 2, 0)[:-45])
-    found = await real_client.estimate_gaze(image, model=MOBILEONE)
+    found = await real_client.estimate_gaze(image, gaze_model=MOBILEONE)
     assert len(found) > 16
     assert_same_faces(found, real_reference.find(image, min_score=0.6), real_reference, image)
 
@@ -423,7 +424,7 @@ async def test_turned_features_turn_the_gaze(
 
     async def look(right: float) -> Face:
         turned: Any = cv2.remap(image.copy(), columns - right * weight, rows, cv2.INTER_LINEAR)
-        (face,) = await real_client.estimate_gaze(turned, boxes=[[178, 64, 269, 176]], model=MOBILEONE)
+        (face,) = await real_client.estimate_gaze(turned, boxes=[[178, 64, 269, 176]], gaze_model=MOBILEONE)
         return face
 
     to_left, to_right = await look(-16), await look(16)
@@ -436,15 +437,15 @@ async def test_turned_features_turn_the_gaze(
 async def test_the_cat_and_the_cup_have_no_face(
     real_client: AsyncClient, photo: Callable[[str], Pixels]
 ) -> None:
-    assert await real_client.estimate_gaze(photo("skimage_coffee.png"), model=MOBILEONE) == []
+    assert await real_client.estimate_gaze(photo("skimage_coffee.png"), gaze_model=MOBILEONE) == []
 
 
 async def test_small_real_faces(real_client: AsyncClient, photo: Callable[[str], Pixels]) -> None:
     face = photo("skimage_astronaut.png")[20:240, 110:340]
     image = np.full((1280, 1280, 3), 128, np.uint8)
     image[600:633, 700:735] = cv2.resize(face, (35, 33), interpolation=cv2.INTER_AREA)
-    assert await real_client.estimate_gaze(image, model=MOBILEONE) == []
-    (found,) = await real_client.estimate_gaze(image, small_faces=True, model=MOBILEONE)
+    assert await real_client.estimate_gaze(image, gaze_model=MOBILEONE) == []
+    (found,) = await real_client.estimate_gaze(image, small_faces=True, gaze_model=MOBILEONE)
     assert (found.box[:2] > [700, 600]).all()
     assert (found.box[2:] < [735, 633]).all()
 

@@ -11,7 +11,8 @@ from PIL import Image
 from bad_input import encoded
 from gateway.server import Gateway
 from gateway.settings import Settings
-from visiongate import AsyncClient, Text, VisiongateError, operations
+from visiongate import AsyncClient, Text, VisiongateError
+from visiongate.operations import Operation, detection, embedding, segmentation, text
 
 PHOTO = Image.effect_noise((80, 60), 90).convert("RGB")
 PIXELS = np.asarray(PHOTO)
@@ -46,48 +47,46 @@ async def client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
 @pytest.mark.parametrize(
     ("operation", "field", "limit"),
     [
-        (operations.encode_image(FILE + b"x"), "image.encoded", "max_image_bytes"),
-        (operations.encode_image(WIDER), "image.encoded", "max_image_pixels"),
-        (operations.encode_image(np.zeros((61, 80, 3), np.uint8)), "image.raw", "max_image_pixels"),
-        (operations.embed_images([FILE, FILE + b"x"]), "images[1].encoded", "max_image_bytes"),
-        (operations.embed_images([FILE] * 3), "images", "max_images"),
-        (operations.classify([FILE] * 3, ["dog"]), "images", "max_images"),
-        (operations.compare(Text("dog"), [FILE] * 3), "candidates", "max_images"),
-        (operations.recognize_text([FILE] * 3), "images", "max_pages"),
-        (operations.embed_texts(["dog"] * 4), "texts", "max_texts"),
-        (operations.classify([FILE], ["dog"] * 4), "labels", "max_texts"),
-        (operations.compare(FILE, [Text("dog")] * 4), "candidates", "max_texts"),
-        (operations.detect(FILE, ["dog", "cat", "cow", "ox"]), "query.phrases", "max_phrases"),
-        (operations.detect(FILE, ["d" * 20, "c" * 21]), "query.phrases", "max_text_length"),
-        (operations.segment_phrases(FILE, caption="d" * 41), "query.caption", "max_text_length"),
-        (operations.embed_texts(["dog", "d" * 41]), "texts[1]", "max_text_length"),
-        (operations.classify([FILE], ["d" * 41]), "labels[0]", "max_text_length"),
+        (segmentation.encode_image(FILE + b"x"), "image.encoded", "max_image_bytes"),
+        (segmentation.encode_image(WIDER), "image.encoded", "max_image_pixels"),
+        (segmentation.encode_image(np.zeros((61, 80, 3), np.uint8)), "image.raw", "max_image_pixels"),
+        (embedding.embed_images([FILE, FILE + b"x"]), "images[1].encoded", "max_image_bytes"),
+        (embedding.embed_images([FILE] * 3), "images", "max_images"),
+        (embedding.classify([FILE] * 3, ["dog"]), "images", "max_images"),
+        (embedding.compare(Text("dog"), [FILE] * 3), "candidates", "max_images"),
+        (text.recognize_text([FILE] * 3), "images", "max_pages"),
+        (embedding.embed_texts(["dog"] * 4), "texts", "max_texts"),
+        (embedding.classify([FILE], ["dog"] * 4), "labels", "max_texts"),
+        (embedding.compare(FILE, [Text("dog")] * 4), "candidates", "max_texts"),
+        (detection.detect(FILE, ["dog", "cat", "cow", "ox"]), "query.phrases", "max_phrases"),
+        (detection.detect(FILE, ["d" * 20, "c" * 21]), "query.phrases", "max_text_length"),
+        (segmentation.segment_phrases(FILE, caption="d" * 41), "query.caption", "max_text_length"),
+        (embedding.embed_texts(["dog", "d" * 41]), "texts[1]", "max_text_length"),
+        (embedding.classify([FILE], ["d" * 41]), "labels[0]", "max_text_length"),
         (
-            operations.classify([FILE], ["dog"], prompt_template="{}" * 21),
+            embedding.classify([FILE], ["dog"], prompt_template="{}" * 21),
             "prompt_template",
             "max_text_length",
         ),
-        (operations.compare(Text("d" * 41), [FILE]), "subject.text", "max_text_length"),
-        (operations.segment(FILE, boxes=BOX * 5), "prompts", "max_prompts"),
-        (operations.segment_everything(FILE, points_per_side=3), "points_per_side", "max_grid_points"),
+        (embedding.compare(Text("d" * 41), [FILE]), "subject.text", "max_text_length"),
+        (segmentation.segment(FILE, boxes=BOX * 5), "prompts", "max_prompts"),
+        (segmentation.segment_everything(FILE, points_per_side=3), "points_per_side", "max_grid_points"),
         (
-            operations.segment_everything(FILE, points_per_side=2, crop_layers=1),
+            segmentation.segment_everything(FILE, points_per_side=2, crop_layers=1),
             "points_per_side",
             "max_grid_points",
         ),
-        (operations.segment(FILE, boxes=BOX * 4), "prompts", "max_mask_pixels"),
-        (operations.segment(FILE, boxes=BOX * 2, multimask=True), "prompts", "max_mask_pixels"),
+        (segmentation.segment(FILE, boxes=BOX * 4), "prompts", "max_mask_pixels"),
+        (segmentation.segment(FILE, boxes=BOX * 2, multimask=True), "prompts", "max_mask_pixels"),
         (
-            operations.segment_phrases(FILE, ["dog"], box_threshold=0),
+            segmentation.segment_phrases(FILE, ["dog"], min_score=0),
             "query.max_detections",
             "max_mask_pixels",
         ),
-        (operations.segment_everything(FILE, points_per_side=2, **ALL), "max_masks", "max_mask_pixels"),
+        (segmentation.segment_everything(FILE, points_per_side=2, **ALL), "max_masks", "max_mask_pixels"),
     ],
 )  # fmt: skip
-async def test_over_a_limit(
-    client: AsyncClient, operation: operations.Operation[Any], field: str, limit: str
-) -> None:
+async def test_over_a_limit(client: AsyncClient, operation: Operation[Any], field: str, limit: str) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
@@ -97,20 +96,20 @@ async def test_over_a_limit(
 @pytest.mark.parametrize(
     "operation",
     [
-        operations.encode_image(FILE),
-        operations.encode_image(PIXELS),
-        operations.embed_images([FILE, PIXELS]),
-        operations.embed_texts(["dog", "cat", "ox"]),
-        operations.classify([FILE] * 2, ["dog", "cat", "d" * 40], truncate=True),
-        operations.compare(FILE, [FILE, PIXELS, Text("dog"), Text("cat"), Text("ox")]),
-        operations.detect(FILE, ["dog", "cat", "ox"]),
-        operations.segment(FILE, boxes=BOX * 3),
-        operations.segment(FILE, boxes=BOX, multimask=True),
-        operations.segment_phrases(FILE, ["dog"], box_threshold=0, max_detections=3),
-        operations.segment_everything(FILE, points_per_side=2, max_masks=3, **ALL),
+        segmentation.encode_image(FILE),
+        segmentation.encode_image(PIXELS),
+        embedding.embed_images([FILE, PIXELS]),
+        embedding.embed_texts(["dog", "cat", "ox"]),
+        embedding.classify([FILE] * 2, ["dog", "cat", "d" * 40], truncate=True),
+        embedding.compare(FILE, [FILE, PIXELS, Text("dog"), Text("cat"), Text("ox")]),
+        detection.detect(FILE, ["dog", "cat", "ox"]),
+        segmentation.segment(FILE, boxes=BOX * 3),
+        segmentation.segment(FILE, boxes=BOX, multimask=True),
+        segmentation.segment_phrases(FILE, ["dog"], min_score=0, max_detections=3),
+        segmentation.segment_everything(FILE, points_per_side=2, max_masks=3, **ALL),
     ],
 )
-async def test_at_a_limit(client: AsyncClient, operation: operations.Operation[Any]) -> None:
+async def test_at_a_limit(client: AsyncClient, operation: Operation[Any]) -> None:
     await client.call(operation)
 
 

@@ -30,7 +30,8 @@ from gateway import metrics
 from gateway.api_keys import ApiKey, write_keys
 from gateway.embedded import EmbeddedTriton
 from gateway.services.registry import SERVICES
-from visiongate import AsyncClient, operations
+from visiongate import AsyncClient
+from visiongate.operations import detection
 
 COMMAND = str(Path(sys.executable).parent / "visiongate")
 PHOTO = skimage_data.coffee()
@@ -220,17 +221,17 @@ def _traced(collector: str) -> list[str]:
 
 def _make_calls(address: str, secret: str) -> None:
     known = (("authorization", f"Bearer {secret}"), ("x-request-id", "order-17"))
-    request: Any = operations.detect(PHOTO, [PHRASE]).request
-    detection = request.SerializeToString()
-    request.query.box_threshold = 2
+    request: Any = detection.detect(PHOTO, [PHRASE]).request
+    good = request.SerializeToString()
+    request.query.min_score = 2
     wrong = request.SerializeToString()
     with grpc.insecure_channel(address) as channel:
         detect: Any = channel.unary_unary(DETECT)
         traced = (*known, ("traceparent", f"00-{TRACE}-{PARENT}-01"))
         for _ in range(TRACED_CALLS):
-            detect(detection, metadata=traced)
-        detect(detection, metadata=known)
-        for message, metadata in ((wrong, known), (detection, ())):
+            detect(good, metadata=traced)
+        detect(good, metadata=known)
+        for message, metadata in ((wrong, known), (good, ())):
             with pytest.raises(grpc.RpcError):
                 detect(message, metadata=metadata)
 

@@ -11,13 +11,14 @@ from skimage import data as skimage_data
 
 from gateway.server import Gateway
 from gateway.services.messages.masks import mask_format
-from visiongate import AsyncClient, EncodedImage, ImageId, MessageTooLargeError, VisiongateError, operations
+from visiongate import AsyncClient, ImageHandle, ImageId, MessageTooLargeError, VisiongateError
+from visiongate.operations import Operation, detection, gaze, segmentation, text
 from visiongate.v1 import segmentation_service_pb2
 from wire import changed, copied
 
 PHOTO = skimage_data.coffee()  # 600 x 400
 NAN = float("nan")
-DETECT = operations.detect(PHOTO, ["dog"])
+DETECT = detection.detect(PHOTO, ["dog"])
 BOX: Any = [[10.0, 10.0, 50.0, 50.0]]
 NANS = np.full((32, 32), NAN, np.float32).tobytes()
 Change = Callable[[Any], Any]
@@ -26,37 +27,36 @@ Change = Callable[[Any], Any]
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
-        (operations.detect(b"not an image", ["dog"]), "image.encoded", "image"),
-        (operations.detect(b"", ["dog"]), "image.encoded", "empty"),
-        (operations.detect(b"\xff" * (33 << 20), ["dog"]), "image.encoded", "limit"),
-        (operations.detect(PHOTO, [""]), "query.phrases[0]", "empty"),
-        (operations.detect(PHOTO, ["dog", "  "]), "query.phrases[1]", "empty"),
-        (operations.detect(PHOTO, [f"object {index}" for index in range(300)]), "query.phrases", "256"),
-        (operations.detect(PHOTO, ["a long phrase of words"] * 100), "query.phrases", "256"),
-        (operations.detect(PHOTO, ["x" * 20_000]), "query.phrases", "10000"),
-        (operations.detect(PHOTO), "query", "neither"),
-        (operations.detect(PHOTO, ["dog"], caption="a dog."), "query", "both"),
-        (changed(DETECT, {"query.box_threshold": 1.5}), "query.box_threshold", "is 1.5; it must be 0 to 1"),
-        (changed(DETECT, {"query.box_threshold": NAN}), "query.box_threshold", "is nan; it must be 0 to 1"),
-        (changed(DETECT, {"query.text_threshold": -1}), "query.text_threshold", "is -1; it must be 0 to 1"),
+        (detection.detect(b"not an image", ["dog"]), "image.encoded", "image"),
+        (detection.detect(b"", ["dog"]), "image.encoded", "empty"),
+        (detection.detect(b"\xff" * (33 << 20), ["dog"]), "image.encoded", "limit"),
+        (detection.detect(PHOTO, [""]), "query.phrases[0]", "empty"),
+        (detection.detect(PHOTO, ["dog", "  "]), "query.phrases[1]", "empty"),
+        (detection.detect(PHOTO, [f"object {index}" for index in range(300)]), "query.phrases", "256"),
+        (detection.detect(PHOTO, ["a long phrase of words"] * 100), "query.phrases", "256"),
+        (detection.detect(PHOTO, ["x" * 20_000]), "query.phrases", "10000"),
+        (detection.detect(PHOTO), "query", "neither"),
+        (changed(DETECT, {"query.min_score": 1.5}), "query.min_score", "is 1.5; it must be 0 to 1"),
+        (changed(DETECT, {"query.min_score": NAN}), "query.min_score", "is nan; it must be 0 to 1"),
+        (changed(DETECT, {"query.min_token_score": -1}), "query.min_token_score", "is -1; it must be 0 to 1"),
         (changed(DETECT, {"query.nms_iou_threshold": 2}), "query.nms_iou_threshold", "is 2; it must be"),
         (changed(DETECT, {"query.max_detections": 0}), "query.max_detections", "1000"),
-        (operations.detect(PHOTO, ["dog"], model="giant"), "model", "tiny"),
-        (operations.segment_phrases(PHOTO, ["dog"], detection_model="x"), "detection_model", "tiny"),
-        (operations.segment_phrases(PHOTO, ["dog"], segmentation_model="x"), "segmentation_model", "tiny"),
-        (operations.segment(PHOTO, boxes=BOX * 1001), "prompts", "1000"),
-        (operations.segment(PHOTO, boxes=[[10, 10, 601, 50]]), "prompts[0].box.x_max", "600"),
-        (operations.segment(PHOTO, boxes=[*BOX, [-1, 10, 60, 50]]), "prompts[1].box.x_min", "600"),
-        (operations.segment(PHOTO, boxes=[[10, 10, 20, 10]]), "prompts[0].box", "less than"),
-        (operations.segment(PHOTO, points=[[[10, 401]]]), "prompts[0].points[0].point.y", "400"),
-        (operations.segment(PHOTO, points=[[[5, 5]]], labels=[[0]]), "prompts[0].points", "background"),
-        (operations.segment(PHOTO, points=[[[5, 5]] * 65]), "prompts[0].points", "64"),
-        (operations.segment(PHOTO, boxes=BOX, mask_logits=[np.zeros((3, 3))]), "prompts", "32x32"),
-        (operations.segment(PHOTO, boxes=BOX, model="giant"), "model", "tiny"),
+        (detection.detect(PHOTO, ["dog"], model="giant"), "model", "tiny"),
+        (segmentation.segment_phrases(PHOTO, ["dog"], detection_model="x"), "detection_model", "tiny"),
+        (segmentation.segment_phrases(PHOTO, ["dog"], segmentation_model="x"), "segmentation_model", "tiny"),
+        (segmentation.segment(PHOTO, boxes=BOX * 1001), "prompts", "1000"),
+        (segmentation.segment(PHOTO, boxes=[[10, 10, 601, 50]]), "prompts[0].box.x_max", "600"),
+        (segmentation.segment(PHOTO, boxes=[*BOX, [-1, 10, 60, 50]]), "prompts[1].box.x_min", "600"),
+        (segmentation.segment(PHOTO, boxes=[[10, 10, 20, 10]]), "prompts[0].box", "less than"),
+        (segmentation.segment(PHOTO, points=[[[10, 401]]]), "prompts[0].points[0].point.y", "400"),
+        (segmentation.segment(PHOTO, points=[[[5, 5]]], labels=[[0]]), "prompts[0].points", "background"),
+        (segmentation.segment(PHOTO, points=[[[5, 5]] * 65]), "prompts[0].points", "64"),
+        (segmentation.segment(PHOTO, boxes=BOX, mask_logits=[np.zeros((3, 3))]), "prompts", "32x32"),
+        (segmentation.segment(PHOTO, boxes=BOX, model="giant"), "model", "tiny"),
     ],
 )  # fmt: skip
 async def test_bad_requests_name_the_field(
-    client: AsyncClient, operation: operations.Operation[Any], field: str, says: str
+    client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
@@ -88,7 +88,7 @@ async def test_bad_requests_name_the_field(
     ],
 )
 async def test_requests_that_the_client_cannot_write(client: AsyncClient, change: Change, field: str) -> None:
-    operation = operations.segment(
+    operation = segmentation.segment(
         PHOTO, boxes=[[0, 0, 9, 9]], points=[[[5, 5]]], mask_logits=[np.zeros((32, 32))]
     )
     change(operation.request)
@@ -109,12 +109,12 @@ def fractions(message: Any, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def all_fractions() -> list[Any]:
-    asked: list[operations.Operation[Any]] = [
+    asked: list[Operation[Any]] = [
         DETECT,
-        operations.segment_phrases(PHOTO, ["dog"]),
-        operations.segment_everything(PHOTO, points_per_side=2),
-        operations.estimate_gaze(PHOTO),
-        operations.recognize_text([PHOTO]),
+        segmentation.segment_phrases(PHOTO, ["dog"]),
+        segmentation.segment_everything(PHOTO, points_per_side=2),
+        gaze.estimate_gaze(PHOTO),
+        text.recognize_text([PHOTO]),
     ]
     return [
         pytest.param(operation, path, name, id=f"{operation.method.rpartition('/')[2]} {path}")
@@ -125,7 +125,7 @@ def all_fractions() -> list[Any]:
 
 @pytest.mark.parametrize(("operation", "path", "name"), all_fractions())
 async def test_numbers_are_told_as_they_were_written(
-    client: AsyncClient, operation: operations.Operation[Any], path: str, name: str
+    client: AsyncClient, operation: Operation[Any], path: str, name: str
 ) -> None:
     with pytest.raises(VisiongateError, match=rf"{name}: is -0\.1;"):
         await client.call(changed(operation, {path: -0.1}))
@@ -139,12 +139,12 @@ async def test_coordinates_are_told_as_they_were_written(client: AsyncClient) ->
     ):
         await client.segment(PHOTO, points=[[[5, 400.0001]]])
     with pytest.raises(VisiongateError, match="crop_layers: is 4294967295; it must be 0 to 3"):
-        await client.call(changed(operations.segment_everything(PHOTO), {"crop_layers": 2**32 - 1}))
+        await client.call(changed(segmentation.segment_everything(PHOTO), {"crop_layers": 2**32 - 1}))
 
 
 async def test_message_over_the_limit(gateway: Gateway) -> None:
     """Of a client that believes the server takes more."""
-    operation = operations.detect(b"x", ["dog"])
+    operation = detection.detect(b"x", ["dog"])
     operation.request.image.encoded = b"x" * (65 << 20)  # type: ignore[attr-defined]
     async with AsyncClient(f"127.0.0.1:{gateway.port}", max_message_bytes=1 << 30) as client:
         with pytest.raises(MessageTooLargeError, match=r"the limit is 64\.0 MiB") as caught:
@@ -154,7 +154,7 @@ async def test_message_over_the_limit(gateway: Gateway) -> None:
 
 async def test_forgotten_image_says_so(client: AsyncClient) -> None:
     with pytest.raises(VisiongateError) as caught:
-        await client.detect(EncodedImage(ImageId("0" * 64), 1, 1), ["dog"])
+        await client.detect(ImageHandle(ImageId("0" * 64), 1, 1), ["dog"])
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
     assert caught.value.reason == "IMAGE_NOT_CACHED"
 

@@ -92,7 +92,7 @@ async def test_refining_an_earlier_mask_equals_the_reference(
 async def test_words_to_masks_equal_the_reference(client: AsyncClient, reference: Sam2Reference) -> None:
     image = Image.fromarray(PHOTO)
     found = await client.segment_phrases(
-        image, ["cup", "spoon"], box_threshold=0.5, max_detections=8, segmentation_model=MODEL
+        image, ["cup", "spoon"], min_score=0.5, max_detections=8, segmentation_model=MODEL
     )
     assert found
     masks, ious, _ = reference.segment(image, boxes=np.stack([item.box for item in found]))

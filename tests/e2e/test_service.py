@@ -23,7 +23,9 @@ from gateway.server import Gateway
 from gateway.services import detection, segmentation
 from gateway.settings import Settings
 from inference_counts import InferenceCounts
-from visiongate import AsyncClient, VisiongateError, operations
+from visiongate import AsyncClient, VisiongateError
+from visiongate.operations import Operation
+from visiongate.operations.segmentation import segment
 from visiongate.v1 import segmentation_service_pb2
 
 PHOTO = skimage_data.coffee()
@@ -76,11 +78,11 @@ async def test_formats_say_the_same(client: AsyncClient) -> None:
     formats = segmentation_service_pb2.MaskFormat
 
     async def mask(mask_format: Any) -> Any:
-        operation = operations.segment(PHOTO, boxes=[[20, 30, 300, 350]])
+        operation = segment(PHOTO, boxes=[[20, 30, 300, 350]])
         assert isinstance(operation.request, segmentation_service_pb2.SegmentRegionsRequest)
         operation.request.mask_format = mask_format
         response = await client.call(
-            operations.Operation(
+            Operation(
                 operation.method,
                 operation.request,
                 operation.response_type,
@@ -180,7 +182,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
         AsyncClient(f"127.0.0.1:{gateway.port}", wait=False) as client,
         grpc.aio.insecure_channel(f"127.0.0.1:{gateway.port}") as channel,
     ):
-        assert await client.detect(PHOTO, ["dog"], box_threshold=0)
+        assert await client.detect(PHOTO, ["dog"], min_score=0)
         await asyncio.to_thread(first.stop)
         with pytest.raises(VisiongateError) as caught:
             await client.detect(PHOTO, ["dog"])
@@ -190,7 +192,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
         await asyncio.to_thread(second.start)
         try:
             await until(channel, health_pb2.HealthCheckResponse.SERVING)
-            assert await client.detect(PHOTO, ["dog"], box_threshold=0)
+            assert await client.detect(PHOTO, ["dog"], min_score=0)
         finally:
             await asyncio.to_thread(second.stop)
 

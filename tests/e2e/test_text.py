@@ -26,7 +26,8 @@ from export.weights import Options
 from gateway.models.doctr import fit
 from gateway.server import Gateway
 from gateway.settings import Settings
-from visiongate import AsyncClient, EncodedImage, ImageId, Page, VisiongateError, operations
+from visiongate import AsyncClient, ImageHandle, ImageId, Page, VisiongateError
+from visiongate.operations import Operation, text
 from wire import changed, repeated
 
 Pixels = NDArray[np.uint8]
@@ -133,7 +134,7 @@ def assert_same_page(actual: Page, expected: Any) -> None:
 async def test_pages_equal_doctr(
     client: AsyncClient, predict: Callable[..., Any], image: Pixels, rotated: bool
 ) -> None:
-    (page,) = await client.recognize_text([image], rotated=rotated)
+    (page,) = await client.recognize_text([image], rotated_words=rotated)
     try:
         expected = predict(image, rotated)
     except IndexError:
@@ -190,18 +191,18 @@ async def test_most_words_equal_those_of_unmodified_doctr(
 
 @pytest.mark.parametrize("rotated", [False, True])
 async def test_blocks_equal_doctr(client: AsyncClient, predict: Callable[..., Any], rotated: bool) -> None:
-    (page,) = await client.recognize_text([written()], blocks=True, rotated=rotated)
+    (page,) = await client.recognize_text([written()], group_blocks=True, rotated_words=rotated)
     assert_same_page(page, predict(written(), rotated, resolve_blocks=True))
     assert len(page.blocks) > 1
-    (page,) = await client.recognize_text([written()], lines=False, rotated=rotated)
+    (page,) = await client.recognize_text([written()], group_lines=False, rotated_words=rotated)
     assert_same_page(page, predict(written(), rotated, resolve_lines=False))
     assert [len(block) for block in page.blocks] == [1]
 
 
 async def test_thresholds(client: AsyncClient, predict: Callable[..., Any]) -> None:
     (usual,) = await client.recognize_text([written()])
-    (higher,) = await client.recognize_text([written()], bin_threshold=0.5)
-    (surer,) = await client.recognize_text([written()], box_threshold=0.5)
+    (higher,) = await client.recognize_text([written()], min_pixel_score=0.5)
+    (surer,) = await client.recognize_text([written()], min_word_score=0.5)
     assert 0 < len(list(surer.words())) < len(list(usual.words()))
     assert all(word.detection_score >= 0.5 for word in surer.words())
     assert area(higher) < area(usual)
@@ -212,7 +213,7 @@ def area(page: Page) -> float:
 
 
 async def test_words_of_a_turned_page_are_turned(client: AsyncClient) -> None:
-    (page,) = await client.recognize_text([written(30)], rotated=True)
+    (page,) = await client.recognize_text([written(30)], rotated_words=True)
     edges = np.array([word.quadrilateral[1] - word.quadrilateral[0] for word in page.words()])
     assert (np.abs(edges[:, 1]) > 2).sum() > 3
     (upright,) = await client.recognize_text([written(30)])
@@ -220,7 +221,7 @@ async def test_words_of_a_turned_page_are_turned(client: AsyncClient) -> None:
 
 
 async def test_a_page_without_text_is_an_empty_page(client: AsyncClient) -> None:
-    (page,) = await client.recognize_text([BLANK], box_threshold=1, bin_threshold=1)
+    (page,) = await client.recognize_text([BLANK], min_word_score=1, min_pixel_score=1)
     assert (page.blocks, page.text, page.width, page.height) == ([], "", 90, 120)
 
 
@@ -285,12 +286,12 @@ async def test_words_are_read_in_bounded_batches_of_triton(
 async def test_a_turned_page_is_read_as_the_page(client: AsyncClient, turns: int) -> None:
     image = np.asarray(written())
     height, width = image.shape[:2]
-    (page,) = await client.recognize_text([image], find_orientation=True)
+    (page,) = await client.recognize_text([image], detect_orientation=True)
     # Turned counter-clockwise: what is read of it must be turned clockwise by as much more.
-    (turned,) = await client.recognize_text([np.rot90(image, turns).copy()], find_orientation=True)
+    (turned,) = await client.recognize_text([np.rot90(image, turns).copy()], detect_orientation=True)
     assert turned.text == page.text
     assert page.text
-    assert turned.turned_degrees == (page.turned_degrees + 90 * turns) % 360
+    assert turned.rotation_degrees == (page.rotation_degrees + 90 * turns) % 360
     back = {
         1: lambda x, y: (width - y, x),
         2: lambda x, y: (width - x, height - y),
@@ -303,7 +304,7 @@ async def test_a_turned_page_is_read_as_the_page(client: AsyncClient, turns: int
 
 async def test_a_forgotten_image(client: AsyncClient) -> None:
     with pytest.raises(VisiongateError) as caught:
-        await client.recognize_text([written(), EncodedImage(ImageId("0" * 64), 1, 1)])
+        await client.recognize_text([written(), ImageHandle(ImageId("0" * 64), 1, 1)])
     assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
@@ -311,29 +312,29 @@ async def test_an_image_that_the_server_knows(client: AsyncClient) -> None:
     read = await client.recognize_text([written()])
     (page,) = read
     kept = ImageId(read.info.image.image_id)
-    (again,) = await client.recognize_text([EncodedImage(kept, 1, 1)])
+    (again,) = await client.recognize_text([ImageHandle(kept, 1, 1)])
     assert_same_words(page, again)
 
 
 @pytest.mark.parametrize(
     ("operation", "field", "says"),
     [
-        (repeated(operations.recognize_text([BLANK]), "images", 33), "images", "32"),
-        (operations.recognize_text([b"no image"]), "images[0].encoded", "image"),
-        (operations.recognize_text([BLANK, b""]), "images[1].encoded", "empty"),
-        (operations.recognize_text([BLANK, BLANK, b"no image"]), "images[2].encoded", "image"),
-        (changed(operations.recognize_text([BLANK]), {"bin_threshold": 1.5}), "bin_threshold", "0 to 1"),
+        (repeated(text.recognize_text([BLANK]), "images", 33), "images", "32"),
+        (text.recognize_text([b"no image"]), "images[0].encoded", "image"),
+        (text.recognize_text([BLANK, b""]), "images[1].encoded", "empty"),
+        (text.recognize_text([BLANK, BLANK, b"no image"]), "images[2].encoded", "image"),
+        (changed(text.recognize_text([BLANK]), {"min_pixel_score": 1.5}), "min_pixel_score", "0 to 1"),
         (
-            changed(operations.recognize_text([BLANK]), {"box_threshold": float("nan")}),
-            "box_threshold",
+            changed(text.recognize_text([BLANK]), {"min_word_score": float("nan")}),
+            "min_word_score",
             "0 to 1",
         ),
-        (operations.recognize_text([BLANK], lines=False, blocks=True), "group_blocks", "lines"),
-        (operations.recognize_text([BLANK], model="giant"), "model", "tiny"),
+        (text.recognize_text([BLANK], group_lines=False, group_blocks=True), "group_blocks", "lines"),
+        (text.recognize_text([BLANK], model="giant"), "model", "tiny"),
     ],
 )
 async def test_bad_requests_name_the_field(
-    client: AsyncClient, operation: operations.Operation[Any], field: str, says: str
+    client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
@@ -342,7 +343,7 @@ async def test_bad_requests_name_the_field(
 
 
 async def test_an_image_without_a_source(client: AsyncClient) -> None:
-    operation = operations.recognize_text([BLANK])
+    operation = text.recognize_text([BLANK])
     request: Any = operation.request
     request.images[0].ClearField("source")
     with pytest.raises(VisiongateError) as caught:
@@ -353,7 +354,7 @@ async def test_an_image_without_a_source(client: AsyncClient) -> None:
 def test_one_image_is_a_list_too() -> None:
     for image in (b"file", "page.png", BLANK):
         with pytest.raises(TypeError, match="list"):
-            operations.recognize_text(image)  # type: ignore[arg-type]
+            text.recognize_text(image)  # type: ignore[arg-type]
 
 
 async def test_timings_and_models(client: AsyncClient) -> None:
@@ -386,8 +387,8 @@ async def test_the_command(client: AsyncClient, gateway: Gateway, tmp_path: Path
     Image.fromarray(BLANK).save(second)
     (page,) = await client.recognize_text([image])
     assert await ocr(gateway, first) == page.text + "\n"
-    (turned,) = await client.recognize_text([image], rotated=True)
-    answer = json.loads(await ocr(gateway, first, "--rotated", "--json", "--save", picture))
+    (turned,) = await client.recognize_text([image], rotated_words=True)
+    answer = json.loads(await ocr(gateway, first, "--rotated-words", "--json", "--save", picture))
     assert [(entry["photo"], entry["text"]) for entry in answer] == [(first, turned.text)]
     assert (np.asarray(Image.open(picture)) != np.asarray(image)).any()
     nothing = ("--bin-threshold", "1", "--box-threshold", "1")

@@ -65,7 +65,7 @@ def assert_same_mask(mask: Mask, pixels: NDArray[np.bool_], predicted_iou: float
 async def test_detections_equal_the_reference(
     client: AsyncClient, reference: Reference, image: Image.Image
 ) -> None:
-    found = await client.detect(image, PHRASES, box_threshold=THRESHOLD, max_detections=1000)
+    found = await client.detect(image, PHRASES, min_score=THRESHOLD, max_detections=1000)
     expected = reference.detect(image, PHRASES, THRESHOLD)
     assert len(expected.scores) > 3
     assert_same_detections(found, expected)
@@ -74,7 +74,7 @@ async def test_detections_equal_the_reference(
 async def test_caption_equals_the_reference(client: AsyncClient, reference: Reference) -> None:
     image = Image.fromarray(skimage_data.astronaut())
     caption = "a red wheel. hot dog."
-    found = await client.detect(image, caption=caption, box_threshold=THRESHOLD, max_detections=1000)
+    found = await client.detect(image, caption=caption, min_score=THRESHOLD, max_detections=1000)
     expected = reference.detect_caption(image, caption, THRESHOLD)
     order = np.argsort(-expected["scores"].numpy(), kind="stable")
     np.testing.assert_allclose([item.score for item in found], expected["scores"].numpy()[order], atol=1e-4)
@@ -95,7 +95,7 @@ async def test_caption_equals_the_reference(client: AsyncClient, reference: Refe
 async def test_chain_equals_the_reference(
     client: AsyncClient, reference: Reference, image: Image.Image
 ) -> None:
-    found = await client.segment_phrases(image, PHRASES, box_threshold=THRESHOLD, max_detections=20)
+    found = await client.segment_phrases(image, PHRASES, min_score=THRESHOLD, max_detections=20)
     expected = reference.detect(image, PHRASES, THRESHOLD)
     masks, ious, _ = reference.segment(image, boxes=expected.boxes[:20])
     assert len(found) == min(20, len(expected.scores))
@@ -159,7 +159,7 @@ async def test_concurrent_calls_equal_the_same_calls_alone(client: AsyncClient) 
     calls = [(photo[: 200 + 40 * index], PHRASES[: index % 3 + 1]) for index in range(4) for photo in photos]
 
     async def ask(photo: NDArray[np.uint8], phrases: list[str]) -> list[tuple[Any, ...]]:
-        found = await client.segment_phrases(photo, phrases, box_threshold=THRESHOLD, max_detections=5)
+        found = await client.segment_phrases(photo, phrases, min_score=THRESHOLD, max_detections=5)
         assert found.masks is not None
         return list(zip(found.class_id.tolist(), found.xyxy, found.masks, strict=True))
 
@@ -173,14 +173,14 @@ async def test_concurrent_calls_equal_the_same_calls_alone(client: AsyncClient) 
 
 
 async def test_nothing_found_is_an_empty_answer(client: AsyncClient) -> None:
-    assert not await client.detect(skimage_data.coffee(), ["truck"], box_threshold=1)
-    assert not await client.segment_phrases(skimage_data.coffee(), ["truck"], box_threshold=1)
+    assert not await client.detect(skimage_data.coffee(), ["truck"], min_score=1)
+    assert not await client.segment_phrases(skimage_data.coffee(), ["truck"], min_score=1)
 
 
 async def test_real_photo_of_every_kind_of_file(
     client: AsyncClient, photo: Callable[[str], NDArray[np.uint8]], data: Callable[[str], Path]
 ) -> None:
     path = data("images/truck.jpg")
-    by_path = await client.detect(path, PHRASES, box_threshold=THRESHOLD)
-    by_pixels = await client.detect(photo("truck.jpg"), PHRASES, box_threshold=THRESHOLD)
+    by_path = await client.detect(path, PHRASES, min_score=THRESHOLD)
+    by_pixels = await client.detect(photo("truck.jpg"), PHRASES, min_score=THRESHOLD)
     assert [item.as_dict() for item in by_path] == [item.as_dict() for item in by_pixels]

@@ -3,11 +3,13 @@
 import copy
 import io
 import pickle
+from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
-from visiongate import Answer, AnswerInfo, ArrayAnswer, ImageInfo, Timings
+from visiongate import Answer, AnswerInfo, ArrayAnswer, ImageInfo, InvalidArgumentError, Timings
 
 INFO = AnswerInfo("call 1", "vit_b_32", images=(ImageInfo("abc", 4, 2),), timings=Timings(1, 2, 3, 4))
 VALUES = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -68,3 +70,17 @@ def test_the_image_of_an_answer_about_one() -> None:
     assert INFO.image == ImageInfo("abc", 4, 2)
     with pytest.raises(ValueError, match="about 0 images"):
         assert AnswerInfo().image
+
+
+def test_errors_of_single_items() -> None:
+    error = InvalidArgumentError(grpc.StatusCode.INVALID_ARGUMENT, "bad")
+    info = AnswerInfo(images=(None,), errors={0: error})
+    with pytest.raises(ValueError, match="see `errors`"):
+        assert info.image
+    answers: list[Any] = [Answer([[]], info), ArrayAnswer(VALUES, info)]
+    for answer in answers:
+        assert answer.errors == {0: error}
+        again = pickle.loads(pickle.dumps(answer))
+        assert str(again.errors[0]) == "INVALID_ARGUMENT: bad"
+    assert Answer([], AnswerInfo()).errors == vectors().errors == {}
+    assert hash(info) == hash(AnswerInfo(images=(None,)))

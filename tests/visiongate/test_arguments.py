@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from visiongate import Text, operations
+from client_operations import OPERATIONS
+from visiongate import Text
+from visiongate.operations import detection, embedding, segmentation
 
 PIXELS = np.zeros((2, 4, 3), np.uint8)
 BOX = [1, 2, 3, 4]
@@ -84,9 +86,9 @@ def count(least: int, most: int | None = None) -> list[tuple[Any, str]]:
 
 QUERY = {
     "phrases": strings("phrases"),
-    "caption": STRING,
-    "box_threshold": FRACTION,
-    "text_threshold": FRACTION,
+    "caption": [*STRING, ("a dog.", "phrases and caption are two ways .*: give one of them")],
+    "min_score": FRACTION,
+    "min_token_score": FRACTION,
     "nms_iou_threshold": FRACTION,
     "max_detections": count(1, 1000),
 }
@@ -145,7 +147,7 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
             (5, "mask_logits is 5"),
             (
                 [np.zeros((1, 8, 8))],
-                r"mask_logits\[0\] has the shape \[1, 8, 8\]: those of one mask are \[m, m\]",
+                r"mask_logits\[0\] has the shape \[1, 8, 8\]: the logits of a mask are \[m, m\]",
             ),
             ([np.zeros(8)], r"mask_logits\[0\] has the shape \[8\]"),
             ([np.zeros((0, 0))], r"mask_logits\[0\] has the shape"),
@@ -183,8 +185,14 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
         "model": STRING,
     },
     "encode_image": {"image": IMAGE, "model": STRING},
-    "embed_images": {"images": IMAGES, "raw": FLAG, "model": STRING},
-    "embed_texts": {"texts": strings("texts"), "truncate": FLAG, "raw": FLAG, "model": STRING},
+    "embed_images": {"images": IMAGES, "normalize": FLAG, "model": STRING, "strict": FLAG},
+    "embed_texts": {
+        "texts": strings("texts"),
+        "truncate": FLAG,
+        "normalize": FLAG,
+        "model": STRING,
+        "strict": FLAG,
+    },
     "compare": {
         "subject": [
             *IMAGE,
@@ -203,6 +211,7 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
         ],
         "truncate": FLAG,
         "model": STRING,
+        "strict": FLAG,
     },
     "classify": {
         "images": IMAGES,
@@ -211,6 +220,7 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
         "top_k": count(1),
         "truncate": FLAG,
         "model": STRING,
+        "strict": FLAG,
     },
     "estimate_gaze": {
         "image": IMAGE,
@@ -235,18 +245,19 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
         "nms_iou_threshold": FRACTION,
         "max_faces": count(1, 1000),
         "small_faces": FLAG,
-        "model": STRING,
+        "gaze_model": STRING,
         "face_detection_model": STRING,
     },
     "recognize_text": {
         "images": IMAGES,
-        "rotated": FLAG,
-        "bin_threshold": FRACTION,
-        "box_threshold": FRACTION,
-        "lines": FLAG,
-        "blocks": FLAG,
-        "find_orientation": FLAG,
+        "rotated_words": FLAG,
+        "min_pixel_score": FRACTION,
+        "min_word_score": FRACTION,
+        "group_lines": FLAG,
+        "group_blocks": FLAG,
+        "detect_orientation": FLAG,
         "model": STRING,
+        "strict": FLAG,
     },
     "list_models": {},
 }
@@ -265,7 +276,7 @@ def test_what_cannot_be_meant_is_refused(
     operation: str, name: str, keywords: dict[str, Any], says: str
 ) -> None:
     with pytest.raises((ValueError, TypeError, OSError), match=says) as caught:
-        getattr(operations, operation)(**(GOOD[operation] | keywords))
+        OPERATIONS[operation](**(GOOD[operation] | keywords))
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 500
@@ -273,40 +284,39 @@ def test_what_cannot_be_meant_is_refused(
 
 
 def test_every_argument_is_in_the_table() -> None:
-    functions = {name for name in operations.__all__ if name[0].islower()}
-    assert functions == GOOD.keys() == BAD.keys()
-    for name in functions:
-        assert list(inspect.signature(getattr(operations, name)).parameters) == list(BAD[name]), name
+    assert OPERATIONS.keys() == GOOD.keys() == BAD.keys()
+    for name in OPERATIONS:
+        assert list(inspect.signature(OPERATIONS[name]).parameters) == list(BAD[name]), name
 
 
 @pytest.mark.parametrize("name", GOOD)
 def test_good_arguments_are_good(name: str) -> None:
-    assert getattr(operations, name)(**GOOD[name]).method.startswith("/visiongate.v1.")
+    assert OPERATIONS[name](**GOOD[name]).method.startswith("/visiongate.v1.")
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    request: Any = operations.segment_everything(
+    request: Any = segmentation.segment_everything(
         PIXELS,
         points_per_side=np.int64(3),  # type: ignore[arg-type]
         min_predicted_iou=np.float32(0.5),  # type: ignore[arg-type]
         stability_offset=2,
     ).request
     assert (request.points_per_side, request.min_predicted_iou, request.stability_offset) == (3, 0.5, 2)
-    request = operations.segment(PIXELS, boxes=[BOX], multimask=np.bool_(True)).request  # type: ignore[arg-type]
+    request = segmentation.segment(PIXELS, boxes=[BOX], multimask=np.bool_(True)).request  # type: ignore[arg-type]
     assert request.multimask
 
 
 def test_the_ends_of_a_range_belong_to_it() -> None:
     for value in (0, 1):
-        request: Any = operations.detect(PIXELS, ["a"], box_threshold=value, max_detections=1).request
-        assert (request.query.HasField("box_threshold"), request.query.box_threshold) == (True, value)
-    assert operations.detect(PIXELS, ["a"], max_detections=1000)
-    assert operations.segment_everything(PIXELS, crop_overlap_ratio=0, stability_offset=100, crop_layers=3)
+        request: Any = detection.detect(PIXELS, ["a"], min_score=value, max_detections=1).request
+        assert (request.query.HasField("min_score"), request.query.min_score) == (True, value)
+    assert detection.detect(PIXELS, ["a"], max_detections=1000)
+    assert segmentation.segment_everything(PIXELS, crop_overlap_ratio=0, stability_offset=100, crop_layers=3)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, np.array])
 def test_lists_of_any_kind(kind: Any) -> None:
-    request: Any = operations.embed_texts(kind(["a", "b"])).request
+    request: Any = embedding.embed_texts(kind(["a", "b"])).request
     assert request.texts == ["a", "b"]
-    request = operations.segment(PIXELS, boxes=kind([BOX, BOX])).request
+    request = segmentation.segment(PIXELS, boxes=kind([BOX, BOX])).request
     assert [prompt.box.y_max for prompt in request.prompts] == [4, 4]

@@ -15,10 +15,12 @@ import pytest
 import client_server
 import visiongate
 from client_server import Behaviour, serving
-from gateway.errors import OverloadedError, StatusError, TritonUnavailableError
-from visiongate import AsyncClient, Client, VisiongateError, operations
-from visiongate.operations import Operation
-from visiongate.v1 import model_service_pb2
+from gateway.errors import InvalidArgumentError, OverloadedError, StatusError, TritonUnavailableError
+from visiongate import AsyncClient, Client, VisiongateError
+from visiongate.operations import Operation, segmentation
+from visiongate.v1 import model_service_pb2, text_service_pb2
+
+DETAILS = "grpc-status-details-bin"
 
 
 def refusing(error: StatusError) -> Behaviour:
@@ -171,8 +173,48 @@ async def test_several_requests_are_one_call() -> None:
         assert models == ["answer 1", "answer 2"]
 
 
+def reading(request: Any, context: grpc.ServicerContext) -> text_service_pb2.RecognizeTextResponse:
+    """Read pages: the text of each is its file. One that is "bad" is an error."""
+    response = text_service_pb2.RecognizeTextResponse(model="m")
+    for index, image in enumerate(request.images):
+        if image.encoded != b"bad":
+            response.results.add().page.text = image.encoded.decode()
+            continue
+        error = InvalidArgumentError(f"images[{index}].encoded", "is no image")
+        if request.strict:
+            context.abort_with_status(error.to_status("server's id"))
+        response.results.add().error.ParseFromString(dict(error.to_status("id").trailing_metadata)[DETAILS])
+    return response
+
+
+async def test_items_of_several_requests_fail_by_their_index_in_the_whole_list() -> None:
+    files = [b"%d" % index for index in range(40)]
+    files[1] = files[35] = b"bad"
+    with serving(answers={"/visiongate.v1.TextService/RecognizeText": reading}) as server:
+        with Client(server.address) as client:
+            pages = client.recognize_text(files, strict=False)
+            with pytest.raises(visiongate.InvalidArgumentError) as first:
+                client.recognize_text(files)
+            with pytest.raises(visiongate.InvalidArgumentError) as later:
+                client.recognize_text(files[2:])
+        async with AsyncClient(server.address) as asynchronous:
+            same = await asynchronous.recognize_text(files, strict=False)
+    assert [page.text for page in pages] == [
+        "" if index in (1, 35) else str(index) for index in range(len(files))
+    ]
+    for answer in (pages, same):
+        assert [(index, error.field) for index, error in answer.errors.items()] == [
+            (1, "images[1].encoded"),
+            (35, "images[35].encoded"),
+        ]
+        assert answer.errors[35].message == "images[35].encoded: is no image"
+        assert type(answer.errors[35]) is visiongate.InvalidArgumentError
+    assert (first.value.field, later.value.field) == ("images[1].encoded", "images[33].encoded")
+    assert later.value.message == "images[33].encoded: is no image"
+
+
 async def test_a_request_that_is_too_large_is_not_sent() -> None:
-    large = operations.encode_image(bytes(3 * 2**20))
+    large = segmentation.encode_image(bytes(3 * 2**20))
     with serving() as server:
         with Client(server.address, max_message_bytes=2**20) as client:
             with pytest.raises(visiongate.MessageTooLargeError) as caught:

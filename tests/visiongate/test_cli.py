@@ -50,7 +50,7 @@ def test_a_server_command_without_the_server_says_what_to_install(
     [
         ("gateway/__init__.py", "gateway.cli", "another package `gateway`, at PATH/gateway, "),
         ("gateway.py", "gateway.cli", "another package `gateway`, at PATH/gateway.py, "),
-        ("other.py", "no_such_package_of_ours.cli", "visiongate-server is not whole"),
+        ("other.py", "no_such_package_of_ours.cli", "visiongate-server is not complete"),
     ],
 )
 def test_a_server_that_cannot_be_imported_is_explained(

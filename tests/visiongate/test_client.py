@@ -8,18 +8,18 @@ from typing import Any, assert_type, get_args, get_type_hints
 import pytest
 
 import visiongate
+from client_operations import OPERATIONS
 from client_server import serving
-from visiongate import Answer, AsyncClient, Client, Model, operations
+from visiongate import Answer, AsyncClient, Client, Model
 from visiongate.connection import OPTIONS
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-OPERATIONS = [name for name in operations.__all__ if name != "Operation"]
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_every_operation_is_a_method_whose_help_is_true(kind: type[Any], name: str) -> None:
-    operation, method = getattr(operations, name), getattr(kind, name)
+    operation, method = OPERATIONS[name], getattr(kind, name)
     signature = inspect.signature(method)
     itself, *parameters = signature.parameters.values()
     assert itself.name == "self"

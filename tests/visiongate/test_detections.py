@@ -14,8 +14,9 @@ from pycocotools import mask as coco
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from visiongate import AnswerInfo, CocoDataset, Detection, Detections, ImageInfo, Mask, operations
-from visiongate.v1 import detection_service_pb2, image_pb2, segmentation_service_pb2
+from visiongate import AnswerInfo, CocoDataset, Detection, Detections, ImageInfo, Mask
+from visiongate.operations import detection, segmentation
+from visiongate.v1 import detection_service_pb2, geometry_pb2, image_pb2, segmentation_service_pb2
 
 WIDTH, HEIGHT = 60, 40
 PHRASES = ["cup", "red spoon"]
@@ -30,7 +31,7 @@ def mask_message(x_min: int, y_min: int, x_max: int, y_max: int) -> segmentation
         rle=segmentation_service_pb2.RunLengths(
             height=HEIGHT, width=WIDTH, counts=coco.encode(pixels)["counts"]
         ),
-        box=image_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max - 1, y_max=y_max),
+        box=geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max - 1, y_max=y_max),
         area=int(pixels.sum()),
         predicted_iou=0.9,
     )
@@ -40,7 +41,7 @@ def answer(objects: Any = OBJECTS, masks: bool = True, caption: bool = False) ->
     """What the client makes of a response with these objects."""
     messages = [
         detection_service_pb2.Detection(
-            box=image_pb2.Box(x_min=box[0], y_min=box[1], x_max=box[2], y_max=box[3]),
+            box=geometry_pb2.Box(x_min=box[0], y_min=box[1], x_max=box[2], y_max=box[3]),
             phrase=PHRASES[place],
             phrase_index=None if caption else place,
             score=score,
@@ -51,10 +52,10 @@ def answer(objects: Any = OBJECTS, masks: bool = True, caption: bool = False) ->
     image = image_pb2.ImageInfo(image_id="abc", width=WIDTH, height=HEIGHT)
     pixels = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     if not masks:
-        return operations.detect(pixels, **asked).parse(
+        return detection.detect(pixels, **asked).parse(
             detection_service_pb2.DetectObjectsResponse(detections=messages, image=image, model="swin_t"), "1"
         )
-    return operations.segment_phrases(pixels, **asked).parse(
+    return segmentation.segment_phrases(pixels, **asked).parse(
         segmentation_service_pb2.SegmentPhrasesResponse(
             objects=[
                 segmentation_service_pb2.SegmentedObject(detection=message, mask=mask_message(*box))

@@ -6,56 +6,57 @@ from typing import Any
 
 import numpy as np
 
-from visiongate import operations
-from visiongate.v1 import gaze_service_pb2, image_pb2
+from visiongate.operations import gaze
+from visiongate.v1 import gaze_service_pb2, geometry_pb2
 
 PIXELS = np.zeros((2, 4, 3), np.uint8)
 
 
 def test_only_what_was_asked_is_sent() -> None:
-    request: Any = operations.estimate_gaze(PIXELS).request
+    request: Any = gaze.estimate_gaze(PIXELS).request
     assert not request.query.HasField("min_score")
     assert not request.query.HasField("max_faces")
-    assert not request.boxes
-    request = operations.estimate_gaze(
-        PIXELS, min_score=0.0, max_faces=3, small_faces=True, model="m"
-    ).request
+    assert request.WhichOneof("faces") == "query"
+    request = gaze.estimate_gaze(PIXELS, min_score=0.0, max_faces=3, small_faces=True, gaze_model="m").request
     assert (request.query.HasField("min_score"), request.query.min_score) == (True, 0)
-    assert (request.query.max_faces, request.query.small_faces, request.model) == (3, True, "m")
+    assert (request.query.max_faces, request.query.small_faces, request.gaze_model) == (3, True, "m")
 
 
 def test_given_faces_go_without_a_query() -> None:
-    request: Any = operations.estimate_gaze(PIXELS, boxes=[[0, 0, 1, 2], [1, 0, 4, 2]]).request
-    assert not request.HasField("query")
-    assert request.only_boxes
-    assert [(box.x_min, box.y_max) for box in request.boxes] == [(0, 2), (1, 2)]
+    request: Any = gaze.estimate_gaze(PIXELS, boxes=[[0, 0, 1, 2], [1, 0, 4, 2]]).request
+    assert request.WhichOneof("faces") == "boxes"
+    assert [(box.x_min, box.y_max) for box in request.boxes.boxes] == [(0, 2), (1, 2)]
 
 
 def test_an_empty_list_of_faces_is_no_search() -> None:
-    request: Any = operations.estimate_gaze(PIXELS, boxes=[]).request
-    assert (request.only_boxes, request.HasField("query"), len(request.boxes)) == (True, False, 0)
+    request: Any = gaze.estimate_gaze(PIXELS, boxes=[]).request
+    assert (request.WhichOneof("faces"), len(request.boxes.boxes)) == ("boxes", 0)
 
 
 def test_an_answer_is_read_and_written() -> None:
     # Zeros are values too: a landmark in the corner is a landmark.
     landmarks = gaze_service_pb2.FaceLandmarks(
-        right_eye=image_pb2.Point(),
-        left_eye=image_pb2.Point(x=2, y=1),
-        nose_tip=image_pb2.Point(x=1, y=2),
-        right_mouth_corner=image_pb2.Point(x=0, y=3),
-        left_mouth_corner=image_pb2.Point(x=2, y=3),
+        right_eye=geometry_pb2.Point(),
+        left_eye=geometry_pb2.Point(x=2, y=1),
+        nose_tip=geometry_pb2.Point(x=1, y=2),
+        right_mouth_corner=geometry_pb2.Point(x=0, y=3),
+        left_mouth_corner=geometry_pb2.Point(x=2, y=3),
     )
     look = gaze_service_pb2.Gaze(
         yaw=math.pi / 2, pitch=0, direction=gaze_service_pb2.Direction(x=-1, y=0, z=0)
     )
-    box = image_pb2.Box(x_min=0, y_min=0, x_max=4, y_max=2)
+    box = geometry_pb2.Box(x_min=0, y_min=0, x_max=4, y_max=2)
     response = gaze_service_pb2.EstimateGazeResponse(
         faces=[
             gaze_service_pb2.Face(box=box, score=0.75, landmarks=landmarks, gaze=look),
             gaze_service_pb2.Face(box=box, gaze=look),
-        ]
+        ],
+        gaze_model="g",
+        face_detection_model="f",
     )
-    found, given = operations.estimate_gaze(PIXELS).parse(response, "")
+    answer = gaze.estimate_gaze(PIXELS).parse(response, "")
+    assert (answer.info.model, answer.info.detection_model) == ("g", "f")
+    found, given = answer
     assert found.landmarks is not None
     assert list(found.landmarks) == [
         "right_eye",

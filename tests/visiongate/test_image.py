@@ -18,6 +18,7 @@ from visiongate.operations import image_file
 from visiongate.operations.image import image_message
 from visiongate.operations.image_file import MAX_BYTES
 from visiongate.pillow_images import to_rgb
+from visiongate.v1 import image_pb2
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (24, 40, 3), np.uint8)
@@ -36,7 +37,13 @@ TWINS = {"La": "LA", "RGBa": "RGBA", "HSV": "RGB", "I;16N": "I;16"}
 def decoded(message: Any) -> NDArray[np.uint8]:
     """What the server makes of a message."""
     if message.WhichOneof("source") == "raw":
-        return images.from_raw(message.raw.rgb, message.raw.width, message.raw.height, max_pixels=10**8)
+        raw = message.raw
+        pixels = np.frombuffer(raw.data, np.uint8).reshape(raw.height, raw.width, -1)
+        if raw.format == image_pb2.PIXEL_FORMAT_GRAY:
+            assert pixels.shape[2] == 1
+            return np.repeat(pixels, 3, axis=2)
+        assert pixels.shape[2] == 3
+        return pixels[:, :, ::-1] if raw.format == image_pb2.PIXEL_FORMAT_BGR else pixels
     return images.decode(message.encoded, max_pixels=10**8)
 
 
@@ -211,11 +218,17 @@ def test_other_arrays_are_refused_with_what_to_do(array: Any, says: str) -> None
 def test_large_arrays_become_smaller_without_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     smooth = np.broadcast_to(np.arange(200, dtype=np.uint8)[None, :, None], (100, 200, 3))
     noise = RNG.integers(0, 256, (100, 200, 3), np.uint8)
-    monkeypatch.setattr(client_image, "_MAX_PLAIN_BYTES", 50_000)
+    monkeypatch.setattr(client_image, "_MAX_RAW_BYTES", 50_000)
+    assert image_message(noise[:, :, 0]).WhichOneof("source") == "raw", "one byte a pixel"
     for color in ("rgb", "bgr"):
         message = image_message(Pixels(smooth, color))
         assert len(message.encoded) < 20_000
         np.testing.assert_array_equal(decoded(message), smooth)
+    np.testing.assert_array_equal(decoded(image_message(Pixels(noise[:, :, ::-1], "bgr"))), noise)
+    grey = np.tile(noise[:, :, :1], (3, 1, 1))
+    message = image_message(grey)
+    assert message.WhichOneof("source") == "encoded"
+    np.testing.assert_array_equal(decoded(message), np.repeat(grey, 3, axis=2))
     monkeypatch.setattr(pillow_images, "_PNG_PIXELS", 10_000)
     message = image_message(smooth)
     assert message.encoded[8:12] == b"WEBP"
@@ -247,7 +260,7 @@ def test_what_no_message_holds_is_refused_before_it_is_sent(
     for module, name in (
         (client_image, "MAX_BYTES"),
         (image_file, "MAX_BYTES"),
-        (client_image, "_MAX_PLAIN_BYTES"),
+        (client_image, "_MAX_RAW_BYTES"),
     ):
         monkeypatch.setattr(module, name, 1000)
     with pytest.raises(ValueError, match=r"^images\[2\] has more than"):

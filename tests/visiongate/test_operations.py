@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visiongate import EncodedImage, ImageId, operations
+from visiongate import ImageHandle, ImageId
+from visiongate.operations import detection, embedding, gaze, segmentation, text
 from visiongate.v1 import segmentation_service_pb2
 
 PIXELS = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 
 
 def sent(image: Any) -> Any:
-    return operations.encode_image(image).request.image  # type: ignore[attr-defined]
+    return segmentation.encode_image(image).request.image  # type: ignore[attr-defined]
 
 
 def test_every_kind_of_image_is_sent(tmp_path: Path) -> None:
@@ -24,9 +25,8 @@ def test_every_kind_of_image_is_sent(tmp_path: Path) -> None:
     path.write_bytes(b"file")
     assert sent(path).encoded == sent(str(path)).encoded == b"file"
     raw = sent(PIXELS).raw
-    assert (raw.rgb, raw.width, raw.height) == (PIXELS.tobytes(), 4, 2)
-    assert sent(PIXELS[:, :, 0]).raw.rgb == np.repeat(PIXELS[:, :, :1], 3, 2).tobytes()
-    assert sent(EncodedImage(ImageId("abc"), 1, 1)).image_id == "abc"
+    assert (raw.data, raw.width, raw.height) == (PIXELS.tobytes(), 4, 2)
+    assert sent(ImageHandle(ImageId("abc"), 1, 1)).image_id == "abc"
     assert sent("https://images.example/photo.jpg").uri == "https://images.example/photo.jpg"
 
 
@@ -43,11 +43,11 @@ def test_a_pillow_image_keeps_its_pixels_and_is_turned_upright(mode: str) -> Non
 @pytest.mark.parametrize("image", [PIXELS.astype(np.float32), PIXELS[0, 0], PIXELS[..., :2]])
 def test_other_arrays_are_refused(image: Any) -> None:
     with pytest.raises(ValueError, match="pixels are uint8"):
-        operations.encode_image(image)
+        segmentation.encode_image(image)
 
 
 def test_prompts_are_sent_as_given() -> None:
-    operation = operations.segment(
+    operation = segmentation.segment(
         PIXELS, boxes=[[1, 2, 3, 4]], points=[[[5, 6], [7, 8]]], labels=[[1, 0]], mask_logits=[np.eye(2)]
     )
     (prompt,) = operation.request.prompts  # type: ignore[attr-defined]
@@ -63,7 +63,7 @@ def test_prompts_are_sent_as_given() -> None:
 
 
 def test_prompts_may_differ() -> None:
-    operation = operations.segment(
+    operation = segmentation.segment(
         PIXELS,
         boxes=[[1, 2, 3, 4], None, None],
         points=[[], [[5, 6]], np.array([[7, 8], [1, 1]])],
@@ -79,28 +79,28 @@ def test_prompts_may_differ() -> None:
 
 @pytest.mark.parametrize("nothing", [[], (), np.zeros((0, 4))])
 def test_no_prompts_are_no_error(nothing: Any) -> None:
-    assert not operations.segment(PIXELS, boxes=nothing).request.prompts  # type: ignore[attr-defined]
-    both = operations.segment(PIXELS, boxes=nothing, points=[], labels=[], mask_logits=[])
+    assert not segmentation.segment(PIXELS, boxes=nothing).request.prompts  # type: ignore[attr-defined]
+    both = segmentation.segment(PIXELS, boxes=nothing, points=[], labels=[], mask_logits=[])
     assert not both.request.prompts  # type: ignore[attr-defined]
 
 
 def test_timings_are_always_asked_for() -> None:
     for operation in (
-        operations.detect(PIXELS, ["a"]),
-        operations.segment(PIXELS, boxes=[]),
-        operations.segment_phrases(PIXELS, ["a"]),
-        operations.segment_everything(PIXELS),
-        operations.encode_image(PIXELS),
-        operations.embed_images([]),
-        operations.embed_texts([]),
-        operations.compare(PIXELS, []),
-        operations.classify([], []),
-        operations.estimate_gaze(PIXELS),
-        operations.recognize_text([]),
+        detection.detect(PIXELS, ["a"]),
+        segmentation.segment(PIXELS, boxes=[]),
+        segmentation.segment_phrases(PIXELS, ["a"]),
+        segmentation.segment_everything(PIXELS),
+        segmentation.encode_image(PIXELS),
+        embedding.embed_images([]),
+        embedding.embed_texts([]),
+        embedding.compare(PIXELS, []),
+        embedding.classify([], []),
+        gaze.estimate_gaze(PIXELS),
+        text.recognize_text([]),
     ):
         assert operation.request.include_timings, operation.method  # type: ignore[attr-defined]
 
 
 def test_a_lone_string_is_not_a_list_of_phrases() -> None:
     with pytest.raises(TypeError, match="caption"):
-        operations.detect(PIXELS, "dog")
+        detection.detect(PIXELS, "dog")

@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
-from visiongate import Text, operations
-from visiongate.operations import Operation, splitting
-from visiongate.v1 import embedding_service_pb2, image_pb2
+from client_operations import OPERATIONS
+from visiongate import Text
+from visiongate.operations import Operation, embedding, splitting, text
+from visiongate.v1 import embedding_service_pb2, image_pb2, timings_pb2
 
 MEBIBYTE = 1 << 20
 
@@ -15,25 +17,30 @@ def requests(operation: Operation[Any]) -> list[Any]:
     return [operation.request, *operation.more]
 
 
+def embedded(*values: float) -> embedding_service_pb2.EmbedImagesResult:
+    packed = np.array(values, "<f4").tobytes()
+    return embedding_service_pb2.EmbedImagesResult(embedding=embedding_service_pb2.Embedding(packed=packed))
+
+
 def test_a_short_list_is_one_request() -> None:
-    assert operations.embed_images([b"a", b"b"]).more == ()
-    assert len(requests(operations.embed_images([b"a"] * 64))) == 1
+    assert embedding.embed_images([b"a", b"b"]).more == ()
+    assert len(requests(embedding.embed_images([b"a"] * 64))) == 1
 
 
 @pytest.mark.parametrize(
     ("operation", "field", "most", "count"),
     [
-        (operations.embed_images([b"%d" % index for index in range(130)]), "images", 64, 130),
-        (operations.classify([b"%d" % index for index in range(130)], ["a"]), "images", 64, 130),
-        (operations.recognize_text([b"%d" % index for index in range(130)]), "images", 32, 130),
-        (operations.embed_texts([str(index) for index in range(2050)]), "texts", 1024, 2050),
+        (embedding.embed_images([b"%d" % index for index in range(130)]), "images", 64, 130),
+        (embedding.classify([b"%d" % index for index in range(130)], ["a"]), "images", 64, 130),
+        (text.recognize_text([b"%d" % index for index in range(130)]), "images", 32, 130),
+        (embedding.embed_texts([str(index) for index in range(2050)]), "texts", 1024, 2050),
         (
-            operations.compare(Text("x"), [Text(str(index)) for index in range(2050)]),
+            embedding.compare(Text("x"), [Text(str(index)) for index in range(2050)]),
             "candidates",
             1024,
             2050,
         ),
-        (operations.compare(Text("x"), [b"%d" % index for index in range(130)]), "candidates", 64, 130),
+        (embedding.compare(Text("x"), [b"%d" % index for index in range(130)]), "candidates", 64, 130),
     ],
 )
 def test_no_request_has_more_items_than_the_server_takes(
@@ -54,7 +61,7 @@ def test_no_request_has_more_items_than_the_server_takes(
 
 def test_images_and_texts_share_the_room() -> None:
     mixed: list[Any] = [item for index in range(60) for item in (b"image", *[Text(str(index))] * 30)]
-    for request in requests(operations.compare(Text("x"), mixed)):
+    for request in requests(embedding.compare(Text("x"), mixed)):
         images = sum(item.HasField("image") for item in request.candidates)
         assert images <= 64
         assert len(request.candidates) - images <= 1024
@@ -69,7 +76,7 @@ def test_no_request_has_more_bytes_than_the_server_takes(kind: str) -> None:
         "recognize_text": [photos],
         "compare": [bytes(20 * MEBIBYTE), photos],
     }
-    sent = requests(getattr(operations, kind)(*arguments[kind]))
+    sent = requests(OPERATIONS[kind](*arguments[kind]))
     assert len(sent) == (4 if kind == "compare" else 3)
     assert max(request.ByteSize() for request in sent) <= splitting.MAX_BYTES
     # Nothing that belongs to all of them is lost on the way.
@@ -83,23 +90,23 @@ def test_no_request_has_more_bytes_than_the_server_takes(kind: str) -> None:
 
 def test_what_is_too_large_alone_goes_alone() -> None:
     """The client, or the server, says so then."""
-    sent = requests(operations.embed_images([b"a", bytes(61 * MEBIBYTE), b"b"]))
+    sent = requests(embedding.embed_images([b"a", bytes(61 * MEBIBYTE), b"b"]))
     assert [len(request.images) for request in sent] == [1, 1, 1]
 
 
 def test_nothing_is_one_request() -> None:
-    (request,) = requests(operations.embed_images([]))
+    (request,) = requests(embedding.embed_images([]))
     assert len(request.images) == 0
 
 
 def test_merged_answers_add_their_timings_up() -> None:
-    operation = operations.embed_images([b"a"] * 65)
+    operation = embedding.embed_images([b"a"] * 65)
     responses = [
         embedding_service_pb2.EmbedImagesResponse(
-            embeddings=[embedding_service_pb2.Embedding(values=[value, 1])],
+            results=[embedded(value, 1)],
             model="m",
             dimensions=2,
-            timings=image_pb2.Timings(decode_ms=value, inference_ms=10 * value),
+            timings=timings_pb2.Timings(decode_ms=value, inference_ms=10 * value),
         )
         for value in (1, 2, 4)
     ]

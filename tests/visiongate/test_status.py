@@ -16,6 +16,7 @@ import visiongate
 from client_server import Behaviour, serving
 from gateway import errors as server_errors
 from visiongate import AsyncClient, Client, VisiongateError
+from visiongate.status import read_item_error
 
 DETAILS = "grpc-status-details-bin"
 CODES = grpc.StatusCode
@@ -294,3 +295,43 @@ async def test_a_call_that_gets_no_answer_in_time() -> None:
         assert type(error) is visiongate.DeadlineExceededError
         assert "did not answer in time, nor ever before: is a visiongate server there?" in error.message
         wake.set()
+
+
+NOT_CACHED = error_details_pb2.ErrorInfo(reason="IMAGE_NOT_CACHED", domain="visiongate")
+SECOND_IMAGE = error_details_pb2.BadRequest(
+    field_violations=[error_details_pb2.BadRequest.FieldViolation(field="images[1].encoded")]
+)
+
+
+def item_status(code: int, text: str, *details: Any) -> status_pb2.Status:
+    return status_pb2.Status.FromString(packed(*details, code=code, text=text))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "message", "field", "reason"),
+    [
+        (
+            item_status(3, "images[1].encoded: is no image", SECOND_IMAGE),
+            visiongate.InvalidArgumentError,
+            "images[65].encoded: is no image",
+            "images[65].encoded",
+            "",
+        ),
+        (
+            item_status(5, "the server keeps no images[1]", NOT_CACHED),
+            visiongate.ImageNotCachedError,
+            "the server keeps no images[1]",
+            "",
+            "IMAGE_NOT_CACHED",
+        ),
+        (item_status(13, "broken"), visiongate.InternalError, "broken", "", ""),
+        (item_status(99, ""), visiongate.InternalError, "the server gave no reason", "", ""),
+    ],
+)
+def test_the_status_of_an_item(
+    status: status_pb2.Status, kind: type[VisiongateError], message: str, field: str, reason: str
+) -> None:
+    error = read_item_error(status, "images", 65, "call")
+    assert type(error) is kind
+    assert (error.message, error.field, error.reason) == (message, field, reason)
+    assert (error.grpc_message, error.request_id) == (status.message or message, "call")

@@ -1,7 +1,7 @@
 """How commands print: sentences, tables, JSON, and a sign of life while a server works.
 
-Phrases, texts, file names and a server's messages are not ours, and may look like Rich's markup. They are
-printed as they are. So that no command can forget it, this module alone prints.
+Phrases, texts, file names and a server's messages come from others, and may look like Rich's markup. They are
+printed as they are. This module alone prints, so that no command can forget it.
 
 The answer goes to standard output. All that is said about it goes to standard error.
 """
@@ -34,17 +34,17 @@ AsJson = Annotated[
     bool,
     typer.Option(
         "--json",
-        help="Print JSON for programs: one line, a list with an object for each thing asked or found.",
+        help="Print JSON for programs: one line, a list with an object for each result.",
     ),
 ]
 
 BOX_COLUMN = "box (x_min, y_min, x_max, y_max)"
-NOTHING_FOUND = "Nothing found. A lower --box-threshold finds more."
+NOTHING_FOUND = "Nothing found. A lower --min-score finds more."
 
-# A wide enough page for any table; Rich wants a number.
+# A page that is wide enough for any table; Rich wants a number.
 UNBOUNDED = 1_000_000
-# Control characters could command the terminal, and the halves of a surrogate pair, by which Python spells
-# file names that are no UTF-8, cannot be written.
+# Control characters could command the terminal. Surrogates, by which Python spells file names that are not
+# UTF-8, cannot be written.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -64,10 +64,10 @@ def fail(sentence: str) -> None:
 
 
 def printable(text: str | Text, style: str = "") -> Text:
-    """Return a text as given; characters that would command the terminal become escapes."""
+    """Return a text as it is. Characters that would command the terminal become escapes."""
     if isinstance(text, Text):
         return text
-    return Text(UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text), style)
+    return Text(UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text), style)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
@@ -88,24 +88,24 @@ def box_cell(box: NDArray[Any]) -> str:
 def report(
     entries: Sequence[dict[str, Any]],
     columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Sequence[Sequence[str]],
     as_json: bool,
     nothing: str,
 ) -> None:
-    """Print the answer: entries as JSON for programs, or rows for people; `nothing` where it is empty.
+    """Print the answer: entries as JSON for programs, or rows for people; `nothing` if it is empty.
 
-    The entries hold all that the rows show.
+    The entries hold all that the rows show. Those of items with an error have no row.
     """
     if as_json:
         print_json(entries)
-    elif entries:
-        table(columns, rows)
-    else:
+    elif not entries:
         note(nothing)
+    elif rows:
+        table(columns, rows)
 
 
 def print_json(entries: Sequence[dict[str, Any]]) -> None:
-    """Print a list of objects on one line; numbers that JSON does not know are null."""
+    """Print a list of objects on one line. NaN and infinity, which JSON does not know, become null."""
     entries = _finite(entries)
     text = json.dumps(entries, ensure_ascii=False, allow_nan=False)
     try:
@@ -127,7 +127,7 @@ def _finite(value: Any) -> Any:
 
 @contextmanager
 def waiting(what: str) -> Iterator[None]:
-    """Show on a terminal what is waited for, and since when. Nothing may be printed meanwhile."""
+    """Show on a terminal what the command waits for, and since when. Nothing may be printed meanwhile."""
     if not errors.is_interactive:
         yield
         return

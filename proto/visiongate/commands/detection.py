@@ -7,12 +7,12 @@ import typer
 from visiongate import Client
 from visiongate.commands.common import BOX_COLUMN, NOTHING_FOUND, AsJson, box_cell, report
 from visiongate.commands.options import (
-    BoxThreshold,
     Caption,
     MaxDetections,
+    MinScore,
+    MinTokenScore,
     Model,
     NmsIou,
-    TextThreshold,
     asks_server,
     note_limit,
 )
@@ -29,13 +29,13 @@ def detect(
     phrases: Annotated[
         list[str] | None,
         typer.Argument(
-            help="What to look for: a phrase for each kind of thing, quoted where it has spaces.",
+            help="What to look for: a phrase for each kind of thing, in quotes if it has spaces.",
             metavar="PHRASES",
         ),
     ] = None,
     caption: Caption = "",
-    box_threshold: BoxThreshold = None,
-    text_threshold: TextThreshold = None,
+    min_score: MinScore = None,
+    min_token_score: MinTokenScore = None,
     nms_iou: NmsIou = None,
     max_detections: MaxDetections = None,
     model: Model = "",
@@ -58,8 +58,8 @@ def detect(
         photo.image,
         phrases,
         caption=caption,
-        box_threshold=box_threshold,
-        text_threshold=text_threshold,
+        min_score=min_score,
+        min_token_score=min_token_score,
         nms_iou_threshold=nms_iou,
         max_detections=max_detections,
         model=model,

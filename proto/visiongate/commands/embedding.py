@@ -9,6 +9,7 @@ import typer
 from visiongate import Client, Text, draw
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, report
+from visiongate.commands.items import end_with_errors, item_entries
 from visiongate.commands.options import Model, Truncate, asks_server
 from visiongate.commands.photos import (
     PHOTO_HELP,
@@ -23,8 +24,8 @@ from visiongate.commands.photos import (
 
 app = typer.Typer(rich_markup_mode="markdown")
 
-# As many as stay readable on a photo.
-DRAWN_LABELS = 5
+# More would not stay readable on a photo.
+MAX_DRAWN_LABELS = 5
 
 
 @app.command()
@@ -38,9 +39,15 @@ def embed(
     text: Annotated[list[str] | None, typer.Option(help="A text instead of photos; repeat for more.")] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the embeddings here: a NumPy file, float32, a row each.", metavar="FILE"),
+        typer.Option(
+            help="Write the embeddings here: a NumPy file, float32, a row each. A photo or text that cannot "
+            "be used has a row of NaN.",
+            metavar="FILE",
+        ),
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="As the model gives them, not of length 1.")] = False,
+    normalize: Annotated[
+        bool, typer.Option(help="Scale embeddings to length 1, or leave them as the model gives them.")
+    ] = True,
     truncate: Truncate = False,
     model: Model = "",
     as_json: AsJson = False,
@@ -59,28 +66,33 @@ def embed(
     refuse_photos(text or [], "text", "leave out --text to embed the photo")
     if out is not None:
         check_output("--out", out, photos or [])
-    vectors = (
-        client.embed_images([photo.image for photo in photos], raw=raw, model=model)
-        if photos
-        else client.embed_texts(text or [], truncate=truncate, raw=raw, model=model)
-    )
-    kind, names = ("photo", [photo.name for photo in photos]) if photos else ("text", text or [])
+    if photos:
+        items = [("photo", photo.name) for photo in photos]
+        vectors = client.embed_images(
+            [photo.image for photo in photos], normalize=normalize, model=model, strict=False
+        )
+    else:
+        items = [("text", word) for word in text or []]
+        vectors = client.embed_texts(
+            text or [], truncate=truncate, normalize=normalize, model=model, strict=False
+        )
     if out is not None:
-        # Through a file: given a name, NumPy would add its own ending to it.
+        # Through an open file: NumPy would add its own ending to a name.
         with out.open("wb") as file:
             np.save(file, vectors)
         note(f"wrote {out}")
-    named = list(zip(names, vectors, strict=True))
     report(
-        [{kind: name, "embedding": vector.tolist()} for name, vector in named],
-        (kind, "dimensions", "embedding"),
+        item_entries(items, ({"embedding": vector.tolist()} for vector in vectors), vectors.errors),
+        (items[0][0], "dimensions", "embedding"),
         [
             (name, str(len(vector)), ", ".join(f"{value:.4f}" for value in vector[:4]) + ", ...")
-            for name, vector in named
+            for index, ((_, name), vector) in enumerate(zip(items, vectors, strict=True))
+            if index not in vectors.errors
         ],
         as_json,
         "No embeddings came back.",
     )
+    end_with_errors(items, vectors.errors)
 
 
 @app.command()
@@ -90,7 +102,7 @@ def classify(
     photo: PhotoArgument,
     labels: Annotated[
         list[str],
-        typer.Argument(help="What the photo may show, quoted where it has spaces.", metavar="LABELS"),
+        typer.Argument(help="What the photo may show, each in quotes if it has spaces.", metavar="LABELS"),
     ],
     template: Annotated[
         str | None,
@@ -99,7 +111,9 @@ def classify(
             show_default="a photo of a {}.",
         ),
     ] = None,
-    top_k: Annotated[int | None, typer.Option(help="Most labels to show.", show_default="all")] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Show at most this many labels.", show_default="all")
+    ] = None,
     truncate: Truncate = False,
     model: Model = "",
     as_json: AsJson = False,
@@ -127,7 +141,7 @@ def classify(
     )
     picture.draw(
         draw.Item(index, f"{score.label} {score.probability:.0%}")
-        for index, score in enumerate(scores[:DRAWN_LABELS])
+        for index, score in enumerate(scores[:MAX_DRAWN_LABELS])
     )
 
 
@@ -153,7 +167,7 @@ def compare(
     model: Model = "",
     as_json: AsJson = False,
 ) -> None:
-    """Say how well texts, or other photos, fit a photo: the cosine similarity of each, in the order given.
+    """Say how similar texts, or other photos, are to a photo: the cosine of each, in the order given.
 
     For example:
 
@@ -166,21 +180,24 @@ def compare(
     refuse_photos(texts, "text", "to compare photos, put --photo before each but the first")
     if not texts and not others:
         raise CommandError('give what to compare the photo with: texts such as "a white truck", or --photo')
+    items = [*(("text", text) for text in texts), *(("photo", other.name) for other in others)]
     similarities = client.compare(
         photo.image,
         [*map(Text, texts), *(other.image for other in others)],
         truncate=truncate,
         model=model,
+        strict=False,
     )
-    compared = [*(("text", text) for text in texts), *(("photo", other.name) for other in others)]
     values = [float(similarity) for similarity in similarities]
     report(
+        item_entries(items, ({"similarity": round(value, 6)} for value in values), similarities.errors),
+        ("text or photo" if texts and others else items[0][0], "similarity"),
         [
-            {kind: name, "similarity": round(value, 6)}
-            for (kind, name), value in zip(compared, values, strict=True)
+            (name, f"{value:.3f}")
+            for index, ((_, name), value) in enumerate(zip(items, values, strict=True))
+            if index not in similarities.errors
         ],
-        ("text or photo" if texts and others else compared[0][0], "similarity"),
-        [(name, f"{value:.3f}") for (_, name), value in zip(compared, values, strict=True)],
         as_json,
         "No similarities came back.",
     )
+    end_with_errors(items, similarities.errors)

@@ -8,7 +8,7 @@ import typer
 
 from visiongate import Client, Face, draw
 from visiongate.commands.common import BOX_COLUMN, AsJson, box_cell, report
-from visiongate.commands.options import DEFAULT_LIMIT, Model, asks_server, note_limit
+from visiongate.commands.options import DEFAULT_LIMIT, asks_server, note_limit
 from visiongate.commands.photos import PhotoArgument, Picture, Save
 from visiongate.commands.prompts import read_boxes
 
@@ -23,8 +23,8 @@ def gaze(
     box: Annotated[
         list[str] | None,
         typer.Option(
-            help="A face that is known already: x_min,y_min,x_max,y_max in pixels; repeat for more. Without "
-            "it faces are searched.",
+            help="A face that is known already: x_min,y_min,x_max,y_max in pixels; repeat for more. By "
+            "default the server searches for faces.",
             metavar="BOX",
         ),
     ] = None,
@@ -40,19 +40,19 @@ def gaze(
     ] = None,
     max_faces: Annotated[
         int | None,
-        typer.Option(
-            help="Most faces, the best ones; the others are left out.", show_default=str(DEFAULT_LIMIT)
-        ),
+        typer.Option(help="At most this many faces, the best ones.", show_default=str(DEFAULT_LIMIT)),
     ] = None,
     small_faces: Annotated[
         bool,
         typer.Option(
             "--small-faces",
-            help="Search the photo at twice its size. Smaller faces are found, and false ones in a face that "
+            help="Search the photo at twice the size. It finds smaller faces, and false ones in a face that "
             "fills the photo.",
         ),
     ] = False,
-    model: Model = "",
+    gaze_model: Annotated[
+        str, typer.Option(help="Variant of the model that tells the gaze.", show_default="the server's")
+    ] = "",
     face_detection_model: Annotated[
         str, typer.Option(help="Variant of the model that finds faces.", show_default="the server's")
     ] = "",
@@ -77,7 +77,7 @@ def gaze(
         nms_iou_threshold=nms_iou,
         max_faces=max_faces,
         small_faces=small_faces,
-        model=model,
+        gaze_model=gaze_model,
         face_detection_model=face_detection_model,
     )
     report(

@@ -11,7 +11,7 @@ COLUMNS = ("object", "score", "predicted IoU", "pixels", BOX_COLUMN)
 
 
 def report_objects(objects: Detections, as_json: bool, picture: Picture) -> None:
-    """Print and draw what words named."""
+    """Print and draw the objects that words named."""
     report(
         objects.as_dicts(),
         COLUMNS,
@@ -46,17 +46,17 @@ def report_regions(
     )
 
 
-def report_everything(found: Sequence[GridMask], as_json: bool, picture: Picture) -> None:
-    """Print and draw what a grid of points led to."""
+def report_everything(grid_masks: Sequence[GridMask], as_json: bool, picture: Picture) -> None:
+    """Print and draw the masks that a grid of points led to."""
     report(
-        [item.as_dict() for item in found],
+        [item.as_dict() for item in grid_masks],
         ("object", "stability", *COLUMNS[2:]),
-        [_row(str(index), f"{item.stability_score:.3f}", item.mask) for index, item in enumerate(found)],
+        [_row(str(index), f"{item.stability_score:.3f}", item.mask) for index, item in enumerate(grid_masks)],
         as_json,
         "Nothing found. A lower --min-iou or --min-stability finds more.",
     )
-    # Small ones on top, or large ones would hide them; captions would hide everything.
-    order = sorted(enumerate(found), key=lambda pair: pair[1].mask.area)
+    # Small ones on top, or large ones would hide them. No captions, or they would hide everything.
+    order = sorted(enumerate(grid_masks), key=lambda pair: pair[1].mask.area)
     picture.draw(
         draw.Item(index, mask=item.mask.pixels, color=draw.distinct_color(index)) for index, item in order
     )

@@ -1,4 +1,4 @@
-"""The options that commands share, first of all those that say which server is asked, and how."""
+"""The options that commands share, first of all those that say which server to ask, and how."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ WORDS = "Words"
 """Panels of the help."""
 
 MODEL_OWN = "the model's own"
-"""The default of thresholds that travel with a model."""
+"""The default of thresholds that are stored with a model."""
 
 DEFAULT_LIMIT = 100
-"""How many detections or faces a server returns where the request does not say."""
+"""How many detections or faces a server returns by default."""
 
 Model = Annotated[
     str, typer.Option(help="Model variant, as `visiongate models` lists them.", show_default="the server's")
@@ -37,14 +37,14 @@ Caption = Annotated[
         rich_help_panel=WORDS,
     ),
 ]
-BoxThreshold = Annotated[
+MinScore = Annotated[
     float | None,
     typer.Option(help="Least score of a detection, 0 to 1.", show_default=MODEL_OWN, rich_help_panel=WORDS),
 ]
-TextThreshold = Annotated[
+MinTokenScore = Annotated[
     float | None,
     typer.Option(
-        help="Of --caption: least score of a word, 0 to 1, to be part of what a detection is called.",
+        help="With --caption: least score, 0 to 1, of a token that becomes part of a detection's phrase.",
         show_default=MODEL_OWN,
         rich_help_panel=WORDS,
     ),
@@ -52,14 +52,18 @@ TextThreshold = Annotated[
 NmsIou = Annotated[
     float | None,
     typer.Option(
-        help="Drop the weaker of two boxes of one phrase whose intersection over union is larger, 0 to 1.",
+        help="Drop the weaker of two boxes of a phrase whose intersection over union is larger, 0 to 1.",
         show_default=MODEL_OWN,
         rich_help_panel=WORDS,
     ),
 ]
 MaxDetections = Annotated[
     int | None,
-    typer.Option(help="Most detections, best first.", show_default=str(DEFAULT_LIMIT), rich_help_panel=WORDS),
+    typer.Option(
+        help="At most this many detections, best first.",
+        show_default=str(DEFAULT_LIMIT),
+        rich_help_panel=WORDS,
+    ),
 ]
 
 
@@ -74,14 +78,12 @@ def connect(
     ] = "127.0.0.1:50051",
     timeout: Annotated[
         float,
-        typer.Option(
-            help="Seconds that the answer may take; inf: however long it takes.", rich_help_panel=SERVER
-        ),
+        typer.Option(help="Seconds that the answer may take; inf: no limit.", rich_help_panel=SERVER),
     ] = 120,
     api_key: Annotated[
         str | None,
         typer.Option(
-            help="The API key. Users of this machine can read it in an option, not in the variable.",
+            help="The API key. Other users of this machine can read it in an option, not in the variable.",
             envvar="VISIONGATE_API_KEY",
             rich_help_panel=SERVER,
         ),
@@ -89,8 +91,8 @@ def connect(
     tls: Annotated[
         bool | None,
         typer.Option(
-            help="Encrypt, and trust the authorities that this machine trusts. --no-tls sends an API key "
-            "unencrypted to another machine, too.",
+            help="Encrypt, and trust the authorities that this machine trusts. With --no-tls an API key goes "
+            "unencrypted, also to another machine.",
             envvar="VISIONGATE_TLS",
             show_default="with --ca or --cert",
             rich_help_panel=SERVER,
@@ -119,7 +121,7 @@ def connect(
         ),
     ] = None,
 ) -> Client:
-    """Return a client, by the options of every command that asks a server."""
+    """Return the client that the options describe. Every command that asks a server has these options."""
     return PatientClient(
         server,
         timeout=timeout,
@@ -132,7 +134,7 @@ def connect(
 
 
 class PatientClient(Client):
-    """A client that shows on a terminal that it waits."""
+    """A client that shows on a terminal that it is waiting."""
 
     def call(self, operation: Operation[R]) -> R:
         with waiting("waiting for the server's answer"):
@@ -151,8 +153,8 @@ def asks_server(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def note_limit(found: Sequence[object], limit: int | None, option: str) -> None:
-    """Say so where an answer has as many items as it could have: there may be more."""
+def note_limit(items: Sequence[object], limit: int | None, option: str) -> None:
+    """Say so if an answer is as long as its limit allows: there may be more."""
     limit = DEFAULT_LIMIT if limit is None else limit
-    if len(found) >= limit > 0:
+    if len(items) >= limit > 0:
         note(f"These are as many as {option} allows ({limit}), the best ones: there may be more.")

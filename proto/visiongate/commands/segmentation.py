@@ -1,5 +1,6 @@
 """`visiongate segment`."""
 
+import functools
 from typing import Annotated, Any
 
 import typer
@@ -10,12 +11,12 @@ from visiongate.commands import masks
 from visiongate.commands.common import AsJson
 from visiongate.commands.options import (
     WORDS,
-    BoxThreshold,
     Caption,
     MaxDetections,
+    MinScore,
+    MinTokenScore,
     Model,
     NmsIou,
-    TextThreshold,
     asks_server,
     note_limit,
 )
@@ -31,7 +32,13 @@ WAYS = {
     PROMPTS: ("--box", "--point", "--background"),
     EVERYTHING: ("--everything",),
 }
-"""The panels of the help, each a way to say what is cut out, and the options that choose it."""
+"""The panels of the help, each a way to say what to cut out, and the options that choose it."""
+
+word_option = functools.partial(typer.Option, rich_help_panel=WORDS)
+prompt_option = functools.partial(typer.Option, rich_help_panel=PROMPTS)
+grid_option = functools.partial(typer.Option, rich_help_panel=EVERYTHING)
+
+Texts = list[str] | None
 
 
 @app.command()
@@ -40,110 +47,80 @@ def segment(
     client: Client,
     context: typer.Context,
     photo: PhotoArgument,
-    phrase: Annotated[
-        list[str] | None,
-        typer.Option(help="Cut out what this names; repeat for more.", rich_help_panel=WORDS),
-    ] = None,
+    phrase: Annotated[Texts, word_option(help="Cut out what this names; repeat for more.")] = None,
     caption: Caption = "",
-    box_threshold: BoxThreshold = None,
-    text_threshold: TextThreshold = None,
+    min_score: MinScore = None,
+    min_token_score: MinTokenScore = None,
     nms_iou: NmsIou = None,
     max_detections: MaxDetections = None,
     detection_model: Annotated[
-        str,
-        typer.Option(
-            help="Variant of the model that finds what words name.",
-            show_default="the server's",
-            rich_help_panel=WORDS,
-        ),
+        str, word_option(help="Variant of the model that finds objects.", show_default="the server's")
     ] = "",
     box: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Cut out what fills this box: x_min,y_min,x_max,y_max in pixels; repeat for more.",
+        Texts,
+        prompt_option(
             metavar="BOX",
-            rich_help_panel=PROMPTS,
+            help="Cut out what fills this box: x_min,y_min,x_max,y_max in pixels; repeat for more.",
         ),
     ] = None,
     point: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Cut out what these points lie on, one or more: 'x,y x,y'; repeat for more objects.",
+        Texts,
+        prompt_option(
             metavar="POINTS",
-            rich_help_panel=PROMPTS,
+            help="Cut out what these points lie on, one or more: 'x,y x,y'; repeat for more objects.",
         ),
     ] = None,
     background: Annotated[
-        list[str] | None,
-        typer.Option(
+        Texts,
+        prompt_option(
+            metavar="POINTS",
             help="Points that do not belong to the object. The first --box, --point and --background go "
             "together, the second ones too, and so on.",
-            metavar="POINTS",
-            rich_help_panel=PROMPTS,
         ),
     ] = None,
     multimask: Annotated[
         bool,
-        typer.Option(
+        prompt_option(
             "--multimask",
             help="Three masks a prompt, best first: a part, the whole, a group. --save draws the best.",
-            rich_help_panel=PROMPTS,
         ),
     ] = False,
     everything: Annotated[
         bool,
-        typer.Option(
+        grid_option(
             "--everything",
             help="Cut out all there is, from a grid of points. This can take minutes: mind --timeout.",
-            rich_help_panel=EVERYTHING,
         ),
     ] = False,
     points_per_side: Annotated[
-        int | None,
-        typer.Option(
-            help="Points along each side of the grid.", show_default="32", rich_help_panel=EVERYTHING
-        ),
+        int | None, grid_option(help="Points along each side of the grid.", show_default="32")
     ] = None,
     crop_layers: Annotated[
         int,
-        typer.Option(
-            help="Search crops of the photo too, for small objects: 0 to 3 layers, each four times the last.",
-            rich_help_panel=EVERYTHING,
+        grid_option(
+            help="Search crops of the photo too, for small objects: 0 to 3 layers, each with four times as "
+            "many crops as the last."
         ),
     ] = 0,
     min_iou: Annotated[
-        float | None,
-        typer.Option(
-            help="Drop masks of lower predicted IoU, 0 to 1.", show_default="0.88", rich_help_panel=EVERYTHING
-        ),
+        float | None, grid_option(help="Drop masks of lower predicted IoU, 0 to 1.", show_default="0.88")
     ] = None,
     min_stability: Annotated[
-        float | None,
-        typer.Option(
-            help="Drop masks of lower stability, 0 to 1.", show_default="0.95", rich_help_panel=EVERYTHING
-        ),
+        float | None, grid_option(help="Drop masks of lower stability, 0 to 1.", show_default="0.95")
     ] = None,
     mask_nms_iou: Annotated[
         float | None,
-        typer.Option(
+        grid_option(
             help="Drop the weaker of two masks whose boxes have a larger intersection over union, 0 to 1.",
             show_default="0.7",
-            rich_help_panel=EVERYTHING,
         ),
     ] = None,
-    min_mask_area: Annotated[
-        int, typer.Option(help="Drop masks of fewer pixels.", rich_help_panel=EVERYTHING)
-    ] = 0,
+    min_mask_area: Annotated[int, grid_option(help="Drop masks of fewer pixels.")] = 0,
     min_region_area: Annotated[
-        int,
-        typer.Option(
-            help="Fill holes, and remove separate parts, of fewer pixels; 0: none.",
-            rich_help_panel=EVERYTHING,
-        ),
+        int, grid_option(help="Fill holes, and remove separate parts, of fewer pixels; 0: none.")
     ] = 0,
     max_masks: Annotated[
-        int | None,
-        typer.Option(help="Most masks, best first.", show_default="all", rich_help_panel=EVERYTHING),
+        int | None, grid_option(help="At most this many masks, best first.", show_default="all")
     ] = None,
     model: Model = "",
     as_json: AsJson = False,
@@ -169,8 +146,8 @@ def segment(
             photo.image,
             phrase or [],
             caption=caption,
-            box_threshold=box_threshold,
-            text_threshold=text_threshold,
+            min_score=min_score,
+            min_token_score=min_token_score,
             nms_iou_threshold=nms_iou,
             max_detections=max_detections,
             detection_model=detection_model,
@@ -190,7 +167,7 @@ def segment(
         )
         masks.report_regions(prompts, regions, as_json, picture)
     else:
-        found = client.segment_everything(
+        grid_masks = client.segment_everything(
             photo.image,
             points_per_side=points_per_side,
             crop_layers=crop_layers,
@@ -202,28 +179,28 @@ def segment(
             max_masks=max_masks,
             model=model,
         )
-        masks.report_everything(found, as_json, picture)
+        masks.report_everything(grid_masks, as_json, picture)
         if max_masks is not None:
-            note_limit(found, max_masks, "--max-masks")
+            note_limit(grid_masks, max_masks, "--max-masks")
 
 
 def _way(context: typer.Context) -> str:
-    """Return the way that the options choose. Raise CommandError where they choose none, or mix them."""
-    given: dict[str, list[str]] = {way: [] for way in WAYS}
+    """Return the way that the options choose. Raise CommandError if they choose none, or mix them."""
+    options: dict[str, list[str]] = {way: [] for way in WAYS}
     for option in context.command.params:
         panel = getattr(option, "rich_help_panel", None)
         source: Any = context.get_parameter_source(str(option.name))
-        if panel in given and source.name == "COMMANDLINE":
-            given[panel].append(option.opts[0])
-    chosen = [way for way, choosers in WAYS.items() if set(given[way]) & set(choosers)]
+        if panel in options and source.name == "COMMANDLINE":
+            options[panel].append(option.opts[0])
+    chosen = [way for way, choosers in WAYS.items() if set(options[way]) & set(choosers)]
     if len(chosen) != 1:
         raise CommandError(
             "give one way to say what is cut out: --phrase or --caption, --box and --point, or --everything"
         )
     (way,) = chosen
-    for other, options in given.items():
-        if other != way and options:
+    for other, names in options.items():
+        if other != way and names:
             raise CommandError(
-                f"{options[0]} does not go with {given[way][0]}: it is for {' and '.join(WAYS[other])}"
+                f"{names[0]} does not go with {options[way][0]}: it is for {' and '.join(WAYS[other])}"
             )
     return way

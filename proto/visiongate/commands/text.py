@@ -8,6 +8,7 @@ import typer
 from visiongate import Client, Page, draw
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, print_json, say
+from visiongate.commands.items import end_with_errors, item_entries
 from visiongate.commands.options import MODEL_OWN, Model, asks_server
 from visiongate.commands.photos import PHOTO_HELP, Photo, Picture, Save
 
@@ -21,26 +22,25 @@ def ocr(
     photos: Annotated[
         list[Photo], typer.Argument(parser=Photo.named, metavar="PHOTOS", help=f"{PHOTO_HELP} Any number.")
     ],
-    rotated: Annotated[bool, typer.Option("--rotated", help="Find words at any angle.")] = False,
-    find_orientation: Annotated[
+    rotated_words: Annotated[bool, typer.Option("--rotated-words", help="Find words at any angle.")] = False,
+    detect_orientation: Annotated[
         bool,
         typer.Option(
-            "--find-orientation",
+            "--detect-orientation",
             help="Read pages that lie on their side or upside down, too; takes four times as long.",
         ),
     ] = False,
-    lines: Annotated[
-        bool,
-        typer.Option("--lines/--no-lines", help="Group words into lines, or leave a page's words on one."),
+    group_lines: Annotated[
+        bool, typer.Option(help="Group words into lines, or leave all words of a page on one.")
     ] = True,
-    blocks: Annotated[bool, typer.Option("--blocks", help="Group lines into blocks.")] = False,
-    bin_threshold: Annotated[
+    group_blocks: Annotated[bool, typer.Option("--group-blocks", help="Group lines into blocks.")] = False,
+    min_pixel_score: Annotated[
         float | None,
-        typer.Option(help="Least probability of a text pixel, 0 to 1.", show_default=MODEL_OWN),
+        typer.Option(help="Least probability of a word's pixel, 0 to 1.", show_default=MODEL_OWN),
     ] = None,
-    box_threshold: Annotated[
+    min_word_score: Annotated[
         float | None,
-        typer.Option(help="Least mean probability of a word, 0 to 1.", show_default=MODEL_OWN),
+        typer.Option(help="Least mean probability of a word's pixels, 0 to 1.", show_default=MODEL_OWN),
     ] = None,
     model: Model = "",
     as_json: AsJson = False,
@@ -52,7 +52,7 @@ def ocr(
 
     ```
     visiongate ocr receipt.jpg --save out.png
-    visiongate ocr page-1.png page-2.png --blocks > text.txt
+    visiongate ocr page-1.png page-2.png --group-blocks > text.txt
     ```
     """
     if save is not None and len(photos) > 1:
@@ -60,32 +60,40 @@ def ocr(
     picture = Picture(photos[0], save)
     pages = client.recognize_text(
         [photo.image for photo in photos],
-        rotated=rotated,
-        lines=lines,
-        blocks=blocks,
-        find_orientation=find_orientation,
-        bin_threshold=bin_threshold,
-        box_threshold=box_threshold,
+        rotated_words=rotated_words,
+        min_pixel_score=min_pixel_score,
+        min_word_score=min_word_score,
+        group_lines=group_lines,
+        group_blocks=group_blocks,
+        detect_orientation=detect_orientation,
         model=model,
+        strict=False,
     )
+    items = [("photo", photo.name) for photo in photos]
     if as_json:
-        print_json(
-            [{"photo": photo.name} | page.as_dict() for photo, page in zip(photos, pages, strict=True)]
-        )
+        print_json(item_entries(items, (page.as_dict() for page in pages), pages.errors))
     else:
-        _print(photos, pages)
+        _print(
+            [
+                (photo.name, page)
+                for index, (photo, page) in enumerate(zip(photos, pages, strict=True))
+                if index not in pages.errors
+            ],
+            has_headings=len(photos) > 1,
+        )
+    end_with_errors(items, pages.errors)
     picture.draw(_items(pages[0]))
 
 
-def _print(photos: Sequence[Photo], pages: Sequence[Page]) -> None:
-    """Print the text alone, below the name of each photo where there are several."""
-    for photo, page in zip(photos, pages, strict=True):
-        if len(photos) > 1:
-            say(f"{photo.name}:", style="bold")
+def _print(named_pages: Sequence[tuple[str, Page]], *, has_headings: bool) -> None:
+    """Print the text alone. If there are several photos, their names are headings."""
+    for name, page in named_pages:
+        if has_headings:
+            say(f"{name}:", style="bold")
         if page.blocks:
             say(page.text)
         else:
-            note(f"No text found in {photo.name}. A lower --bin-threshold finds more.")
+            note(f"No text found in {name}. A lower --min-pixel-score finds more.")
 
 
 def _items(page: Page) -> Iterator[draw.Item]:

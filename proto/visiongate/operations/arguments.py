@@ -1,7 +1,7 @@
-"""Checks of what callers give, before NumPy or protobuf see it.
+"""Checks of the callers' arguments, before NumPy or protobuf see them.
 
-All raise ValueError, or TypeError for the wrong kind of thing, in a sentence that starts with the argument's
-name. Nothing is cast, cut or left out to make it fit.
+All raise ValueError, or TypeError for the wrong type, with a sentence that starts with the argument's name.
+Nothing is cast, cut or left out to make it fit.
 """
 
 import operator
@@ -15,18 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from visiongate.operations.image import EncodedImage, ImageLike, image_message
+from visiongate.operations.image import ImageHandle, ImageLike, image_message
 from visiongate.v1 import image_pb2
 
-# None where it may be left out: then the server's default holds.
+# None if the argument may be left out: then the server's default holds.
 Count = TypeVar("Count", int, int | None)
 Number = TypeVar("Number", float, float | None)
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 120
 MAX_UINT32 = 2**32 - 1
-# Of which the whole would be gone through, or almost: bytes as numbers, a file by its lines.
-LONE_IMAGES = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, EncodedImage)
+# A single image of these types could be taken for a list: bytes iterate as numbers, a file as lines.
+LONE_IMAGES = (str, bytes, bytearray, memoryview, os.PathLike, Image.Image, ImageHandle)
 
 
 def flag(value: bool, name: str) -> bool:
@@ -52,7 +52,7 @@ def whole_number(value: Count, name: str, least: int, most: int = MAX_UINT32) ->
 
 
 def fraction(value: Number, name: str, *, below_one: bool = False) -> Number:
-    """A number from 0 to 1."""
+    """Return a number from 0 to 1."""
     most = np.nextafter(1, 0) if below_one else 1
     return _between(value, name, 0, float(most), "0 to less than 1" if below_one else "0 to 1")
 
@@ -95,14 +95,14 @@ def images(values: Iterable[ImageLike], name: str = "images") -> list[image_pb2.
 
 
 def check_several(values: Any, name: str, what: str) -> None:
-    """Refuses a lone image where a list is wanted."""
+    """Refuse a lone image that stands for a list."""
     lone = isinstance(values, LONE_IMAGES) or hasattr(values, "read")
     if lone or (isinstance(values, np.ndarray) and values.ndim < 4):
         raise TypeError(f"{name} is a list of {what}; for a single one, put it into a list")
 
 
 def listed(values: Any, name: str, what: str) -> list[Any]:
-    """The items of whatever has several, in an order."""
+    """Return the items of any iterable that has an order."""
     if isinstance(values, Mapping | Set):
         raise TypeError(
             f"{name} is a {type(values).__name__}: it must be a list of {what}, which has an order"
@@ -116,44 +116,44 @@ def listed(values: Any, name: str, what: str) -> list[Any]:
 
 
 def array(value: Any, name: str, wanted: str, kinds: str = "iuf") -> NDArray[np.float32]:
-    """Finite numbers as float32 of any shape; `wanted` is how the error says what they should be.
+    """Return finite numbers as float32 of any shape; `wanted` says in errors what they should be.
 
-    kinds: NumPy's letters of what is taken as a number.
+    kinds: NumPy's letters of the types that count as numbers.
     """
     try:
-        given = np.asarray(value)
-    except (TypeError, ValueError):  # rows of different lengths, or what has no numbers at all
-        given = np.array(None)
-    if not given.size:
-        # Of an empty list NumPy does not know what would be in it.
-        return given.astype(np.float32)
-    if given.dtype.kind not in kinds:
+        items = np.asarray(value)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers at all
+        items = np.array(None)
+    if not items.size:
+        # NumPy cannot know the type of an empty list's items.
+        return items.astype(np.float32)
+    if items.dtype.kind not in kinds:
         raise TypeError(f"{name} is {shown(value)}: {wanted}")
     with np.errstate(over="ignore"):
-        numbers = given.astype(np.float32)
+        numbers = items.astype(np.float32)
     finite = np.isfinite(numbers)
     if not finite.all():
         raise ValueError(
-            f"{name} has {first(given, ~finite)}: {wanted}, of finite numbers in single precision"
+            f"{name} has {first(items, ~finite)}: {wanted}, of finite numbers in single precision"
         )
     return numbers
 
 
 def first(values: NDArray[Any], chosen: NDArray[np.bool_]) -> str:
-    """The first of the chosen values, and where it is: "nan at [0, 1]"."""
-    place = np.argwhere(chosen)[0].tolist()
-    return f"{shown(values[tuple(place)])} at {place}"
+    """Show the first of the chosen values, and where it is: "nan at [0, 1]"."""
+    index = np.argwhere(chosen)[0].tolist()
+    return f"{shown(values[tuple(index)])} at {index}"
 
 
 def box(value: Any, name: str) -> NDArray[np.float32]:
-    """float32 [4]: x_min, y_min, x_max, y_max."""
+    """Return a box: float32 [4], x_min, y_min, x_max, y_max."""
     wanted = "a box is [x_min, y_min, x_max, y_max]"
     numbers = array(value, name, wanted)
     match numbers.shape:
         case (4,):
             return numbers
         case ():
-            advice = f"{wanted}, and several are a list of them, also of one"
+            advice = f"{wanted}, and several are a list of them, also if there is only one"
         case (2, 2):
             advice = f"{wanted} in one row, not two corners"
         case (size,) if size > 4:
@@ -164,9 +164,9 @@ def box(value: Any, name: str) -> NDArray[np.float32]:
 
 
 def boxes(values: Any, name: str) -> list[NDArray[np.float32] | None]:
-    """float32 [4] each, None for None."""
+    """Return boxes: float32 [4] each, None for None."""
     items = listed(values, name, "boxes")
-    # Together, as one by one a thousand take their time. What is wrong is found one by one.
+    # All at once, because a thousand one by one take their time. If one is wrong, they are read one by one.
     try:
         together = array(items, name, "boxes")
     except (TypeError, ValueError):
@@ -177,7 +177,7 @@ def boxes(values: Any, name: str) -> list[NDArray[np.float32] | None]:
 
 
 def shown(value: Any) -> str:
-    """A value in an error: short, whatever it is."""
+    """Return a value for an error message: short, whatever it is."""
     if isinstance(value, np.ndarray):
         if value.size > 16:
             return f"an array {list(value.shape)} of {value.dtype}"

@@ -20,19 +20,21 @@ def detect(
     phrases: Iterable[str] = (),
     *,
     caption: str = "",
-    box_threshold: float | None = None,
-    text_threshold: float | None = None,
+    min_score: float | None = None,
+    min_token_score: float | None = None,
     nms_iou_threshold: float | None = None,
     max_detections: int | None = None,
     model: str = "",
 ) -> Operation[Detections]:
     """Find the objects that phrases (a list of classes) or a caption (free text) name, best first.
 
-    Thresholds are 0 to 1; where not given, the model's own hold. Of two boxes of a phrase that overlap by
-    more than `nms_iou_threshold` only the better stays; with 1 all do. No more than `max_detections` (100 by
-    default, 1000 at most) are in the answer.
+    `min_score` is the least score of a detection, Grounding DINO's box_threshold. `min_token_score` is the
+    least score of a caption's token that becomes part of a detection's phrase, its text_threshold. If two
+    boxes of a phrase overlap by more than `nms_iou_threshold`, only the better one stays; with 1 all stay.
+    All three are 0 to 1, and by default the model's own. The answer has at most `max_detections` (100 by
+    default, at most 1000).
     """
-    query = object_query(phrases, caption, box_threshold, text_threshold, nms_iou_threshold, max_detections)
+    query = object_query(phrases, caption, min_score, min_token_score, nms_iou_threshold, max_detections)
     return Operation(
         "/visiongate.v1.DetectionService/DetectObjects",
         detection_service_pb2.DetectObjectsRequest(
@@ -54,19 +56,25 @@ def detect(
 def object_query(
     phrases: Iterable[str],
     caption: str,
-    box_threshold: float | None,
-    text_threshold: float | None,
+    min_score: float | None,
+    min_token_score: float | None,
     nms_iou_threshold: float | None,
     max_detections: int | None,
 ) -> detection_service_pb2.ObjectQuery:
-    return detection_service_pb2.ObjectQuery(
-        phrases=arguments.texts(phrases, "phrases", "for free text, use caption"),
-        caption=arguments.text(caption, "caption"),
-        box_threshold=arguments.fraction(box_threshold, "box_threshold"),
-        text_threshold=arguments.fraction(text_threshold, "text_threshold"),
+    values = arguments.texts(phrases, "phrases", "for free text, use caption")
+    caption = arguments.text(caption, "caption")
+    if values and caption:
+        raise ValueError("phrases and caption are two ways to say what to look for: give one of them")
+    query = detection_service_pb2.ObjectQuery(
+        phrases=detection_service_pb2.PhraseList(values=values) if values else None,
+        min_score=arguments.fraction(min_score, "min_score"),
+        min_token_score=arguments.fraction(min_token_score, "min_token_score"),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
         max_detections=arguments.whole_number(max_detections, "max_detections", 1, MAX_DETECTIONS),
     )
+    if caption:
+        query.caption = caption
+    return query
 
 
 def read_detection(message: detection_service_pb2.Detection, mask: Mask | None = None) -> Detection:
@@ -86,6 +94,6 @@ def read_detections(
     *,
     has_masks: bool,
 ) -> Detections:
-    """The items, with the classes that the query asked for, or that its caption led to."""
-    classes = query.phrases or dict.fromkeys(item.phrase for item in items)
+    """Return the items with the classes: the query's phrases, or those that its caption led to."""
+    classes = query.phrases.values or dict.fromkeys(item.phrase for item in items)
     return Detections(items, list(classes), info, has_masks=has_masks)

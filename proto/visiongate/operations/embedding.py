@@ -1,15 +1,16 @@
 """Images and texts in one space."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from visiongate.answer import Answer, ArrayAnswer
 from visiongate.operations import arguments, splitting
-from visiongate.operations.answers import read_info
+from visiongate.operations.answers import item_images, read_errors, read_info
 from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import embedding_service_pb2
@@ -17,14 +18,14 @@ from visiongate.v1 import embedding_service_pb2
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text, where a plain string would be the path or URI of an image."""
+    """A text, for arguments that read a plain string as the path or URI of an image."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """How well a label fits an image: `probability` among all labels asked about, 0 to 1.
+    """How well a label fits an image: `probability` among all labels of the request, 0 to 1.
 
     `label_index` is its place in the request, `similarity` the cosine of image and prompt, -1 to 1.
     """
@@ -35,7 +36,7 @@ class LabelScore:
     similarity: float
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         return {
             "label": self.label,
             "label_index": self.label_index,
@@ -45,18 +46,24 @@ class LabelScore:
 
 
 def embed_images(
-    images: Iterable[ImageLike], *, raw: bool = False, model: str = ""
+    images: Iterable[ImageLike], *, normalize: bool = True, model: str = "", strict: bool = True
 ) -> Operation[ArrayAnswer]:
-    """Embed images: float32 [N, D], rows of length 1 unless `raw`, in the order given.
+    """Embed images: float32 [N, D], a row for each image, in the order given.
 
-    The dot product of two rows is their cosine similarity. Embeddings of different models do not compare.
+    Rows have length 1, so the dot product of two is their cosine similarity. With `normalize=False` they
+    stay as the model gives them. Embeddings of different models cannot be compared.
 
-    More images than one request takes go in several; all of them are held in memory.
+    An image that cannot be used fails the call. With `strict=False` its row is NaN, and the answer's
+    `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
     """
     keywords: dict[str, Any] = {
-        "raw": arguments.flag(raw, "raw"),
+        "normalize": arguments.flag(normalize, "normalize"),
+        "embedding_format": embedding_service_pb2.EMBEDDING_FORMAT_FLOAT32,
         "model": arguments.text(model, "model"),
         "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
     }
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.EmbedImagesRequest(images=part, **keywords),
@@ -68,24 +75,42 @@ def embed_images(
         request,
         embedding_service_pb2.EmbedImagesResponse,
         lambda response, request_id: ArrayAnswer(
-            _rows(response), read_info(response, request_id, response.images)
+            _rows(response.results, response.dimensions),
+            read_info(
+                response,
+                request_id,
+                item_images(response.results),
+                errors=read_errors(response.results, "images", request_id),
+            ),
         ),
         more,
+        list_name="images",
     )
 
 
 def embed_texts(
-    texts: Iterable[str], *, truncate: bool = False, raw: bool = False, model: str = ""
+    texts: Iterable[str],
+    *,
+    truncate: bool = False,
+    normalize: bool = True,
+    model: str = "",
+    strict: bool = True,
 ) -> Operation[ArrayAnswer]:
-    """Embed texts: float32 [N, D], rows of length 1 unless `raw`, in the order given.
+    """Embed texts: float32 [N, D], a row for each text, in the order given.
 
-    A text that is too long for the model is an error, or with `truncate` cut to its beginning.
+    Rows have length 1, so the dot product of two is their cosine similarity. With `normalize=False` they
+    stay as the model gives them.
+
+    A text that is too long for the model is an error, or with `truncate` cut to its beginning. A text that
+    cannot be used fails the call. With `strict=False` its row is NaN, and the answer's `errors` say why.
     """
     keywords: dict[str, Any] = {
         "truncate": arguments.flag(truncate, "truncate"),
-        "raw": arguments.flag(raw, "raw"),
+        "normalize": arguments.flag(normalize, "normalize"),
+        "embedding_format": embedding_service_pb2.EMBEDDING_FORMAT_FLOAT32,
         "model": arguments.text(model, "model"),
         "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
     }
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.EmbedTextsRequest(texts=part, **keywords),
@@ -96,8 +121,12 @@ def embed_texts(
         "/visiongate.v1.EmbeddingService/EmbedTexts",
         request,
         embedding_service_pb2.EmbedTextsResponse,
-        lambda response, request_id: ArrayAnswer(_rows(response), read_info(response, request_id)),
+        lambda response, request_id: ArrayAnswer(
+            _rows(response.results, response.dimensions),
+            read_info(response, request_id, errors=read_errors(response.results, "texts", request_id)),
+        ),
         more,
+        list_name="texts",
     )
 
 
@@ -107,16 +136,21 @@ def compare(
     *,
     truncate: bool = False,
     model: str = "",
+    strict: bool = True,
 ) -> Operation[ArrayAnswer]:
-    """Say how alike an image or a text is to each of many: cosines float32 [N], -1 to 1, in their order.
+    """Say how similar an image or a text is to each of many: cosines float32 [N], -1 to 1, in their order.
 
     Texts are `visiongate.Text("a cat")`; a plain string is the path or URI of an image.
+
+    A candidate that cannot be used fails the call. With `strict=False` its cosine is NaN, and the answer's
+    `errors` say why.
     """
     keywords: dict[str, Any] = {
         "subject": _image_or_text(subject, "subject"),
         "truncate": arguments.flag(truncate, "truncate"),
         "model": arguments.text(model, "model"),
         "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
     }
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.CompareImagesAndTextsRequest(candidates=part, **keywords),
@@ -129,6 +163,7 @@ def compare(
         embedding_service_pb2.CompareImagesAndTextsResponse,
         _read_comparisons,
         more,
+        list_name="candidates",
     )
 
 
@@ -140,12 +175,16 @@ def classify(
     top_k: int | None = None,
     truncate: bool = False,
     model: str = "",
+    strict: bool = True,
 ) -> Operation[Answer[list[LabelScore]]]:
     """Say which labels fit images: for each image all labels, or the `top_k` best, best first.
 
     The model is asked about `prompt_template` ("a photo of a {}." by default) with each label in it.
 
-    More images than one request takes go in several; all of them are held in memory.
+    An image that cannot be used fails the call. With `strict=False` its list of labels is empty, and the
+    answer's `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
     """
     keywords: dict[str, Any] = {
         "labels": arguments.texts(labels, "labels"),
@@ -156,6 +195,7 @@ def classify(
         "truncate": arguments.flag(truncate, "truncate"),
         "model": arguments.text(model, "model"),
         "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
     }
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.ClassifyImagesRequest(images=part, **keywords),
@@ -168,6 +208,7 @@ def classify(
         embedding_service_pb2.ClassifyImagesResponse,
         _read_classifications,
         more,
+        list_name="images",
     )
 
 
@@ -193,34 +234,47 @@ def _image_or_text(item: ImageLike | Text, name: str) -> embedding_service_pb2.I
         raise type(error)(f"{error}; a text is visiongate.Text({arguments.shown(item)})") from error
 
 
-def _rows(
-    response: embedding_service_pb2.EmbedImagesResponse | embedding_service_pb2.EmbedTextsResponse,
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
-    """float32 [N, D], also where N is 0."""
-    if not response.embeddings:
-        return np.zeros((0, response.dimensions), np.float32)
-    return np.array([embedding.values for embedding in response.embeddings], np.float32)
+def _rows(results: Sequence[Any], dimensions: int) -> NDArray[np.float32]:
+    """Read embeddings: float32 [N, D], also if N is 0. The row of an error is NaN."""
+    rows = np.full((len(results), dimensions), np.nan, np.float32)
+    for row, result in zip(rows, results, strict=True):
+        if result.HasField("embedding"):
+            row[:] = np.frombuffer(result.embedding.packed, "<f4")
+    return rows
 
 
 def _read_comparisons(
     response: embedding_service_pb2.CompareImagesAndTextsResponse, request_id: str
 ) -> ArrayAnswer:
-    things = [response.subject_image] if response.HasField("subject_image") else []
-    things += [item.image for item in response.comparisons if item.HasField("image")]
-    cosines = np.array([item.similarity for item in response.comparisons], np.float32)
-    return ArrayAnswer(cosines, read_info(response, request_id, things))
+    results = response.results
+    cosines = [item.similarity if item.HasField("similarity") else np.nan for item in results]
+    info = read_info(
+        response,
+        request_id,
+        item_images(results),
+        errors=read_errors(results, "candidates", request_id),
+        subject_image=response.subject_image if response.HasField("subject_image") else None,
+    )
+    return ArrayAnswer(np.array(cosines, np.float32), info)
 
 
 def _read_classifications(
     response: embedding_service_pb2.ClassifyImagesResponse, request_id: str
 ) -> Answer[list[LabelScore]]:
+    results = response.results
+    info = read_info(
+        response,
+        request_id,
+        item_images([result.classification for result in results]),
+        errors=read_errors(results, "images", request_id),
+    )
     return Answer(
         [
             [
                 LabelScore(item.label, item.label_index, item.probability, item.similarity)
-                for item in classification.labels
+                for item in result.classification.labels
             ]
-            for classification in response.classifications
+            for result in results
         ],
-        read_info(response, request_id, [item.image for item in response.classifications]),
+        info,
     )

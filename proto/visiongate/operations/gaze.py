@@ -14,7 +14,7 @@ from visiongate.operations.answers import read_info
 from visiongate.operations.geometry import box_message, read_box, read_point
 from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
-from visiongate.v1 import gaze_service_pb2
+from visiongate.v1 import gaze_service_pb2, geometry_pb2
 
 MAX_FACES = 1000
 
@@ -38,7 +38,7 @@ class Face:
     landmarks: Mapping[str, NDArray[np.float32]] | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         return {
             "box": _rounded(self.box, 2),
             "yaw": round(self.yaw, 5),
@@ -60,57 +60,71 @@ def estimate_gaze(
     nms_iou_threshold: float | None = None,
     max_faces: int | None = None,
     small_faces: bool = False,
-    model: str = "",
+    gaze_model: str = "",
     face_detection_model: str = "",
 ) -> Operation[Answer[Face]]:
-    """Tell where faces look: those found, best first, or those in `boxes` (x_min, y_min, x_max, y_max).
+    """Tell where faces look: those that are found, best first, or those in `boxes`, in their order.
 
-    Where `boxes` is given, no other faces are searched for, also where it is empty. Thresholds are 0 to 1;
-    where not given, the server's defaults hold.
+    A box is x_min, y_min, x_max, y_max in pixels. If `boxes` is given, no other faces are searched for, and
+    an empty list gets an empty answer.
 
-    No more than `max_faces` (100 by default, 1000 at most) are in the answer: raise it for crowds.
-    `small_faces` searches the image at twice the size; leave it off for portraits, as it finds false faces on
-    one that fills much of the image.
+    `min_score` is the least score of a face. If two faces overlap by more than `nms_iou_threshold`, only the
+    better one stays. Both are 0 to 1, and by default the server's own.
+
+    The answer has at most `max_faces` (100 by default, at most 1000): raise it for crowds. `small_faces`
+    searches the image at twice the size. Leave it off for portraits: a face that fills much of the image
+    gets false faces beside it.
     """
-    request = gaze_service_pb2.EstimateGazeRequest(
-        image=image_message(image),
-        model=arguments.text(model, "model"),
-        face_detection_model=arguments.text(face_detection_model, "face_detection_model"),
-        include_timings=True,
-    )
     query = gaze_service_pb2.FaceQuery(
         min_score=arguments.fraction(min_score, "min_score"),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
         max_faces=arguments.whole_number(max_faces, "max_faces", 1, MAX_FACES),
         small_faces=arguments.flag(small_faces, "small_faces"),
     )
+    keywords: dict[str, Any] = {
+        "image": image_message(image),
+        "gaze_model": arguments.text(gaze_model, "gaze_model"),
+        "face_detection_model": arguments.text(face_detection_model, "face_detection_model"),
+        "include_timings": True,
+    }
     if boxes is None:
-        request.query.CopyFrom(query)
+        keywords["query"] = query
     else:
-        about_finding = [field.name for field, _ in query.ListFields()]
-        about_finding += ["face_detection_model"] if face_detection_model else []
-        if about_finding:
-            raise ValueError(f"boxes are faces that are found already: leave out {', '.join(about_finding)}")
-        for index, box in enumerate(arguments.boxes(boxes, "boxes")):
-            if box is None:
-                raise TypeError(f"boxes[{index}] is None: leave such faces out")
-            request.boxes.append(box_message(box))
-        request.only_boxes = True
+        search_options = [field.name for field, _ in query.ListFields()]
+        search_options += ["face_detection_model"] if face_detection_model else []
+        if search_options:
+            raise ValueError(f"boxes are faces that are found already: leave out {', '.join(search_options)}")
+        keywords["boxes"] = _box_list(boxes)
     return Operation(
         "/visiongate.v1.GazeService/EstimateGaze",
-        request,
+        gaze_service_pb2.EstimateGazeRequest(**keywords),
         gaze_service_pb2.EstimateGazeResponse,
         _read,
     )
 
 
+def _box_list(boxes: ArrayLike) -> geometry_pb2.BoxList:
+    messages = []
+    for index, box in enumerate(arguments.boxes(boxes, "boxes")):
+        if box is None:
+            raise TypeError(f"boxes[{index}] is None: leave such faces out")
+        messages.append(box_message(box))
+    return geometry_pb2.BoxList(boxes=messages)
+
+
 def _read(response: gaze_service_pb2.EstimateGazeResponse, request_id: str) -> Answer[Face]:
-    info = read_info(response, request_id, [response.image], detection_model=response.face_detection_model)
+    info = read_info(
+        response,
+        request_id,
+        [response.image],
+        model=response.gaze_model,
+        detection_model=response.face_detection_model,
+    )
     return Answer(map(_face, response.faces), info)
 
 
 def _face(message: gaze_service_pb2.Face) -> Face:
-    toward = message.gaze.direction
+    direction = message.gaze.direction
     landmarks = None
     if message.HasField("landmarks"):
         landmarks = {field.name: read_point(point) for field, point in message.landmarks.ListFields()}
@@ -118,7 +132,7 @@ def _face(message: gaze_service_pb2.Face) -> Face:
         box=read_box(message.box),
         yaw=message.gaze.yaw,
         pitch=message.gaze.pitch,
-        direction=np.array([toward.x, toward.y, toward.z], np.float32),
+        direction=np.array([direction.x, direction.y, direction.z], np.float32),
         score=message.score if message.HasField("score") else None,
         landmarks=landmarks,
     )

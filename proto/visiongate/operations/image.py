@@ -1,4 +1,4 @@
-"""Images as callers have them, to what is sent."""
+"""Images as callers have them, to messages."""
 
 import os
 from dataclasses import dataclass, field
@@ -19,19 +19,21 @@ ImageId = NewType("ImageId", str)
 
 
 @dataclass(frozen=True, slots=True)
-class EncodedImage:
-    """An image that the server keeps: give `image_id` to later calls instead of the image."""
+class ImageHandle:
+    """An image that the server has encoded and keeps: give it to later calls instead of the image.
+
+    info: what came with it.
+    """
 
     image_id: ImageId
     width: int
     height: int
     info: AnswerInfo = field(default=AnswerInfo(), compare=False, repr=False)
-    """What came with it."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Pixels:
-    """Pixels [H, W(, 1, 3 or 4)] of type uint8, where their colours need a word.
+    """Pixels [H, W(, 1, 3 or 4)] of type uint8 whose order of colours is named.
 
     OpenCV (`cv2.imread`, frames of a `VideoCapture`, results of ultralytics) has blue first:
     `Pixels(frame, color="bgr")`. An array without this class is taken as RGB.
@@ -45,16 +47,16 @@ class Pixels:
             raise ValueError(f'color is "rgb" or "bgr", not {self.color!r}')
 
 
-ImageLike = FileLike | NDArray[np.uint8] | Pixels | Image.Image | EncodedImage
+ImageLike = FileLike | NDArray[np.uint8] | Pixels | Image.Image | ImageHandle
 """An image in any of the forms that callers have:
 
-- a path, or an address: https:// for a file that the server fetches, where it allows that; file:// and data:
-  are read here;
+- a path, or an address: https:// for a file that the server fetches, if it allows that; file:// and data: are
+  read here;
 - the bytes of an image file, or a file object that was opened with "rb";
-- pixels, uint8 [H, W] grey or [H, W, 3] **RGB** (with a fourth channel, that is dropped). OpenCV's arrays are
-  BGR: they give wrong answers, without any error, unless they come as `Pixels(array, color="bgr")`;
+- pixels, uint8 [H, W] grey or [H, W, 3] **RGB** (a fourth channel is dropped). OpenCV's arrays are BGR: they
+  give wrong answers, without any error, unless they come as `Pixels(array, color="bgr")`;
 - a Pillow image of any mode, which is turned as its EXIF data says;
-- an `EncodedImage` that the server keeps.
+- an `ImageHandle` of an image that the server keeps.
 """
 
 URI_START = "https://"
@@ -62,21 +64,23 @@ URI_START = "https://"
 # What the server takes of an image file by default.
 _MAX_FILE_BYTES = 32 * MEBIBYTE
 # Larger arrays are sent as lossless files: that saves about half of the bytes, but takes a second or more.
-_MAX_PLAIN_BYTES = 32 * MEBIBYTE
+_MAX_RAW_BYTES = 32 * MEBIBYTE
+
+_FORMATS = {"rgb": image_pb2.PIXEL_FORMAT_RGB, "bgr": image_pb2.PIXEL_FORMAT_BGR}
 
 
 def image_message(image: ImageLike, name: str = "image") -> image_pb2.Image:
-    """The message of an image. `name` is the argument's, for what is wrong with it: "images[3]".
+    """Make the message of an image. Error messages call it `name`, such as "images[3]".
 
     Raises ValueError or TypeError for what is no image, OSError for a file that cannot be read.
     """
     match image:
-        case EncodedImage():
+        case ImageHandle():
             return image_pb2.Image(image_id=image.image_id)
         case str() if image[: len(URI_START)].lower() == URI_START:
             return image_pb2.Image(uri=image)
         case np.ndarray() | Pixels():
-            return _from_pixels(_rgb(image, name), name)
+            return _from_pixels(image if isinstance(image, Pixels) else Pixels(image), name)
         case Image.Image():
             return _from_picture(image, name)
         case str() | os.PathLike() | bytes() | bytearray() | memoryview():
@@ -94,41 +98,41 @@ def _from_picture(picture: Image.Image, name: str) -> image_pb2.Image:
         raise ValueError(f"{name} is {picture.width}x{picture.height} pixels; both sides must be at least 1")
     file = lossless_file(picture)
     if len(file) > _MAX_FILE_BYTES and 3 * picture.width * picture.height <= MAX_BYTES:
-        # The server takes so many pixels, but by default no such file.
-        return _raw(np.asarray(to_rgb(picture)))
+        # By default the server takes as many pixels, but no file of this size.
+        return _raw(np.asarray(to_rgb(picture)), image_pb2.PIXEL_FORMAT_RGB)
     check_length(len(file), name)
     return image_pb2.Image(encoded=file)
 
 
-def _from_pixels(pixels: NDArray[np.uint8], name: str) -> image_pb2.Image:
-    if pixels.nbytes <= _MAX_PLAIN_BYTES:
-        return _raw(pixels)
+def _from_pixels(image: Pixels, name: str) -> image_pb2.Image:
+    pixels = _checked(image.array, name)
+    if pixels.nbytes <= _MAX_RAW_BYTES:
+        return _raw(pixels, image_pb2.PIXEL_FORMAT_GRAY if pixels.ndim == 2 else _FORMATS[image.color])
+    if pixels.ndim == 3 and image.color == "bgr":
+        pixels = pixels[:, :, ::-1]
     return _from_picture(Image.fromarray(np.ascontiguousarray(pixels)), name)
 
 
-def _raw(pixels: NDArray[np.uint8]) -> image_pb2.Image:
+def _raw(pixels: NDArray[np.uint8], format: image_pb2.PixelFormat.ValueType) -> image_pb2.Image:
     height, width = pixels.shape[:2]
-    return image_pb2.Image(raw=image_pb2.RawImage(rgb=pixels.tobytes(), width=width, height=height))
+    raw = image_pb2.RawImage(data=pixels.tobytes(), width=width, height=height, format=format)
+    return image_pb2.Image(raw=raw)
 
 
-def _rgb(image: NDArray[np.uint8] | Pixels, name: str) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3] of grey, of colours in either order, or of these with alpha."""
-    given = image if isinstance(image, Pixels) else Pixels(image)
-    pixels = np.asarray(given.array)
-    if pixels.ndim == 2:
-        pixels = pixels[:, :, None]
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
+def _checked(array: NDArray[np.uint8], name: str) -> NDArray[np.uint8]:
+    """Return uint8 [H, W] of grey, [H, W, 3] of colours, without alpha."""
+    pixels = np.asarray(array)
+    channels = 1 if pixels.ndim == 2 else pixels.shape[2] if pixels.ndim == 3 else 0
+    if pixels.dtype != np.uint8 or channels not in (1, 3, 4) or not pixels.size:
         raise ValueError(
-            f"{name}: pixels are uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(given.array.shape)}"
+            f"{name}: pixels are uint8 [H, W] or [H, W, 3], not {pixels.dtype} {list(pixels.shape)}"
             + _advice(pixels)
         )
-    if pixels.shape[2] == 1:
-        return np.repeat(pixels, 3, axis=2)
-    return pixels[:, :, :3] if given.color == "rgb" else pixels[:, :, 2::-1]
+    return pixels.reshape(pixels.shape[:2]) if channels == 1 else pixels[:, :, :3]
 
 
 def _advice(pixels: NDArray[np.generic]) -> str:
-    """How to make pixels of an array that has none, where that can be told."""
+    """Say how to make pixels of an array that has none, if its shape or type tells."""
     if pixels.ndim == 4:
         return ": a batch? Give its images one by one"
     if pixels.ndim == 3 and pixels.shape[2] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
@@ -136,12 +140,12 @@ def _advice(pixels: NDArray[np.generic]) -> str:
     return _ADVICE.get(pixels.dtype.str[1:], "")
 
 
-_OF_FLOATS = ": where values are 0 to 1, use (array * 255).round().astype(np.uint8)"
-# By NumPy's short name of the type.
+_FOR_FLOATS = ": if values are 0 to 1, use (array * 255).round().astype(np.uint8)"
+# The keys are NumPy's short names of types.
 _ADVICE = {
     "b1": ": use array.astype(np.uint8) * 255",
     "u2": ": use (array >> 8).astype(np.uint8)",
-    "f2": _OF_FLOATS,
-    "f4": _OF_FLOATS,
-    "f8": _OF_FLOATS,
+    "f2": _FOR_FLOATS,
+    "f4": _FOR_FLOATS,
+    "f8": _FOR_FLOATS,
 }

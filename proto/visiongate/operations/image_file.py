@@ -1,4 +1,4 @@
-"""The bytes of image files that callers name, hold or have open."""
+"""The bytes of image files: of paths, addresses, bytes and open files."""
 
 import base64
 import binascii
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 MEBIBYTE = 1 << 20
-# What the server takes by default of a message, with room for all that is no image.
+# The size of message that the server takes by default, less some room for all that is not the image.
 MAX_BYTES = 63 * MEBIBYTE
 
 _SCHEME = re.compile(r"data(?=:)|file(?=:)|[a-z][a-z0-9+.-]+(?=://)", re.IGNORECASE)
@@ -20,9 +20,9 @@ FileLike = str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes]
 
 
 def read(file: FileLike, name: str) -> bytes:
-    """The file's bytes. `name` is the argument's, for what is wrong with it.
+    """Read the bytes of a file. Error messages call it `name`.
 
-    Raises OSError for a file that cannot be read, ValueError for other addresses than file: and data:, for an
+    Raises OSError for a file that cannot be read, ValueError for addresses other than file: and data:, for an
     empty file and for one of more than MAX_BYTES, TypeError for a file that is not open for bytes.
     """
     match file:
@@ -90,7 +90,7 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
     except IsADirectoryError as error:
         raise IsADirectoryError(f"{name}: {_short(path)} is a folder; give its files one by one") from error
     except OSError as error:
-        # Too long a name is often the text of a file, such as its base64.
+        # A name that is too long is often a file's contents, such as its base64.
         reason = str(error.strerror).lower()
         raise type(error)(f"{name}: the file {_short(path)} cannot be read: {reason}") from error
     except ValueError as error:
@@ -102,7 +102,7 @@ def _read_open(file: IO[bytes], name: str) -> bytes:
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(
             f"{name}: {kind_of(file)} does not give bytes when it is read: open files with open(path, 'rb'), "
-            "and of an asynchronous file give what `await file.read()` returns"
+            "and instead of an asynchronous file give what `await file.read()` returns"
         )
     if not data:
         raise ValueError(f"{name}: there is nothing to read: the file is empty, or was read before")

@@ -20,12 +20,12 @@ class Model:
     input_size: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         return asdict(self)
 
 
 def list_models() -> Operation[Answer[Model]]:
-    """What the server offers, sorted by task, the default of each task first."""
+    """List what the server offers, sorted by task, the default of each task first."""
     return Operation(
         "/visiongate.v1.ModelService/ListModels",
         model_service_pb2.ListModelsRequest(),
@@ -36,7 +36,7 @@ def list_models() -> Operation[Answer[Model]]:
 
 def _model(message: model_service_pb2.Model) -> Model:
     return Model(
-        task=model_service_pb2.Task.Name(message.task).removeprefix("TASK_").lower(),
+        task=message.task,
         family=message.family,
         variant=message.variant,
         is_default=message.is_default,

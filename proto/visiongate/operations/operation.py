@@ -1,6 +1,6 @@
 """One call to the server, without the sending.
 
-The sync and the asyncio client are both made from these, so that they cannot differ.
+The synchronous and the asyncio client are both made from operations, so they cannot differ.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,9 @@ Result = TypeVar("Result")
 class Operation(Generic[Result]):
     """One call: the method's full name, its request, how to read the response and the id of the call.
 
-    `more` are further requests of a call that is too large for one message: `merge` joins their responses to
-    the first one, and `parse` reads that.
+    `more` are further requests of a call that is too large for one message. `merge` joins their responses to
+    the first one, and `parse` reads that. `list_name` is the field that holds the request's share of the
+    list.
     """
 
     method: str
@@ -25,13 +26,14 @@ class Operation(Generic[Result]):
     response_type: type[Message]
     parse: Callable[[Any, str], Result]
     more: tuple[Message, ...] = ()
+    list_name: str = ""
 
     def merge(self, response: Message, further: Message) -> None:
-        """Adds the response of one of `more`: lists are joined, timings are added up."""
-        spent: Any = getattr(response, "timings", None)
-        before = {} if spent is None else {field.name: value for field, value in spent.ListFields()}
+        """Add the response of one of `more`: lists are joined, timings are added up."""
+        sums: Any = getattr(response, "timings", None)
+        before = {} if sums is None else {field.name: value for field, value in sums.ListFields()}
         response.MergeFrom(further)
-        if spent is not None:
+        if sums is not None:
             added: Any = further.timings  # type: ignore[attr-defined]
-            for field in spent.DESCRIPTOR.fields:
-                setattr(spent, field.name, before.get(field.name, 0) + getattr(added, field.name))
+            for field in sums.DESCRIPTOR.fields:
+                setattr(sums, field.name, before.get(field.name, 0) + getattr(added, field.name))

@@ -1,4 +1,4 @@
-"""What points at objects: boxes, points with labels, and earlier masks, from arrays to messages."""
+"""Prompts, which point at objects by boxes, points with labels and earlier masks: from arrays to messages."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from visiongate.operations import arguments
 from visiongate.operations.geometry import box_message
-from visiongate.v1 import image_pb2, segmentation_service_pb2
+from visiongate.v1 import geometry_pb2, segmentation_service_pb2
 
 Floats = NDArray[np.float32]
 
@@ -24,24 +24,26 @@ def prompt_messages(
     labels: Sequence[ArrayLike | None] | None,
     mask_logits: Sequence[ArrayLike | None] | None,
 ) -> list[segmentation_service_pb2.Prompt]:
-    """A prompt from what each of the lists has at its place; see `segment`."""
+    """Make prompts: prompt i has what each list has at i; see `segment`."""
     if boxes is None and points is None:
         raise ValueError("give boxes or points: what is to be cut out")
     if labels is not None and points is None:
         raise ValueError("labels are of points: give points")
-    given = {
+    lists = {
         "boxes": None if boxes is None else arguments.boxes(boxes, "boxes"),
         "points": _each(points, "points", _points),
         "labels": _each(labels, "labels", _labels),
         "mask_logits": _each(mask_logits, "mask_logits", _logits),
     }
-    counts = {name: len(items) for name, items in given.items() if items is not None}
+    counts = {name: len(items) for name, items in lists.items() if items is not None}
     if len(set(counts.values())) != 1:
-        told = ", ".join(f"{count} {name}" for name, count in counts.items())
-        raise ValueError(f"give as many of each as there are prompts, None where one has none: not {told}")
+        listing = ", ".join(f"{count} {name}" for name, count in counts.items())
+        raise ValueError(
+            f"give as many of each as there are prompts, and None if a prompt has none: not {listing}"
+        )
     (count,) = set(counts.values())
-    nothing: Sequence[None] = [None] * count
-    columns = [items or nothing for items in given.values()]
+    absent: Sequence[None] = [None] * count
+    columns = [items or absent for items in lists.values()]
     return [_prompt(index, *parts) for index, parts in enumerate(zip(*columns, strict=True))]
 
 
@@ -57,8 +59,8 @@ def _prompt(
 ) -> segmentation_service_pb2.Prompt:
     count = 0 if points is None else len(points)
     if box is None and not count:
-        also = ": mask_logits refine an answer, and point at nothing" if logits is not None else ""
-        raise ValueError(f"prompt {index} has neither a box nor points{also}")
+        advice = ": mask_logits refine an answer, and point at nothing" if logits is not None else ""
+        raise ValueError(f"prompt {index} has neither a box nor points{advice}")
     if labels is not None and len(labels) != count:
         raise ValueError(f"prompt {index} has {count} points but {len(labels)} labels")
     return segmentation_service_pb2.Prompt(
@@ -69,7 +71,7 @@ def _prompt(
 
 
 def _points(value: Any, name: str) -> Floats:
-    """float32 [n, 2]."""
+    """Read the points of a prompt: float32 [n, 2]."""
     points = arguments.array(value, name, "points are a list of [x, y]")
     match points.shape:
         case (0,):
@@ -86,7 +88,7 @@ def _points(value: Any, name: str) -> Floats:
 
 
 def _labels(value: Any, name: str) -> Floats:
-    """[n], 0 or 1."""
+    """Read the labels of a prompt: float32 [n], 0 or 1."""
     labels = arguments.array(value, name, "labels are a list of 1 (on the object) and 0 (off it)", "iufb")
     if labels.ndim != 1:
         raise ValueError(
@@ -102,11 +104,11 @@ def _labels(value: Any, name: str) -> Floats:
 
 
 def _logits(value: Any, name: str) -> Floats:
-    """[m, m]."""
+    """Read the logits of a mask: float32 [m, m]."""
     logits = arguments.array(value, name, "the logits of a mask are [m, m] numbers")
     if logits.ndim != 2 or not logits.size:
         raise ValueError(
-            f"{name} has the shape {list(logits.shape)}: those of one mask are [m, m], as mask.logits is"
+            f"{name} has the shape {list(logits.shape)}: the logits of a mask are [m, m], as mask.logits is"
         )
     return logits
 
@@ -114,7 +116,7 @@ def _logits(value: Any, name: str) -> Floats:
 def _point_messages(points: Floats, labels: Floats | None) -> list[segmentation_service_pb2.PromptPoint]:
     marks = [1] * len(points) if labels is None else labels.tolist()
     return [
-        segmentation_service_pb2.PromptPoint(point=image_pb2.Point(x=x, y=y), label=LABELS[int(mark)])
+        segmentation_service_pb2.PromptPoint(point=geometry_pb2.Point(x=x, y=y), label=LABELS[int(mark)])
         for (x, y), mark in zip(points.tolist(), marks, strict=True)
     ]
 
@@ -122,5 +124,8 @@ def _point_messages(points: Floats, labels: Floats | None) -> list[segmentation_
 def _logits_message(logits: Floats) -> segmentation_service_pb2.MaskLogits:
     height, width = logits.shape
     return segmentation_service_pb2.MaskLogits(
-        data=logits.astype("<f4").tobytes(), height=height, width=width
+        data=logits.astype("<f4").tobytes(),
+        height=height,
+        width=width,
+        format=segmentation_service_pb2.LOGITS_FORMAT_FLOAT32,
     )

@@ -14,7 +14,7 @@ from visiongate.operations import arguments
 from visiongate.operations.answers import read_info
 from visiongate.operations.detection import object_query, read_detection, read_detections
 from visiongate.operations.geometry import read_box, read_point
-from visiongate.operations.image import EncodedImage, ImageId, ImageLike, image_message
+from visiongate.operations.image import ImageHandle, ImageId, ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.operations.prompts import prompt_messages
 from visiongate.v1 import segmentation_service_pb2
@@ -22,6 +22,12 @@ from visiongate.v1 import segmentation_service_pb2
 MAX_POINTS_PER_SIDE = 128
 MAX_CROP_LAYERS = 3
 MAX_STABILITY_OFFSET = 100
+
+_LOGITS_TYPES = {
+    segmentation_service_pb2.LOGITS_FORMAT_UNSPECIFIED: "<f4",
+    segmentation_service_pb2.LOGITS_FORMAT_FLOAT32: "<f4",
+    segmentation_service_pb2.LOGITS_FORMAT_FLOAT16: "<f2",
+}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -36,7 +42,7 @@ class GridMask:
     point: NDArray[np.float32]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         return {
             "mask": self.mask.as_dict(),
             "stability_score": round(self.stability_score, 4),
@@ -49,15 +55,15 @@ def segment_phrases(
     phrases: Iterable[str] = (),
     *,
     caption: str = "",
-    box_threshold: float | None = None,
-    text_threshold: float | None = None,
+    min_score: float | None = None,
+    min_token_score: float | None = None,
     nms_iou_threshold: float | None = None,
     max_detections: int | None = None,
     detection_model: str = "",
     segmentation_model: str = "",
 ) -> Operation[Detections]:
-    """Find the objects that words name, as `detect`, and cut each of them out: each has a `mask`."""
-    query = object_query(phrases, caption, box_threshold, text_threshold, nms_iou_threshold, max_detections)
+    """Find the objects that words name, as `detect` does, and cut each of them out: each has a `mask`."""
+    query = object_query(phrases, caption, min_score, min_token_score, nms_iou_threshold, max_detections)
     return Operation(
         "/visiongate.v1.SegmentationService/SegmentPhrases",
         segmentation_service_pb2.SegmentPhrasesRequest(
@@ -99,8 +105,7 @@ def segment(
 
     Prompt i has boxes[i] (x_min, y_min, x_max, y_max), points[i] (a list of x, y) with labels[i]
     (1 on the object, 0 off it; by default all on it), and mask_logits[i] (the logits of an earlier
-    mask), as far as they are given: None stands for what a prompt has not. All coordinates are pixels of the
-    image.
+    mask). None stands for what a prompt does not have. All coordinates are pixels of the image.
 
         client.segment(image, boxes=[[10, 20, 90, 80], None], points=[None, [[400, 200], [410, 250]]])
     """
@@ -141,7 +146,7 @@ def segment_everything(
 ) -> Operation[Answer[GridMask]]:
     """Cut out everything in sight: a grid of points prompts the model, the best masks are kept, best first.
 
-    Where not given, the server's defaults hold. It can take minutes without a GPU: mind the timeout.
+    By default the server's own values hold. Without a GPU it can take minutes: mind the timeout.
     """
     side = MAX_POINTS_PER_SIDE
     request = segmentation_service_pb2.SegmentEverythingRequest(
@@ -175,7 +180,7 @@ def segment_everything(
     )
 
 
-def encode_image(image: ImageLike, *, model: str = "") -> Operation[EncodedImage]:
+def encode_image(image: ImageLike, *, model: str = "") -> Operation[ImageHandle]:
     """Have the server look at an image and keep it: prompts on the result are then answered quickly."""
     return Operation(
         "/visiongate.v1.SegmentationService/EncodeImage",
@@ -183,7 +188,7 @@ def encode_image(image: ImageLike, *, model: str = "") -> Operation[EncodedImage
             image=image_message(image), model=arguments.text(model, "model"), include_timings=True
         ),
         segmentation_service_pb2.EncodeImageResponse,
-        lambda response, request_id: EncodedImage(
+        lambda response, request_id: ImageHandle(
             ImageId(response.image.image_id),
             response.image.width,
             response.image.height,
@@ -195,13 +200,12 @@ def encode_image(image: ImageLike, *, model: str = "") -> Operation[EncodedImage
 def _mask(message: segmentation_service_pb2.Mask) -> Mask:
     logits = None
     if message.HasField("logits"):
-        logits = np.frombuffer(message.logits.data, "<f4").reshape(
-            message.logits.height, message.logits.width
-        )
+        numbers = np.frombuffer(message.logits.data, _LOGITS_TYPES[message.logits.format])
+        logits = numbers.astype(np.float32).reshape(message.logits.height, message.logits.width)
     return Mask(
         predicted_iou=message.predicted_iou,
         box=read_box(message.box).astype(np.int64),
         area=message.area,
-        rle={"size": [message.rle.height, message.rle.width], "counts": message.rle.counts.decode()},
+        rle={"size": [message.rle.height, message.rle.width], "counts": message.rle.counts},
         logits=logits,
     )

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 Item = TypeVar("Item", bound=Message | str)
 Request = TypeVar("Request", bound=Message)
 
-# What a server takes by default, less some room: its message limit is 64 MiB.
+# The server's default limits for a request. Its limit of a message is 64 MiB, and this leaves some room.
 MAX_BYTES = 60 << 20
 MAX_IMAGES = 64
 MAX_TEXTS = 1024
@@ -18,10 +18,10 @@ MAX_PAGES = 32
 def requests(
     make: Callable[[Sequence[Item]], Request], items: Iterable[Item], share: Callable[[Item], float]
 ) -> tuple[Request, tuple[Request, ...]]:
-    """The first request about the items, and those about further ones that it has no room for.
+    """Return the first request about the items, and further ones for the items that it has no room for.
 
-    `make` makes a request about some of them. `share` says how much of the number of items that the server
-    takes in a request is used up by one: 1 / 64 for an image.
+    `make` makes a request about some of the items. `share` is the part of a request's limit of items that an
+    item takes up: 1 / 64 for an image.
     """
     room = MAX_BYTES - make(()).ByteSize()
     parts: list[list[Item]] = [[]]
@@ -38,5 +38,5 @@ def requests(
 
 
 def _size(item: Any) -> int:
-    # Beside it stand its field's number and its length.
+    # An item is preceded by its field's number and its length.
     return 10 + (len(item.encode()) if isinstance(item, str) else item.ByteSize())

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from visiongate.answer import Answer
 from visiongate.operations import arguments, splitting
-from visiongate.operations.answers import read_info
+from visiongate.operations.answers import item_images, read_errors, read_info
 from visiongate.operations.image import ImageLike
 from visiongate.operations.operation import Operation
 from visiongate.v1 import text_service_pb2
@@ -29,11 +29,11 @@ class Word:
 
     @property
     def box(self) -> NDArray[np.float32]:
-        """float32 [4]: x_min, y_min, x_max, y_max around the quadrilateral."""
+        """The box around the quadrilateral: float32 [4], x_min, y_min, x_max, y_max."""
         return np.concatenate([self.quadrilateral.min(0), self.quadrilateral.max(0)])
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         return {
             "text": self.text,
             "confidence": round(self.confidence, 4),
@@ -46,28 +46,30 @@ class Word:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Page:
-    """An image's text: `blocks` of lines of words in reading order, and all of it as plain `text`."""
+    """An image's text: `blocks` of lines of words in reading order, and all of it as plain `text`.
+
+    rotation_degrees: the clockwise turn after which the page was read: 0, 90, 180 or 270.
+    """
 
     blocks: list[list[list[Word]]]
     text: str
     width: int
     height: int
-    turned_degrees: int = 0
-    """By how much the page had to be turned clockwise to be read."""
+    rotation_degrees: int = 0
 
     def words(self) -> Iterator[Word]:
-        """All words in reading order."""
+        """Iterate over all words in reading order."""
         for block in self.blocks:
             for line in block:
                 yield from line
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         return {
             "text": self.text,
             "width": self.width,
             "height": self.height,
-            "turned_degrees": self.turned_degrees,
+            "rotation_degrees": self.rotation_degrees,
             "blocks": [
                 {"lines": [{"words": [word.as_dict() for word in line]} for line in block]}
                 for block in self.blocks
@@ -78,31 +80,42 @@ class Page:
 def recognize_text(
     images: Iterable[ImageLike],
     *,
-    rotated: bool = False,
-    bin_threshold: float | None = None,
-    box_threshold: float | None = None,
-    lines: bool = True,
-    blocks: bool = False,
-    find_orientation: bool = False,
+    rotated_words: bool = False,
+    min_pixel_score: float | None = None,
+    min_word_score: float | None = None,
+    group_lines: bool = True,
+    group_blocks: bool = False,
+    detect_orientation: bool = False,
     model: str = "",
+    strict: bool = True,
 ) -> Operation[Answer[Page]]:
     """Find and read the words of pages: one `Page` for each image.
 
-    `rotated` finds words at any angle, `find_orientation` reads pages that lie on their side or upside down,
-    at four times the cost. Thresholds are 0 to 1; where not given, the model's own hold. Without
-    `lines` all words of a page are one line; `blocks` groups lines into blocks.
+    `rotated_words` finds words at any angle. `detect_orientation` reads pages that lie on their side or
+    upside down, at four times the cost.
 
-    More images than one request takes go in several; all of them are held in memory.
+    `min_pixel_score` is the least probability of a pixel to be part of a word, docTR's bin_thresh.
+    `min_word_score` is the least mean probability of a word's pixels, its box_thresh. Both are 0 to 1, and by
+    default the model's own.
+
+    With `group_lines=False` all words of a page are one line. `group_blocks` groups lines into blocks, and
+    needs lines.
+
+    An image that cannot be read fails the call. With `strict=False` its page is empty (no blocks, width and
+    height 0), and the answer's `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
     """
     keywords: dict[str, Any] = {
-        "rotated": arguments.flag(rotated, "rotated"),
-        "bin_threshold": arguments.fraction(bin_threshold, "bin_threshold"),
-        "box_threshold": arguments.fraction(box_threshold, "box_threshold"),
-        "skip_lines": not arguments.flag(lines, "lines"),
-        "group_blocks": arguments.flag(blocks, "blocks"),
-        "find_orientation": arguments.flag(find_orientation, "find_orientation"),
+        "rotated_words": arguments.flag(rotated_words, "rotated_words"),
+        "min_pixel_score": arguments.fraction(min_pixel_score, "min_pixel_score"),
+        "min_word_score": arguments.fraction(min_word_score, "min_word_score"),
+        "group_lines": arguments.flag(group_lines, "group_lines"),
+        "group_blocks": arguments.flag(group_blocks, "group_blocks"),
+        "detect_orientation": arguments.flag(detect_orientation, "detect_orientation"),
         "model": arguments.text(model, "model"),
         "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
     }
     request, more = splitting.requests(
         lambda part: text_service_pb2.RecognizeTextRequest(images=part, **keywords),
@@ -113,12 +126,22 @@ def recognize_text(
         "/visiongate.v1.TextService/RecognizeText",
         request,
         text_service_pb2.RecognizeTextResponse,
-        lambda response, request_id: Answer(
-            map(_page, response.pages),
-            read_info(response, request_id, [page.image for page in response.pages]),
-        ),
+        _read,
         more,
+        list_name="images",
     )
+
+
+def _read(response: text_service_pb2.RecognizeTextResponse, request_id: str) -> Answer[Page]:
+    # The page of an error is not set: it reads as an empty one.
+    pages = [result.page for result in response.results]
+    info = read_info(
+        response,
+        request_id,
+        item_images(pages),
+        errors=read_errors(response.results, "images", request_id),
+    )
+    return Answer(map(_page, pages), info)
 
 
 def _page(message: text_service_pb2.Page) -> Page:
@@ -127,7 +150,7 @@ def _page(message: text_service_pb2.Page) -> Page:
         message.text,
         message.image.width,
         message.image.height,
-        message.turned_degrees,
+        message.rotation_degrees,
     )
 
 

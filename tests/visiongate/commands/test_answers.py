@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 
 from gateway.server import Gateway
 from gateway.settings import Settings
-from visiongate import Client, Model, Page, Word
+from visiongate import Answer, AnswerInfo, Client, Model, Page, Word
 from visiongate.cli import app, main
 from visiongate.command_error import CommandError
 from visiongate.commands import options
@@ -80,7 +80,7 @@ def shows(answer: Result, value: float, digits: int = 3) -> bool:
 
 
 async def test_detect(ask: Ask, ask_json: AskJson, photo: Path, tmp_path: Path) -> None:
-    command = ["detect", photo, "red circle", "blue square", "--box-threshold", "0.5"]
+    command = ["detect", photo, "red circle", "blue square", "--min-score", "0.5"]
     entries = await ask_json(*command)
     assert {entry["phrase"] for entry in entries} == {"red circle", "blue square"}
     picture = tmp_path / "new" / "[/] out.png"
@@ -96,9 +96,9 @@ async def test_detect(ask: Ask, ask_json: AskJson, photo: Path, tmp_path: Path) 
 
 async def test_words_are_no_markup(ask: Ask, photo: Path) -> None:
     picture = photo.parent / "out.png"
-    every = ["--box-threshold", "0", "--max-detections", "1000"]
+    every = ["--min-score", "0", "--max-detections", "1000"]
     found = await ask("detect", photo, *STRANGE, *every)
-    cut = await ask("segment", photo, "--phrase", STRANGE[0], "--box-threshold", "0", "--max-detections", "2")
+    cut = await ask("segment", photo, "--phrase", STRANGE[0], "--min-score", "0", "--max-detections", "2")
     named = await ask("classify", photo, *STRANGE, "--save", picture)
     compared = await ask("compare", photo, *STRANGE, "--photo", photo)
     embedded = await ask("embed", *(word for text in STRANGE for word in ("--text", text)))
@@ -117,13 +117,15 @@ async def test_words_are_no_markup(ask: Ask, photo: Path) -> None:
 async def test_what_was_read_is_no_markup(ask: Ask, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [Word("[/] [sic]", 1, np.array([[0, 0], [9, 0], [9, 9], [0, 9]], np.float32), 1)]
     page = Page([[words]], "[/] [sic]\n:smile:", 9, 9)
-    monkeypatch.setattr(Client, "recognize_text", lambda self, images, **_: [page] * len(images))
+    monkeypatch.setattr(
+        Client, "recognize_text", lambda self, images, **_: Answer([page] * len(images), AnswerInfo())
+    )
     assert (await ask("ocr", photo)).stdout == "[/] [sic]\n:smile:\n"
     assert (await ask("ocr", photo, photo)).stdout == f"{photo}:\n{page.text}\n" * 2
 
 
 async def test_a_caption(ask_json: AskJson, photo: Path) -> None:
-    words = ["--caption", "a red circle", "--box-threshold", "0.3", "--text-threshold", "0.2"]
+    words = ["--caption", "a red circle", "--min-score", "0.3", "--min-token-score", "0.2"]
     found = await ask_json("detect", photo, *words)
     cut = await ask_json("segment", photo, *words)
     assert found
@@ -176,14 +178,12 @@ async def test_everything(ask: Ask, ask_json: AskJson, photo: Path, tmp_path: Pa
 
 
 async def test_answers_that_were_cut_say_so(ask: Ask, photo: Path) -> None:
-    command = ["detect", photo, "red circle", "--box-threshold", "0"]
+    command = ["detect", photo, "red circle", "--min-score", "0"]
     assert (
         "as many as --max-detections allows (1), the best"
         in (await ask(*command, "--max-detections", 1)).stderr
     )
-    assert (
-        await ask("detect", photo, "red circle", "--box-threshold", "0.5", "--nms-iou", "0.5")
-    ).stderr == ""
+    assert (await ask("detect", photo, "red circle", "--min-score", "0.5", "--nms-iou", "0.5")).stderr == ""
     answer = await ask(*command, "--json", "--max-detections", 1)
     assert len(json.loads(answer.stdout)) == 1
     assert "--max-detections" in answer.stderr
@@ -191,10 +191,10 @@ async def test_answers_that_were_cut_say_so(ask: Ask, photo: Path) -> None:
 
 async def test_nothing_found(ask: Ask, photo: Path) -> None:
     for command in (
-        ["detect", photo, "cup", "--box-threshold", "1"],
-        ["segment", photo, "--phrase", "cup", "--box-threshold", "1"],
+        ["detect", photo, "cup", "--min-score", "1"],
+        ["segment", photo, "--phrase", "cup", "--min-score", "1"],
         ["gaze", photo, "--min-score", "1"],
-        ["ocr", photo, "--bin-threshold", "1"],
+        ["ocr", photo, "--min-pixel-score", "1"],
     ):
         answer = await ask(*command)
         assert answer.stdout == ""
@@ -232,7 +232,7 @@ async def test_embeddings(ask: Ask, ask_json: AskJson, photo: Path, tmp_path: Pa
 
 
 async def test_a_photo_from_standard_input(ask: Ask, photo: Path, tmp_path: Path) -> None:
-    command = ["red circle", "--box-threshold", "0.5"]
+    command = ["red circle", "--min-score", "0.5"]
     picture = tmp_path / "out.png"
     by_name = await ask("detect", photo, *command)
     piped = await ask(

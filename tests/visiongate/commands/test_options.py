@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from visiongate import operations
+from client_operations import OPERATIONS
 from visiongate.cli import app
 from visiongate.commands import options
 
@@ -95,7 +95,7 @@ def test_nothing_given() -> None:
 
 
 ON_WORDS = [
-    *("--box-threshold", "0.1", "--text-threshold", "0.2", "--nms-iou", "0.3", "--max-detections", "4"),
+    *("--min-score", "0.1", "--min-token-score", "0.2", "--nms-iou", "0.3", "--max-detections", "4"),
     *("--model", "m"),
 ]
 EVERY_OPTION = [
@@ -119,7 +119,7 @@ EVERY_OPTION = [
             *("--min-region-area", "5", "--max-masks", "6", "--model", "m"),
         ],
     ),
-    ("embed_images", ["embed", "--raw", "--model", "m"]),
+    ("embed_images", ["embed", "--no-normalize", "--model", "m"]),
     (
         "classify",
         ["classify", "cat", "--template", "{}", "--top-k", "1", "--truncate", "--model", "m"],
@@ -129,14 +129,14 @@ EVERY_OPTION = [
         "estimate_gaze",
         [
             *("gaze", "--box", "1,2,3,4", "--min-score", "0.1", "--nms-iou", "0.2", "--max-faces", "3"),
-            *("--small-faces", "--model", "m", "--face-detection-model", "f"),
+            *("--small-faces", "--gaze-model", "m", "--face-detection-model", "f"),
         ],
     ),
     (
         "recognize_text",
         [
-            *("ocr", "--rotated", "--find-orientation", "--no-lines", "--blocks", "--bin-threshold", "0.1"),
-            *("--box-threshold", "0.2", "--model", "m"),
+            *("ocr", "--rotated-words", "--detect-orientation", "--no-group-lines", "--group-blocks"),
+            *("--min-pixel-score", "0.1", "--min-word-score", "0.2", "--model", "m"),
         ],
     ),
 ]
@@ -145,6 +145,8 @@ LEFT_OUT = {
     "segment": {"mask_logits", "include_logits"},
     # How the search is built, which nobody sets without having read its code; Python has them.
     "segment_everything": {"crop_overlap_ratio", "crop_points_downscale", "stability_offset"},
+    # About one photo: its error is that of the call.
+    "classify": {"strict"},
 }
 
 
@@ -159,7 +161,7 @@ def test_commands_take_what_the_client_takes(
     result = CliRunner().invoke(app, [command[0], __file__, *command[1:]])
     assert isinstance(result.exception, CallMadeError), result.output
     given, keywords = result.exception.args
-    operation = inspect.signature(getattr(operations, name))
+    operation = inspect.signature(OPERATIONS[name])
     bound = operation.bind(*given[1:], **keywords).arguments
     assert operation.parameters.keys() - bound.keys() == LEFT_OUT.get(name, set())
     # Each option is heard: nothing is as it is where it is not given.
@@ -174,10 +176,13 @@ def test_texts_are_embedded_with_all_options(monkeypatch: pytest.MonkeyPatch) ->
         raise CallMadeError(arguments[1:], keywords)
 
     monkeypatch.setattr(options.PatientClient, "embed_texts", record)
-    command = ["embed", "--text", "a", "--text", "b", "--truncate", "--raw", "--model", "m"]
+    command = ["embed", "--text", "a", "--text", "b", "--truncate", "--no-normalize", "--model", "m"]
     result = CliRunner().invoke(app, command)
     assert isinstance(result.exception, CallMadeError), result.output
-    assert result.exception.args == ((["a", "b"],), {"truncate": True, "raw": True, "model": "m"})
+    assert result.exception.args == (
+        (["a", "b"],),
+        {"truncate": True, "normalize": False, "model": "m", "strict": False},
+    )
 
 
 @pytest.mark.parametrize(
