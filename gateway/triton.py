@@ -265,7 +265,7 @@ class GrpcTriton:
                 request.exception()  # otherwise Python logs that nobody asked for it
 
     def _status(self, error: InferenceServerException, model: str = "") -> StatusError:
-        """Return Triton's error as a caller sees it. Triton's words go to the log, as the exception's cause."""
+        """Return Triton's error as a caller sees it. Triton's own words go to the log, as its cause."""
         code = _code(error)
         about = f"model {model}" if model else "the model server"
         if code in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"):

@@ -62,14 +62,14 @@ def test_a_call_continues_the_callers_trace(exporter: InMemorySpanExporter) -> N
     spans = ended(exporter)
     name, triton = METHOD[1:], "inference.GRPCInferenceService/ModelInfer"
     assert parents(spans) == {name: "", "inference": name, triton: "inference"}
-    call, request = spans[name], spans[triton]
-    assert call.parent is not None
-    assert f"{call.parent.span_id:016x}" == PARENT
+    span_of_call, request = spans[name], spans[triton]
+    assert span_of_call.parent is not None
+    assert f"{span_of_call.parent.span_id:016x}" == PARENT
     assert all(
         span.context is not None and f"{span.context.trace_id:032x}" == TRACE for span in spans.values()
     )
-    assert call.kind is SpanKind.SERVER
-    assert call.attributes == {
+    assert span_of_call.kind is SpanKind.SERVER
+    assert span_of_call.attributes == {
         "rpc.system.name": "grpc",
         "rpc.method": name,
         "client.address": "10.0.0.7",

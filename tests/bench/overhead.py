@@ -55,9 +55,9 @@ async def measure(triton_address: str, repository: Path, seconds: float) -> None
         triton = GrpcTriton(triton_address)
         variants = {variant.family.name: variant for variant in gateway.catalog.variants}
         dino, sam = variants["grounding_dino"].spec, variants["sam"].spec
-        text = dino.text.encode_phrases(PHRASES)  # type: ignore[attr-defined]
-        canvas, valid = dino.preprocess(photo)  # type: ignore[attr-defined]
-        frame, frame_valid = sam.preprocess(photo)  # type: ignore[attr-defined]
+        text = dino.text.encode_phrases(PHRASES)
+        canvas, valid = dino.preprocess(photo)
+        frame, frame_valid = sam.preprocess(photo)
         detection = {
             "image": canvas[None],
             "valid_size": np.array([valid], np.int32),

@@ -29,7 +29,8 @@ def test_an_attempt_returns_the_error() -> None:
 
 async def test_an_item_that_cannot_be_used_becomes_its_error() -> None:
     earlier = InputError("is empty")
-    results = await work_on_each(half, [1, -2, earlier, 4], strict=False)
+    numbers: list[int | InputError] = [1, -2, earlier, 4]
+    results = await work_on_each(half, numbers, strict=False)
     assert [results[0], results[3]] == [0.5, 2.0]
     assert str(results[1]) == "is -2"
     assert results[2] is earlier
@@ -47,8 +48,9 @@ async def test_strict_work_does_not_begin_with_an_error_among_its_items() -> Non
     async def begin(number: int) -> None:
         begun.append(number)
 
+    numbers: list[int | InputError] = [1, InputError("is empty")]
     with pytest.raises(InputError, match="is empty") as caught:
-        await work_on_each(begin, [1, InputError("is empty")], strict=True)
+        await work_on_each(begin, numbers, strict=True)
     assert (caught.value.index, begun) == (1, [])
 
 

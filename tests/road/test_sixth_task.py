@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,9 +85,10 @@ def generate_stubs(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an installation does."""
     monkeypatch.syspath_prepend(tree / "proto")
     monkeypatch.delitem(sys.modules, "hatch_build", raising=False)
-    import hatch_build  # type: ignore[import-not-found]
+    import hatch_build
 
-    hatch_build.GenerateStubs.initialize(SimpleNamespace(root=tree / "proto"), "editable", {"artifacts": []})
+    hook: Any = SimpleNamespace(root=tree / "proto")
+    hatch_build.GenerateStubs.initialize(hook, "editable", {"artifacts": []})
 
 
 def test_a_sixth_task(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
