@@ -115,8 +115,9 @@ class _Processes:
         assert process.stdout is not None
         report: dict[str, str] = {}
         try:
-            # The parent serves the metrics. Not as arguments, which other users of the machine can read.
+            # The parent serves the metrics.
             own = self._settings.model_copy(update={"port": self._port, "metrics_port": None})
+            # Not as an argument, which other users of the machine can read.
             process.stdin.write(own.model_dump_json().encode() + b"\n")
             report = json.loads(await process.stdout.readline() or "{}")
             if "served" in report:

@@ -55,13 +55,13 @@ def test_settings_say_where_they_come_from(
     assert run(monkeypatch, "settings", "--json", "--port", "2") == 0
     entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert set(entries) == set(Settings.model_fields)
-    given = {name: (entry["value"], entry["source"]) for name, entry in entries.items()}
-    assert given["max_images"] == (8, "file")
-    assert given["uri_hosts"] == (["a.com"], "file")
-    assert given["port"] == (2, "flag")
-    assert given["otlp_endpoint"] == ("http://***@collector:4317", "environment")
-    assert given["max_pages"] == (32, "default")
-    assert given["triton_wait_s"] == ("Infinity", "default")
+    shown = {name: (entry["value"], entry["source"]) for name, entry in entries.items()}
+    assert shown["max_images"] == (8, "file")
+    assert shown["uri_hosts"] == (["a.com"], "file")
+    assert shown["port"] == (2, "flag")
+    assert shown["otlp_endpoint"] == ("http://***@collector:4317", "environment")
+    assert shown["max_pages"] == (32, "default")
+    assert shown["triton_wait_s"] == ("Infinity", "default")
     assert entries["port"]["meaning"] == Settings.model_fields["port"].description
 
     assert run(monkeypatch, "settings") == 0

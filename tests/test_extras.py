@@ -28,7 +28,7 @@ def test_what_is_missing_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_modules_are_those_of_the_distribution() -> None:
-    asked = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]["export"]
-    names = {re.split(r"[\[<>=; ]", requirement)[0] for requirement in asked}
+    requirements = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]["export"]
+    names = {re.split(r"[\[<>=; ]", requirement)[0] for requirement in requirements}
     modules = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in extras.MODULES["export"]}
     assert modules == names

@@ -53,10 +53,10 @@ class Names:
 
     def __init__(self, known: dict[str, list[str]]) -> None:
         self.known = known
-        self.asked: list[str] = []
+        self.looked_up: list[str] = []
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        self.asked.append(host)
+        self.looked_up.append(host)
         if host not in self.known:
             raise OSError("name or service not known")
         return self.known[host]
@@ -103,7 +103,7 @@ async def test_a_file_is_fetched_by_name(site: HttpsSite, names: Names, fetcher:
     path = "/signed%2Fpath?X-Signature=a%2Bb&empty="
     site.answers[path] = file_answer(FILE)
     assert await fetcher().fetch(f"https://{NAME}:{site.port}{path}#fragment") == FILE
-    assert names.asked == [NAME]
+    assert names.looked_up == [NAME]
     (request,) = site.requests
     assert request.startswith(f"GET {path} HTTP/1.1\r\n")
     headers = dict(line.lower().split(": ", 1) for line in request.splitlines()[1:] if line)
@@ -115,7 +115,7 @@ async def test_a_file_is_fetched_by_name(site: HttpsSite, names: Names, fetcher:
 async def test_nothing_is_fetched_unless_hosts_are_allowed(names: Names) -> None:
     closed = Fetcher(AllowedHosts(()), max_bytes=1, timeout_s=1, max_redirects=0, resolve=names)
     assert "not taken by this server" in await refusal(closed, f"https://{NAME}/file")
-    assert names.asked == []
+    assert names.looked_up == []
 
 
 async def test_proxies_of_the_environment_are_not_asked(
@@ -162,7 +162,7 @@ async def test_only_allowed_hosts_are_asked(
     # No name here has an address: those allowed get as far as that.
     with pytest.raises(FetchError if allowed else UriError):
         await fetcher.fetch(uri)
-    assert bool(names.asked) is allowed
+    assert bool(names.looked_up) is allowed
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_other_uris_are_refused_before_anything_is_asked(names: Names, uri
         AllowedHosts([NAME]), max_bytes=1, timeout_s=20, max_redirects=0, resolve=names, is_allowed=is_public
     )
     await refusal(fetcher, uri)
-    assert names.asked == []
+    assert names.looked_up == []
 
 
 @pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f000001", "017700000001", "127.1", "[::1]"])
@@ -276,13 +276,13 @@ async def test_the_address_that_was_checked_is_the_one_that_is_asked(
 ) -> None:
     class Rebinding(Names):
         async def __call__(self, host: str, port: int) -> Sequence[str]:
-            found = await super().__call__(host, port)
+            addresses = await super().__call__(host, port)
             self.known[NAME] = [PRIVATE]
-            return found
+            return addresses
 
     rebinding = Rebinding({NAME: [PUBLIC]})
     assert await fetcher(resolve=rebinding).fetch(f"https://{NAME}:{site.port}/file") == FILE
-    assert rebinding.asked == [NAME]
+    assert rebinding.looked_up == [NAME]
 
 
 async def test_the_next_address_is_asked_where_one_does_not_connect(

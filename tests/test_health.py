@@ -42,40 +42,40 @@ async def status(watch: Any) -> int:
     return int(answer.status)
 
 
-def asked(service: str = SERVICE) -> health_pb2.HealthCheckRequest:
+def request(service: str = SERVICE) -> health_pb2.HealthCheckRequest:
     return health_pb2.HealthCheckRequest(service=service)
 
 
 async def test_each_service_has_a_status_of_its_own(health: Health, stub: Any) -> None:
     health.set("", ready=True)
     health.set(SERVICE, ready=False)
-    assert (await stub.Check(asked(""))).status == Status.SERVING
-    assert (await stub.Check(asked())).status == Status.NOT_SERVING
+    assert (await stub.Check(request(""))).status == Status.SERVING
+    assert (await stub.Check(request())).status == Status.NOT_SERVING
     health.set(SERVICE, ready=True)
-    assert (await stub.Check(asked())).status == Status.SERVING
+    assert (await stub.Check(request())).status == Status.SERVING
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.Check(asked("other"))
+        await stub.Check(request("other"))
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
 async def test_watchers_hear_of_changes_also_when_one_of_them_leaves(health: Health, stub: Any) -> None:
     health.set(SERVICE, ready=True)
-    first, second = stub.Watch(asked()), stub.Watch(asked())
+    first, second = stub.Watch(request()), stub.Watch(request())
     assert [await status(first), await status(second)] == [Status.SERVING] * 2
     first.cancel()
     # A call of the same connection: by then the server knows that the first has left.
-    await stub.Check(asked())
+    await stub.Check(request())
     health.set(SERVICE, ready=True)
     health.set(SERVICE, ready=False)
     assert await status(second) == Status.NOT_SERVING
-    third = stub.Watch(asked())
+    third = stub.Watch(request())
     assert await status(third) == Status.NOT_SERVING
     health.set(SERVICE, ready=True)
     assert [await status(second), await status(third)] == [Status.SERVING] * 2
 
 
 async def test_an_unknown_service_can_be_waited_for(health: Health, stub: Any) -> None:
-    watch = stub.Watch(asked())
+    watch = stub.Watch(request())
     assert await status(watch) == Status.SERVICE_UNKNOWN
     health.set(SERVICE, ready=True)
     assert await status(watch) == Status.SERVING
@@ -86,24 +86,24 @@ async def test_watchers_are_bounded_and_make_room_when_they_leave(
 ) -> None:
     monkeypatch.setattr("gateway.health.MAX_WATCHERS", 2)
     health.set(SERVICE, ready=True)
-    first, second = stub.Watch(asked()), stub.Watch(asked())
+    first, second = stub.Watch(request()), stub.Watch(request())
     assert [await status(first), await status(second)] == [Status.SERVING] * 2
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await status(stub.Watch(asked()))
+        await status(stub.Watch(request()))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     first.cancel()
-    await stub.Check(asked())
-    assert await status(stub.Watch(asked())) == Status.SERVING
+    await stub.Check(request())
+    assert await status(stub.Watch(request())) == Status.SERVING
 
 
 async def test_watchers_do_not_hold_up_the_end(health: Health, server: grpc.aio.Server, stub: Any) -> None:
     health.set(SERVICE, ready=True)
-    watch = stub.Watch(asked())
+    watch = stub.Watch(request())
     assert await status(watch) == Status.SERVING
     health.stop()
     assert await status(watch) == Status.NOT_SERVING
     health.set(SERVICE, ready=True)
-    assert (await stub.Check(asked())).status == Status.NOT_SERVING
+    assert (await stub.Check(request())).status == Status.NOT_SERVING
     health.end_watches()
     # Were it to wait for the watcher, it would do so for longer than the test may take.
     await asyncio.wait_for(server.stop(grace=250), 60)

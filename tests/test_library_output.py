@@ -41,11 +41,11 @@ logging.getLogger("gateway").info("after")
     )
     assert lines[-2] == "as before"
     del lines[-2]
-    found = {line["message"]: line for line in records(lines)}
-    assert {"ours", "after"} <= set(found)
-    library = found["a library says: Fax4Decode: Bad code word"]
-    assert (library["level"], library["logger"]) == ("WARNING", "gateway.library_output")
-    assert "a library says: [31m red" in found
+    by_message = {line["message"]: line for line in records(lines)}
+    assert {"ours", "after"} <= set(by_message)
+    record = by_message["a library says: Fax4Decode: Bad code word"]
+    assert (record["level"], record["logger"]) == ("WARNING", "gateway.library_output")
+    assert "a library says: [31m red" in by_message
 
 
 def test_a_flood_is_counted_and_stops_nobody() -> None:
@@ -60,9 +60,9 @@ with library_output.logged():
     logging.getLogger("gateway").info("ours")
 """
     )
-    found = records(lines)
-    assert "ours" in [line["message"] for line in found]
-    library = [line["message"] for line in found if line["logger"] == "gateway.library_output"]
+    logged_lines = records(lines)
+    assert "ours" in [line["message"] for line in logged_lines]
+    library = [line["message"] for line in logged_lines if line["logger"] == "gateway.library_output"]
     assert len(library) == 11
     assert library[-1].startswith("libraries wrote ")
     assert max(map(len, library)) < 400
@@ -122,6 +122,6 @@ with library_output.logged():
             pass
 """
     )
-    found = records(lines)
-    assert 0 < len(found) <= 11
-    assert found[0]["logger"] == "gateway.library_output"
+    logged_lines = records(lines)
+    assert 0 < len(logged_lines) <= 11
+    assert logged_lines[0]["logger"] == "gateway.library_output"

@@ -213,7 +213,7 @@ def test_commands_without_settings_find_the_same_repository(
     assert find_repository() == Path("/of/the/file")
     monkeypatch.setenv("VISIONGATE_REPOSITORY", "/of/the/environment")
     assert find_repository() == Path("/of/the/environment")
-    assert find_repository("/asked/for") == Path("/asked/for")
+    assert find_repository("/of/the/option") == Path("/of/the/option")
     # Other settings are none of its business.
     monkeypatch.setenv("VISIONGATE_PORT", "wrong")
     assert find_repository() == Path("/of/the/environment")

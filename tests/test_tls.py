@@ -65,16 +65,16 @@ def test_no_settings_are_no_tls() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("names", "says"),
     [
         ({"tls_certificate"}, "tls_certificate and tls_key go together"),
         ({"tls_key"}, "tls_certificate and tls_key go together"),
         ({"tls_client_ca"}, "tls_client_ca needs tls_certificate and tls_key"),
     ],
 )
-def test_settings_that_do_not_go_together(given: set[str], says: str, files: Files) -> None:
+def test_settings_that_do_not_go_together(names: set[str], says: str, files: Files) -> None:
     with pytest.raises(ValueError, match=says):
-        server_credentials(Settings(**dict.fromkeys(given, files.certificate)))
+        server_credentials(Settings(**dict.fromkeys(names, files.certificate)))
 
 
 def encrypted(key: bytes) -> bytes:

@@ -90,8 +90,7 @@ def main() -> None:
     print(f"  {'PyTorch':12} {(time.perf_counter() - start) * 1e3:10.1f}  (the same chain, once)")
 
     # Near-tied queries may swap places: each answer is compared with the nearest expected box.
-    found = objects.xyxy
-    distance = np.abs(found[:, None] - expected.boxes[None]).max(-1)
+    distance = np.abs(objects.xyxy[:, None] - expected.boxes[None]).max(-1)
     nearest = distance.argmin(1)
     scores = objects.confidence
     pixels = objects.masks

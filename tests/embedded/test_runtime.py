@@ -23,7 +23,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 def processes(group: int) -> set[int]:
     """Return the processes of a process group, but for those dead and not yet reaped."""
-    found = set()
+    pids = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             pid, rest = stat.read_text().split(" ", 1)
@@ -31,8 +31,8 @@ def processes(group: int) -> set[int]:
             continue
         state, _, process_group = rest.rsplit(")", 1)[1].split()[:3]
         if int(process_group) == group and state != "Z":
-            found.add(int(pid))
-    return found
+            pids.add(int(pid))
+    return pids
 
 
 def parent(pid: int) -> int:
@@ -185,14 +185,14 @@ def test_what_can_be_served_is_served_and_the_rest_named(
         (repository / folder).mkdir()
     (repository / "template" / "config.pbtxt").write_text('backend: "onnxruntime"')
     (repository / "README.md").write_text("what is here")
-    told: list[str] = []
+    messages: list[str] = []
     for _ in range(2):  # again, with what the first time left in the cache
-        with EmbeddedTriton(repository, progress=told.append) as triton:
+        with EmbeddedTriton(repository, progress=messages.append) as triton:
             client = tritonclient.grpc.InferenceServerClient(triton.grpc_address)
             index = {model.name: model.version for model in client.get_model_repository_index().models}
             client.close()
         assert index == {"whole": "1", "newer": "1"}
-    assert set(told) == {
+    assert set(messages) == {
         "not served: empty, template: no version folder; half: version 1 has no model.onnx; "
         "newer: version 2 has no model.onnx"
     }

@@ -55,11 +55,11 @@ def serving(triton: str, *arguments: str) -> Iterator[Service]:
     ) as process:
         assert process.stdout is not None
         try:
-            said = process.stdout.readline()
-            found = re.search(r"answers at (\S+)", said)
-            if found is None:
-                raise RuntimeError(f"visiongate serve did not start: {said}")
-            yield Service(process, found[1], f"http://127.0.0.1:{metrics_port}/metrics")
+            first_line = process.stdout.readline()
+            match = re.search(r"answers at (\S+)", first_line)
+            if match is None:
+                raise RuntimeError(f"visiongate serve did not start: {first_line}")
+            yield Service(process, match[1], f"http://127.0.0.1:{metrics_port}/metrics")
         finally:
             process.terminate()
             code = process.wait(60)
