@@ -190,7 +190,7 @@ def _export(name: str, options: object, precision: Precision, beside: bool, out:
     with _step(f"{name}: load PyTorch and the weights"):
         from transformers.utils import logging
 
-        from export import onnx_file
+        from export import graph, onnx_file
 
         # Its loading reports and bars would drown ours; what matters of them is checked.
         silence: tuple[Any, ...] = (logging.set_verbosity_error, logging.disable_progress_bar)
@@ -198,7 +198,7 @@ def _export(name: str, options: object, precision: Precision, beside: bool, out:
             function()
         prepared = import_module(EXPORTERS[name]).prepare(options)
         if beside:
-            prepared = onnx_file.beside(prepared)
+            prepared = graph.beside(prepared)
     for placed in onnx_file.place(prepared, out, precision=precision, step=_step):
         say(
             f"{placed.model}: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, differs from "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from export import clip_tokenizer, hub, weights
 from export.errors import ExportError, first_line
-from export.onnx_file import Arrays, Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.weights import Options, randomise
 
 OPENAI = "openai"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from export.doctr_weights import DETECTORS, RECOGNIZERS, Networks, load, normalised, text_images
-from export.onnx_file import Arrays, Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.weights import Options
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from export import ready_onnx, weights
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.pixels import noise_images
 from export.weights import Options
 

@@ -20,7 +20,7 @@ from torchvision.models.resnet import Bottleneck, ResNet  # type: ignore[import-
 
 from export import ready_onnx, weights
 from export.errors import ExportError, first_line
-from export.onnx_file import Arrays, Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.pixels import MEAN, STD, noise_images
 from export.weights import Options
 

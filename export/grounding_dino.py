@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from export import bert_tokenizer
+from export.graph import Arrays, Export, Graph
 from export.grounding_dino_variants import THRESHOLDS, VARIANTS, tiny_config
-from export.onnx_file import Arrays, Export, Graph
 from export.pixels import Normalise, noise_images, normalised
 from export.weights import Options, load
 

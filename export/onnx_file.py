@@ -7,23 +7,21 @@ the rest: export aside, check, compare with the reference, and only then into th
 import resource
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from export import half, parity, placing, triton_config
 from export.errors import ExportError, first_line
+from export.graph import Export, Graph
 from export.half import Precision
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 Step = Callable[[str], AbstractContextManager[None]]
 
 # What Triton 24.10's ONNX Runtime (1.19) reads.
@@ -31,68 +29,6 @@ MAX_OPSET = 20
 MAX_IR_VERSION = 10
 # Protobuf's limit is 2 GiB for the whole file; what is not weights needs some room too.
 MAX_EMBEDDED_BYTES = 1_900_000_000
-
-
-@dataclass(frozen=True)
-class Graph:
-    """One ONNX file to be: a module, its signature, and the reference it must agree with."""
-
-    model: str
-    """The model's name in the repository."""
-    module: "torch.nn.Module | onnx.ModelProto"
-    """Takes `inputs` by order and returns a tuple in the order of `outputs`, then of `probes`.
-
-    Or an ONNX model (see `export.ready_onnx`) whose inputs and outputs have these names.
-    """
-    inputs: Mapping[str, "torch.Tensor"]
-    """An example. Axes that are to be dynamic should not have size 1 here: exporters bake that in."""
-    outputs: Mapping[str, Sequence[int | str]]
-    """Their shapes: sizes, and the names of dynamic axes."""
-    dynamic: Mapping[str, Mapping[int, str]]
-    """The names of the dynamic axes of the inputs."""
-    cases: Sequence[Arrays]
-    """Inputs to compare on: other batches and other sizes of every dynamic axis than the example's."""
-    reference: Callable[[Arrays, Arrays], Arrays]
-    """Given a case's inputs and the graph's own outputs, what the outputs should have been.
-
-    Most references ignore the second argument. It is for choices that rounding decides (top-k of
-    near-ties): a reference may follow the graph's choice once it has seen that it is as good as its own.
-    """
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """What the gateway must know of the model: `parameters` of config.pbtxt."""
-    probes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
-    """Further outputs that only the comparison needs; the placed file does not have them."""
-    tolerance: float = 1e-4
-    """The largest difference allowed, as a part of the output's largest value in all cases."""
-    half_tolerance: float = 5e-2
-    origin: str = "PyTorch"
-    """Whose answers the reference gives: a name for messages."""
-    dynamo: bool = True
-    """torch.export based exporter, or the older one that traces with TorchScript."""
-    opset: int = 18
-    """The dynamo exporter silently writes 18 when it is asked for less."""
-    half_products_only: bool = False
-    """At half precision, compute in half only matrix products and convolutions."""
-    half_kept_out: Sequence[str] = ()
-    """Of these, parts of the names of those nodes that stay in float32."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """All that one family puts into the repository in one go."""
-
-    graphs: Sequence[Graph]
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Small text files by their path in the repository, such as `grounding_dino/tokenizer.json`."""
-
-
-def beside(export: Export) -> Export:
-    """The same under the variant's own name (`sam_encoder-vit_h`), beside what has the plain name."""
-    suffix = f"-{export.graphs[0].parameters['variant']}"
-    return Export(
-        [replace(graph, model=graph.model + suffix) for graph in export.graphs],
-        {path.replace("/", f"{suffix}/", 1): text for path, text in export.files.items()},
-    )
 
 
 @dataclass(frozen=True)

@@ -1,22 +1,20 @@
 """The proof that a graph computes what its reference does."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from export.errors import ExportError, first_line
-
-if TYPE_CHECKING:
-    from export.onnx_file import Arrays, Graph
+from export.graph import Arrays, Graph
 
 
-def run(session: Any, inputs: "Arrays") -> "Arrays":
+def run(session: Any, inputs: Arrays) -> Arrays:
     """All outputs of an ONNX Runtime session by name."""
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def compare(graph: "Graph", session: Any, tolerance: float) -> float:
+def compare(graph: Graph, session: Any, tolerance: float) -> float:
     """Return the largest difference from the reference, as a part of the output's largest value."""
     scales = dict.fromkeys([*graph.outputs, *graph.probes], 0.0)
     varied = set()

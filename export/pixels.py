@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.onnx_file import Arrays
+from export.graph import Arrays
 
 # ImageNet's, which both transformers' SAM and Grounding DINO processors use.
 MEAN = (0.485, 0.456, 0.406)

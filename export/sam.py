@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.onnx_file import Arrays, Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.pixels import Normalise, noise_images, normalised
 from export.weights import Options, Variant, load
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from export import sam
-from export.onnx_file import Arrays, Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.pixels import Normalise, noise_images, normalised
 from export.sam import MULTIMASKS
 from export.weights import Options, Variant, load

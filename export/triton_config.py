@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.errors import ExportError
-
-if TYPE_CHECKING:
-    from export.onnx_file import Graph
+from export.graph import Graph
 
 _TEMPLATES = Path(__file__).parent / "configs"
 
@@ -28,7 +26,7 @@ def template(model: str) -> Path:
     return _TEMPLATES / f"{model.partition('-')[0]}.pbtxt"
 
 
-def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
+def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     """Return the config of a graph's ONNX file in this repository, and whether it rewrites one that is there.
 
     The repository's own config goes before the template: whoever tuned it keeps their settings.

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from export import grounding_dino, onnx_file, sam, sam2
-from export.onnx_file import Arrays
+from export.graph import Arrays, Export
 from export.weights import Options
 
 TINY = Options(weights="random", size="tiny")
@@ -25,7 +25,7 @@ class Exported:
     run: Callable[[str, Arrays], Arrays]
 
 
-def _export(model: Any, export: onnx_file.Export, repository: Path) -> Exported:
+def _export(model: Any, export: Export, repository: Path) -> Exported:
     placed = onnx_file.place(export, repository)
     sessions = {
         one.model: onnxruntime.InferenceSession(str(one.path), providers=["CPUExecutionProvider"])

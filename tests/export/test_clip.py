@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from export import clip, onnx_file
 from export.errors import ExportError
+from export.graph import Arrays
 from export.half import Precision
-from export.onnx_file import Arrays
 from export.parity import difference
 from export.weights import Options, randomise
 

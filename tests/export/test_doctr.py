@@ -25,7 +25,7 @@ from export.doctr import (
 )
 from export.doctr_weights import DEFAULT, DETECTORS, RECOGNIZERS, TINY, Pair, text_images
 from export.errors import ExportError
-from export.onnx_file import Arrays
+from export.graph import Arrays
 from export.parity import difference
 from export.weights import Options
 from gateway.models.doctr import DoctrSpec

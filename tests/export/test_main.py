@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 from export import sam
 from export.__main__ import EXPORTERS, app
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export
+from export.graph import Arrays, Export
 from export.placing import reserved
 from gateway import extras
 

@@ -17,8 +17,9 @@ import pytest
 
 from export.__main__ import EXPORTERS
 from export.demo.serving import REPOSITORY
+from export.graph import Arrays, Graph
 from export.half import Precision
-from export.onnx_file import Arrays, Graph, converted
+from export.onnx_file import converted
 from export.parity import difference
 from export.weights import DEMO_WEIGHTS, Options
 

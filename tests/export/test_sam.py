@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import SamImageProcessorPil
 
-from export.onnx_file import Arrays
+from export.graph import Arrays, Export
 from export.parity import difference
 from export.pixels import noise_images, normalised
 from export.sam import decoder_reference
@@ -146,7 +146,7 @@ def test_exports_a_folder_as_the_model_it_was_saved_from(tiny_sam: Exported, tmp
 
     tiny_sam.model.save_pretrained(tmp_path / "weights")
     export = sam.prepare(Options(weights=str(tmp_path / "weights")))
-    decoder = onnx_file.Export([graph for graph in export.graphs if graph.model == "sam_decoder"])
+    decoder = Export([graph for graph in export.graphs if graph.model == "sam_decoder"])
     [placed] = onnx_file.place(decoder, tmp_path / "repository")
     # The exporter is deterministic, so the same weights are the same file.
     assert placed.path.read_bytes() == tiny_sam.placed[1].path.read_bytes()

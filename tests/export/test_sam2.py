@@ -7,7 +7,7 @@ import torch
 from transformers import Sam2ImageProcessor, Sam2VideoConfig, Sam2VideoModel
 
 from export import onnx_file, sam2
-from export.onnx_file import Arrays
+from export.graph import Arrays, Export
 from export.parity import difference
 from export.pixels import noise_images
 from export.sam2 import FEATURES, decoder_reference
@@ -123,7 +123,7 @@ def test_exports_a_folder_as_the_model_it_was_saved_from(tiny_sam2: Exported, tm
     tiny_sam2.model.save_pretrained(tmp_path / "weights")
     export = sam2.prepare(Options(weights=str(tmp_path / "weights")))
     assert {graph.parameters["variant"] for graph in export.graphs} == {"hiera_toy"}
-    decoder = onnx_file.Export([graph for graph in export.graphs if graph.model == "sam2_decoder"])
+    decoder = Export([graph for graph in export.graphs if graph.model == "sam2_decoder"])
     [placed] = onnx_file.place(decoder, tmp_path / "repository")
     # The exporter is deterministic, so the same weights are the same file.
     assert placed.path.read_bytes() == tiny_sam2.placed[1].path.read_bytes()

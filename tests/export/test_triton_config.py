@@ -10,8 +10,8 @@ from tritonclient.grpc import model_config_pb2
 
 from export import bert_tokenizer, grounding_dino, sam, triton_config
 from export.errors import ExportError
+from export.graph import Graph
 from export.grounding_dino_variants import VARIANTS
-from export.onnx_file import Graph
 from export.weights import Options
 
 ONNX_TYPES = {
