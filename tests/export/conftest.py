@@ -1,4 +1,4 @@
-"""Toy models of both families, exported once a session."""
+"""Toy models, exported once a session."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,11 @@ from export.graph import Arrays, Export
 from export.weights import Options
 
 TINY = Options(weights="random", size="tiny")
+TOY_CLIP: dict[str, Any] = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1},
+    "text_cfg": {"context_length": 20, "vocab_size": 49_408, "width": 32, "heads": 2, "layers": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -53,3 +58,28 @@ def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def tiny_grounding_dino(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model, _, _ = grounding_dino.build(TINY)
     return _export(model, grounding_dino.prepare(TINY), tmp_path_factory.mktemp("grounding_dino"))
+
+
+@pytest.fixture
+def toy_clip(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A small model that open_clip knows by name, with published weights of both activations."""
+    import open_clip
+
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Toy-32", TOY_CLIP)
+    tags = {
+        "openai": {"hf_hub": "some/toy/", "quick_gelu": True},
+        "other": {
+            "hf_hub": "some/other/weights.bin",
+            "mean": (0.1, 0.2, 0.3),
+            "std": (0.4, 0.5, 0.6),
+            "interpolation": "bilinear",
+            "resize_mode": "squash",
+        },
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Toy-32", tags)
+    return "Toy-32"
+
+
+def activation(model: Any) -> str:
+    """The name of the activation of an open_clip model's image tower."""
+    return type(model.visual.transformer.resblocks[0].mlp.gelu).__name__

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import SamImageProcessorPil
 
+from export.families.sam import VARIANTS
 from export.graph import Arrays, Export
 from export.parity import difference
 from export.pixels import noise_images, normalised
@@ -121,8 +122,6 @@ def test_seeded_masks_have_an_inside_and_an_outside(tiny_sam: Exported) -> None:
     ],
 )
 def test_published_sizes(variant: str, sizes: tuple[Any, ...]) -> None:
-    from export.sam import VARIANTS
-
     vision = VARIANTS[variant].config().vision_config
     actual = (
         *(

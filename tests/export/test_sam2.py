@@ -7,6 +7,7 @@ import torch
 from transformers import Sam2ImageProcessor, Sam2VideoConfig, Sam2VideoModel
 
 from export import onnx_file, sam2
+from export.families.sam2 import VARIANTS
 from export.graph import Arrays, Export
 from export.parity import difference
 from export.pixels import noise_images
@@ -106,7 +107,7 @@ def test_prompts_of_one_image_are_asked_at_once(tiny_sam2: Exported) -> None:
     ],
 )
 def test_published_sizes(variant: str, sizes: tuple[Any, ...]) -> None:
-    vision = sam2.VARIANTS[variant].config().vision_config
+    vision = VARIANTS[variant].config().vision_config
     hiera = vision.backbone_config
     assert sizes == (
         hiera.hidden_size,
@@ -130,7 +131,7 @@ def test_exports_a_folder_as_the_model_it_was_saved_from(tiny_sam2: Exported, tm
 
 
 def test_the_video_model_of_the_official_repositories_holds_the_image_model(tmp_path: Any) -> None:
-    toy = sam2.VARIANTS["tiny"].config()
+    toy = VARIANTS["tiny"].config()
     parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
     config = Sam2VideoConfig(
         **{part: getattr(toy, part).to_dict() for part in parts},
