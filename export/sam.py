@@ -58,12 +58,9 @@ class Decoder(PromptDecoder):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, ...]:
-        batch, prompts, count = labels.shape
-        sparse = self.embed_points(points, labels).reshape(batch * prompts, 1, count, -1)
-        image = image_embedding[:, None] + self.embed_masks(mask_input, has_mask_input)
-        # One copy of the image per prompt. Not repeat_interleave: it exports and fails when it runs.
-        image = image.expand(-1, prompts, -1, -1, -1).flatten(0, 1)
+        image, sparse = self.embed(image_embedding, points, labels, mask_input, has_mask_input)
         masks, iou = self.decode(image, sparse)
+        batch, prompts, _ = labels.shape
         masks = masks.reshape(batch, prompts, MULTIMASKS + 1, *masks.shape[-2:])
         iou = iou.reshape(batch, prompts, MULTIMASKS + 1)
         return masks[:, :, 0], iou[:, :, 0], masks[:, :, 1:], iou[:, :, 1:]
@@ -72,21 +69,10 @@ class Decoder(PromptDecoder):
         """Return masks [n,4,m,m] and predicted IoUs [n,4] of n image embeddings with a prompt each."""
         decoder = self.mask_decoder
         tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
-        tokens = tokens.expand(image.shape[0], 1, -1, -1)
-        tokens, pixels = decoder.transformer(
-            point_embeddings=torch.cat([tokens, sparse], dim=2),
-            image_embeddings=image,
-            image_positional_embeddings=self.image_positions,
-            attention_similarity=None,
-        )
-        pixels = pixels[:, 0].transpose(1, 2).reshape(image.shape)
+        tokens, pixels = self.transform(tokens, image, sparse)
         pixels = decoder.activation(decoder.upscale_layer_norm(decoder.upscale_conv1(pixels)))
         pixels = decoder.activation(decoder.upscale_conv2(pixels))
-        kernels = torch.stack(
-            [mlp(tokens[:, 0, 1 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
-        )
-        masks = (kernels @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
-        return masks, decoder.iou_prediction_head(tokens[:, 0, 0])
+        return self.draw_masks(tokens[:, 1:], pixels), decoder.iou_prediction_head(tokens[:, 0])
 
 
 def _encoder(model: Any, parameters: dict[str, str]) -> Graph:

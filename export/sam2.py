@@ -101,23 +101,13 @@ class Decoder(PromptDecoder):
         mask_input: Tensor,
         has_mask_input: Tensor,
     ) -> tuple[Tensor, ...]:
-        batch, prompts, count = labels.shape
-        sparse = self.embed_points(points, labels).reshape(batch * prompts, 1, count, -1)
-        image = image_embedding[:, None] + self.embed_masks(mask_input, has_mask_input)
-        image = image.expand(-1, prompts, -1, -1, -1).flatten(0, 1)
-
+        batch, prompts, _ = labels.shape
+        image, sparse = self.embed(image_embedding, points, labels, mask_input, has_mask_input)
         decoder = self.mask_decoder
         tokens = torch.cat(
             [decoder.obj_score_token.weight, decoder.iou_token.weight, decoder.mask_tokens.weight]
         )
-        tokens = tokens.expand(image.shape[0], 1, -1, -1)
-        tokens, pixels = decoder.transformer(
-            point_embeddings=torch.cat([tokens, sparse], dim=2),
-            image_embeddings=image,
-            image_positional_embeddings=self.image_positions,
-            attention_similarity=None,
-        )
-        pixels = pixels[:, 0].transpose(1, 2).reshape(image.shape)
+        tokens, pixels = self.transform(tokens, image, sparse)
 
         def add(grown: Tensor, features: Tensor) -> Tensor:
             # The features of an image go to all of its prompts, without a copy for each.
@@ -127,11 +117,9 @@ class Decoder(PromptDecoder):
         pixels = add(decoder.upscale_conv1(pixels), features_s8)
         pixels = decoder.activation(decoder.upscale_layer_norm(pixels))
         pixels = decoder.activation(add(decoder.upscale_conv2(pixels), features_s4))
-        kernels = torch.stack(
-            [mlp(tokens[:, 0, 2 + i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
-        )
-        masks = (kernels @ pixels.flatten(2)).reshape(batch, prompts, MULTIMASKS + 1, *pixels.shape[-2:])
-        iou = decoder.iou_prediction_head(tokens[:, 0, 1]).reshape(batch, prompts, MULTIMASKS + 1)
+        masks = self.draw_masks(tokens[:, 2:], pixels)
+        masks = masks.reshape(batch, prompts, MULTIMASKS + 1, *masks.shape[-2:])
+        iou = decoder.iou_prediction_head(tokens[:, 1]).reshape(batch, prompts, MULTIMASKS + 1)
         single, single_iou = masks[:, :, :1], iou[:, :, :1]
         if decoder.dynamic_multimask_via_stability:
             single, single_iou = decoder._dynamic_multimask_via_stability(masks, iou)

@@ -25,6 +25,33 @@ class PromptDecoder(nn.Module):
         with torch.no_grad():
             self.register_buffer("image_positions", model.get_image_wide_positional_embeddings())
 
+    def embed(
+        self, image: Tensor, points: Tensor, labels: Tensor, mask_input: Tensor, has_mask_input: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return the image [n,C,g,g] with its mask, and the points [n,1,N,C], of n = B * P prompts."""
+        batch, prompts, count = labels.shape
+        sparse = self.embed_points(points, labels).reshape(batch * prompts, 1, count, -1)
+        image = image[:, None] + self.embed_masks(mask_input, has_mask_input)
+        # One copy of the image per prompt. Not repeat_interleave: it exports and fails when it runs.
+        return image.expand(-1, prompts, -1, -1, -1).flatten(0, 1), sparse
+
+    def transform(self, tokens: Tensor, image: Tensor, sparse: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the output tokens [n,T,C] and the pixels [n,C,g,g] after the transformer."""
+        count = len(tokens)
+        tokens, pixels = self.mask_decoder.transformer(
+            point_embeddings=torch.cat([tokens.expand(image.shape[0], 1, -1, -1), sparse], dim=2),
+            image_embeddings=image,
+            image_positional_embeddings=self.image_positions,
+            attention_similarity=None,
+        )
+        return tokens[:, 0, :count], pixels[:, 0].transpose(1, 2).reshape(image.shape)
+
+    def draw_masks(self, tokens: Tensor, pixels: Tensor) -> Tensor:
+        """Return the masks [n,4,m,m] of the mask tokens [n,4,C] on the enlarged pixels [n,c,m,m]."""
+        mlps = self.mask_decoder.output_hypernetworks_mlps
+        kernels = torch.stack([mlp(tokens[:, i]) for i, mlp in enumerate(mlps)], dim=1)
+        return (kernels @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
+
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
         """Return the embeddings [B,P,N,C] of points [B,P,N,2] with labels [B,P,N]."""
         encoder = self.prompt_encoder

@@ -50,11 +50,11 @@ def targets_for(
             count = len(tokenizer.encode(phrase, add_special_tokens=False).ids)
             spans[phrase] = (position, position + count)
             position += count + 1
-        asked = [index for index, name in enumerate(example.names) if name in spans]
-        of_tokens = torch.zeros(len(asked), length, dtype=torch.bool)
-        for row, index in enumerate(asked):
+        wanted = [index for index, name in enumerate(example.names) if name in spans]
+        of_tokens = torch.zeros(len(wanted), length, dtype=torch.bool)
+        for row, index in enumerate(wanted):
             of_tokens[row, slice(*spans[example.names[index]])] = True
-        boxes.append(torch.from_numpy(example.boxes[asked]).to(device))
+        boxes.append(torch.from_numpy(example.boxes[wanted]).to(device))
         tokens.append(of_tokens.to(device))
     return Targets(boxes, tokens)
 

@@ -1,15 +1,17 @@
 """Toy models, exported once a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from export import grounding_dino, onnx_file, sam, sam2
 from export.graph import Arrays, Export
+from export.sam_decoder import PADDING
 from export.weights import Options
 
 TINY = Options(weights="random", size="tiny")
@@ -42,6 +44,26 @@ def _export(model: Any, export: Export, repository: Path) -> Exported:
         return dict(zip(names, sessions[name].run(names, inputs), strict=True))
 
     return Exported(model, repository, placed, run)
+
+
+def prompt_inputs(
+    random: np.random.Generator,
+    labels: Sequence[int],
+    *,
+    batch: int,
+    count: int,
+    masks: int = 1,
+    given: float = 0,
+) -> Arrays:
+    """Inputs of a toy's decoder: `count` prompts for every image, each mask with the chance `given`."""
+    points = random.uniform(0, 128, (batch, count, len(labels), 2))
+    points[..., np.array(labels) == PADDING, :] = 0
+    return {
+        "points": points.astype(np.float32),
+        "labels": np.broadcast_to(np.array(labels, np.int32), (batch, count, len(labels))).copy(),
+        "mask_input": random.normal(0, 8, (batch, masks, 32, 32)).astype(np.float32),
+        "has_mask_input": random.uniform(size=(batch, masks)) < given,
+    }
 
 
 @pytest.fixture(scope="session")

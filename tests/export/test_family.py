@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import export
 from export.families import DEFAULT_SET, FAMILIES
 from export.family import ExporterFamily, modules_of, published
 from export.weights import Options, Variant
@@ -33,6 +34,15 @@ def test_the_gateway_serves_the_same_families_and_alternatives() -> None:
     alternatives = {choice.name: family.name for family in SERVED for choice in family.alternatives}
     assert {name: FAMILIES[name].alternative_of for name in alternatives} == alternatives
     assert {choice.name for family in SERVED for choice in family.choices} == FAMILIES.keys()
+
+
+def test_the_readme_has_the_table_of_the_list() -> None:
+    text = (Path(export.__path__[0]) / "README.md").read_text(encoding="utf-8").replace("`", "")
+    table = text.partition("| model |")[2].partition("\n\n")[0]
+    rows = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in table.splitlines()[2:]]
+    assert rows == [
+        (name, family.variants_text, family.weights, family.licence) for name, family in FAMILIES.items()
+    ]
 
 
 def test_toys_and_demo_models_are_not_published() -> None:

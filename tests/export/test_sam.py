@@ -13,7 +13,7 @@ from export.pixels import noise_images, normalised
 from export.sam import decoder_reference
 from export.weights import Options
 
-from .conftest import Exported
+from .conftest import Exported, prompt_inputs
 
 SIZE, GRID, CHANNELS = 128, 8, 32
 
@@ -22,15 +22,10 @@ def prompts(
     seed: int, batch: int, count: int, labels: Sequence[int], masks: int = 1, given: float = 0
 ) -> Arrays:
     random = np.random.default_rng(seed)
-    points = random.uniform(0, SIZE, (batch, count, len(labels), 2))
-    points[..., np.array(labels) == -1, :] = 0
-    return {
-        "image_embedding": random.normal(size=(batch, CHANNELS, GRID, GRID)).astype(np.float32),
-        "points": points.astype(np.float32),
-        "labels": np.broadcast_to(np.array(labels, np.int32), (batch, count, len(labels))).copy(),
-        "mask_input": random.normal(0, 8, (batch, masks, 4 * GRID, 4 * GRID)).astype(np.float32),
-        "has_mask_input": random.uniform(size=(batch, masks)) < given,
-    }
+    embedding = random.normal(size=(batch, CHANNELS, GRID, GRID)).astype(np.float32)
+    return {"image_embedding": embedding} | prompt_inputs(
+        random, labels, batch=batch, count=count, masks=masks, given=given
+    )
 
 
 @pytest.mark.parametrize("valid", [[(128, 128)], [(1, 128)], [(128, 77), (128, 1), (31, 128)]])

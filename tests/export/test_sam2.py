@@ -14,9 +14,9 @@ from export.pixels import noise_images
 from export.sam2 import FEATURES, decoder_reference
 from export.weights import Options
 
-from .conftest import Exported
+from .conftest import Exported, prompt_inputs
 
-SIZE, GRID = 128, 8
+SIZE = 128
 SHAPES = {"image_embedding": (32, 8, 8), "features_s4": (4, 32, 32), "features_s8": (8, 16, 16)}
 
 
@@ -24,17 +24,10 @@ def prompts(
     seed: int, batch: int, count: int, labels: Sequence[int], masks: int = 1, given: float = 0
 ) -> Arrays:
     random = np.random.default_rng(seed)
-    points = random.uniform(0, SIZE, (batch, count, len(labels), 2))
-    points[..., np.array(labels) == -1, :] = 0
     maps = {name: random.normal(size=(batch, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
     # Of every other image masks are clear, so that the single one is stable.
     maps["features_s4"][1::2] = np.abs(maps["features_s4"][1::2]) * 100
-    return maps | {
-        "points": points.astype(np.float32),
-        "labels": np.broadcast_to(np.array(labels, np.int32), (batch, count, len(labels))).copy(),
-        "mask_input": random.normal(0, 8, (batch, masks, 4 * GRID, 4 * GRID)).astype(np.float32),
-        "has_mask_input": random.uniform(size=(batch, masks)) < given,
-    }
+    return maps | prompt_inputs(random, labels, batch=batch, count=count, masks=masks, given=given)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -37,17 +37,17 @@ async def read_words(client: AsyncClient, scene: Scene) -> Answer:
     """Ask for the words of the scene."""
     [page] = await client.recognize_text([scene.image])
     words = list(page.words())
-    found = {row: (column, iou) for row, column, iou in _paired(scene, words)}
+    partners = {row: (column, iou) for row, column, iou in _paired(scene, words)}
     rows = []
     for index, drawn in enumerate(scene.words):
         truth = f"the word {drawn.text}"
-        if index in found:
-            column, iou = found[index]
+        if index in partners:
+            column, iou = partners[index]
             text = words[column].text
             rows.append(Row(truth, text, f"box IoU {iou:.2f}", is_right=text == drawn.text))
         else:
             rows.append(Row(truth, "not found", "", is_right=False))
-    paired = {column for column, _ in found.values()}
+    paired = {column for column, _ in partners.values()}
     extra = [word.text for column, word in enumerate(words) if column not in paired]
     rows += [Row("nothing", f"the word {text}", "", is_right=False) for text in extra]
     items = [draw.Item(group=1, caption=word.text, polygon=word.quadrilateral) for word in words]

@@ -37,17 +37,18 @@ async def gaze(client: AsyncClient, pictures: Sequence[Scene], advance: Advance)
 async def find_gazes(client: AsyncClient, scene: Scene) -> Answer:
     """Ask for the faces of the scene and for where they look."""
     faces = await client.estimate_gaze(scene.image)
-    found = {row: faces[column] for row, column, _ in _paired(scene, faces)}
+    partners = {row: faces[column] for row, column, _ in _paired(scene, faces)}
     rows = []
     for index, drawn in enumerate(scene.faces):
         truth = f"a face that looks {_in_words(*drawn.yaw_pitch)}"
-        if index in found:
-            face, error = found[index], _error(scene, index, found[index])
+        if index in partners:
+            face = partners[index]
+            error = _error(scene, index, face)
             answer = _in_words(face.yaw, face.pitch)
             rows.append(Row(truth, answer, f"{error:.0f}° apart", is_right=error < MAX_ERROR))
         else:
             rows.append(Row(truth, "not found", "", is_right=False))
-    rows += [Row("nothing", "a face", "", is_right=False)] * (len(faces) - len(found))
+    rows += [Row("nothing", "a face", "", is_right=False)] * (len(faces) - len(partners))
     return Answer(rows, [_item(face) for face in faces])
 
 

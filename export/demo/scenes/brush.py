@@ -42,4 +42,4 @@ def around(middle: NDArray[np.float64], half_width: float, half_height: float) -
 
 
 def _fixed_point(places: NDArray[np.float64]) -> NDArray[np.int32]:
-    return np.round(places * 2**FRACTION_BITS).astype(np.int32)
+    return np.round(places * (1 << FRACTION_BITS)).astype(np.int32)
