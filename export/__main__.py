@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,25 +12,17 @@ import typer
 from rich.text import Text
 
 from export.errors import ExportError, first_line
+from export.families import DEFAULT_SET, FAMILIES
 from export.half import Precision
 from export.placing import reserved
+from export.weights import Options
 from gateway import extras
 from gateway.extras import MissingPackagesError
 from gateway.settings_sources import SettingsError, find_repository
-from visiongate.commands.common import fail, say, waiting
+from visiongate.commands.common import fail, say, table, waiting
 
-# Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.
-EXPORTERS = {
-    "clip": "export.clip",
-    "doctr": "export.doctr",
-    "face_detection": "export.face_detection",
-    "gaze": "export.gaze",
-    "grounding_dino": "export.grounding_dino",
-    "sam": "export.sam",
-    "sam2": "export.sam2",
-}
-# Of families that answer the same task as another: not part of the default set, `all`.
-ALTERNATIVES = {"sam2"}
+_DEFAULTS = "; ".join(f"{name}: {family.variants[0]}" for name, family in FAMILIES.items())
+_WITHOUT_HUB = " and ".join(name for name, family in FAMILIES.items() if family.weights_file)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 
@@ -46,55 +37,56 @@ class Size(StrEnum):
 @app.command()
 def export(
     models: Annotated[
-        list[str],
-        typer.Argument(metavar="MODEL...", help=f"One or more of: {', '.join(EXPORTERS)}; or all."),
-    ],
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            show_default=False,
+            help=f"One or more of: {', '.join(FAMILIES)}; or all, which is {', '.join(DEFAULT_SET)}.",
+        ),
+    ] = None,
+    list_families: Annotated[
+        bool,
+        typer.Option("--list", help="Print all models with their variants, weights and licences, and stop."),
+    ] = False,
     variant: Annotated[
         str | None,
         typer.Option(
-            help="grounding_dino: swin_t (default), swin_b; sam: vit_b (default), vit_l, vit_h; sam2: "
-            "hiera_tiny (default), hiera_small, hiera_base_plus, hiera_large; clip: "
-            "vit_b_32 (default), vit_b_16, vit_l_14, vit_l_14_336, rn50, rn101, rn50x4, rn50x16, rn50x64, or "
-            "any of open_clip's as NAME:TAG, such as ViT-B-32:laion2b_s34b_b79k; doctr: a detector and a "
-            "recognizer, db_resnet50-crnn_vgg16_bn (default), of db_resnet50, db_mobilenet_v3_large, "
-            "linknet_resnet18, fast_base and crnn_vgg16_bn, crnn_mobilenet_v3_small, vitstr_small, parseq."
+            help=f"A variant of one model; --list shows them all. The defaults are {_DEFAULTS}.",
+            show_default=False,
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             metavar="hub|demo|random|PATH",
-            help="hub: the official repository (default). demo: small models that this project trained on "
-            "drawn scenes. PATH: a local folder of the same layout: "
-            "config.json, *.safetensors, tokenizer.json or vocab.txt. random: seeded, for parity and speed. "
-            "clip: open_clip's own file (.safetensors, .pt). face_detection and gaze have no hub. "
-            "face_detection: YuNet's file, "
-            "face_detection_yunet_2023mar.onnx of opencv/opencv_zoo. gaze: the checkpoint "
-            "L2CSNet_gaze360.pkl by the link in the README of Ahmednull/L2CS-Net, or an ONNX file of its "
-            "kind, as of yakhyo/gaze-estimation.",
+            help="hub: the official weights (default). demo: small models that this project trained on drawn "
+            "scenes. random: seeded weights, to compare results and speed. PATH: a local file, or a local "
+            "folder of the hub's layout with config.json, *.safetensors, and tokenizer.json or vocab.txt. "
+            f"{_WITHOUT_HUB} need PATH: no hub has their weights. --list shows what each model takes.",
             show_default=False,
         ),
     ] = None,
     revision: Annotated[
-        str | None, typer.Option(help="Pins a commit, branch or tag of the hub repository.")
+        str | None, typer.Option(help="A commit, branch or tag of the hub repository to pin.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of random weights.")] = 0,
     size: Annotated[
-        Size, typer.Option(help="tiny: a toy of the same architecture, random unless PATH is given.")
+        Size,
+        typer.Option(help="tiny: a toy of the same architecture, random unless PATH is given."),
     ] = Size.full,
     precision: Annotated[
         Precision,
         typer.Option(
-            help="fp16 halves the file; inputs and outputs stay as they are. fp16-weights halves the file "
-            "too, and computes in float32."
+            help="fp16 halves the file; inputs and outputs keep their types. fp16-weights also halves the "
+            "file, and computes in float32."
         ),
     ] = Precision.fp32,
     beside: Annotated[
         bool,
         typer.Option(
             "--beside",
-            help="Put the variant beside the default, under its name (sam_encoder-vit_h), for requests that "
-            "ask for it. Otherwise it becomes the default.",
+            help="Put the variant beside the default one, under its own name (sam_encoder-vit_h), for "
+            "requests that ask for it. Without this option it becomes the default.",
         ),
     ] = False,
     repository: Annotated[
@@ -103,8 +95,8 @@ def export(
             "--repository",
             "--out",
             metavar="PATH",
-            help="The model repository to write to, as `visiongate up` reads it. Default: "
-            "VISIONGATE_REPOSITORY, or model_repository in a checkout, or else in the user's data folder.",
+            help="The model repository to write to, the one that `visiongate up` reads. Default: "
+            "VISIONGATE_REPOSITORY, or model_repository in a checkout or in the user's data folder.",
             show_default=False,
         ),
     ] = None,
@@ -113,15 +105,16 @@ def export(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="grounding_dino: BERT's uncased vocab.txt, instead of the tokenizer of the weights.",
+            help="grounding_dino: BERT's uncased vocab.txt, instead of the tokenizer of the weights. doctr: "
+            "the characters of a folder's recognizer in the order of its classes, on one line.",
         ),
     ] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="On failure, show where it failed.")] = False,
 ) -> None:
     """Turn PyTorch models into ONNX files in a Triton model repository.
 
-    Every file is compared with its PyTorch reference on several inputs; the repository changes only when all
-    of a model's files agree with it. Of several models, one that fails does not stop the others. For example:
+    Every file is compared with its PyTorch reference on several inputs. The repository changes only if all
+    of a model's files agree with it. A model that fails does not stop the others. For example:
 
         visiongate export clip doctr grounding_dino sam
 
@@ -131,15 +124,16 @@ def export(
 
         visiongate export all --weights demo --repository demo/models
     """
-    if models == ["all"]:
-        models = [name for name in EXPORTERS if name not in ALTERNATIVES]
-    models = list(dict.fromkeys(models))
+    if list_families:
+        _list()
+        return
+    if not models:
+        raise typer.BadParameter("name at least one model; --list shows them all.", param_hint="MODEL...")
+    models = list(DEFAULT_SET if models == ["all"] else dict.fromkeys(models))
     try:
         _check(models, variant, revision, weights)
         extras.require("export", "Exporting")
         out = find_repository(repository)
-        from export.weights import Options
-
         options = Options(
             weights=weights or ("random" if size is Size.tiny else "hub"),
             variant=variant,
@@ -171,6 +165,13 @@ def export(
         raise typer.Exit(1)
 
 
+def _list() -> None:
+    table(
+        ("model", "variants, the default first", "weights", "licence"),
+        [(name, family.variants_text, family.weights, family.licence) for name, family in FAMILIES.items()],
+    )
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, ExportError | SettingsError | MissingPackagesError):
         return str(error)
@@ -178,27 +179,27 @@ def _sentence(error: Exception) -> str:
 
 
 def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
-    if unknown := [name for name in models if name not in EXPORTERS]:
-        raise ExportError(f"There is no model {unknown[0]!r}; there are {', '.join(EXPORTERS)}.")
+    if unknown := [name for name in models if name not in FAMILIES]:
+        raise ExportError(f"There is no model {unknown[0]!r}; there are {', '.join(FAMILIES)}.")
     if len(set(models)) > 1 and (variant or revision or weights not in {None, "hub", "demo", "random"}):
         raise ExportError(
-            "--variant, --revision and a folder of weights are of one model: export one at a time."
+            "--variant, --revision and a folder of weights belong to one model: export one at a time."
         )
 
 
-def _export(name: str, options: object, precision: Precision, beside: bool, out: Path) -> None:
+def _export(name: str, options: Options, precision: Precision, beside: bool, out: Path) -> None:
     with _step(f"{name}: load PyTorch and the weights"):
         from transformers.utils import logging
 
-        from export import onnx_file
+        from export import graph, onnx_file
 
-        # Its loading reports and bars would drown ours; what matters of them is checked.
+        # Its reports and bars would drown ours. Whatever matters in them is checked.
         silence: tuple[Any, ...] = (logging.set_verbosity_error, logging.disable_progress_bar)
         for function in silence:
             function()
-        prepared = import_module(EXPORTERS[name]).prepare(options)
+        prepared = FAMILIES[name].prepare(options)
         if beside:
-            prepared = onnx_file.beside(prepared)
+            prepared = graph.beside(prepared)
     for placed in onnx_file.place(prepared, out, precision=precision, step=_step):
         say(
             f"{placed.model}: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, differs from "
@@ -218,7 +219,7 @@ def _step(name: str) -> Iterator[None]:
 
 
 def _summary(models: Sequence[str], failed: Mapping[str, str], repository: Path, shared: str) -> None:
-    """Say what was exported and what not, what the repository now holds, lacks, and is good for."""
+    """Print what was exported and what not, what the repository now holds and lacks, and what comes next."""
     from export import summary
 
     say("")

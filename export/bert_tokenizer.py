@@ -1,4 +1,4 @@
-"""BERT's uncased WordPiece tokenizer as a `tokenizers` file, from a vocabulary or one of our own."""
+"""BERT's uncased WordPiece tokenizer as a `tokenizers` file, from a given vocabulary or our own."""
 
 import string
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from export.errors import ExportError, first_line
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# Token ids that transformers' Grounding DINO has in its code: they end a phrase.
+# The ids of the tokens that end a phrase, which transformers' Grounding DINO has in its code.
 PHRASE_ENDS = {"[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
 SPECIAL = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, "[MASK]": 103}
 
@@ -36,10 +36,10 @@ train tree truck tv umbrella van vase wall water wheel window wine woman word ze
 
 
 def own_vocabulary() -> list[str]:
-    """A small vocabulary in BERT's layout, so that special tokens, "." and "?" have BERT's ids.
+    """Return a small vocabulary in BERT's layout, so that special tokens, "." and "?" have BERT's ids.
 
-    It is for random and toy weights where no real vocabulary is at hand: characters can spell any ASCII
-    text, and the common words of detection prompts are single tokens.
+    It is for weights that have no real vocabulary: random, toy and demo ones. Its characters can spell any
+    ASCII text, and the common words of detection prompts are single tokens.
     """
     vocabulary = [f"[unused{i}]" for i in range(999)]
     for token, index in SPECIAL.items():
@@ -51,7 +51,7 @@ def own_vocabulary() -> list[str]:
 
 
 def read_vocabulary(path: Path) -> list[str]:
-    """Read a `vocab.txt`: one token a line, its id the line's number."""
+    """Read a `vocab.txt`: one token per line. Its id is the number of the line, from 0."""
     try:
         return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -59,7 +59,7 @@ def read_vocabulary(path: Path) -> list[str]:
 
 
 def from_vocabulary(vocabulary: Sequence[str]) -> "Tokenizer":
-    """Build the tokenizer that transformers' BertTokenizer is on this vocabulary."""
+    """Build the tokenizer that transformers' BertTokenizer makes of this vocabulary."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     ids = {token: index for index, token in enumerate(vocabulary)}
@@ -67,7 +67,7 @@ def from_vocabulary(vocabulary: Sequence[str]) -> "Tokenizer":
         raise ExportError(f"The vocabulary lacks {' '.join(lacking)}: it is not BERT's.")
     tokenizer = Tokenizer(models.WordPiece(ids, unk_token="[UNK]"))  # noqa: S106
     tokenizer.add_special_tokens(list(SPECIAL))
-    # Accents go because it lowercases: that is how BERT's uncased vocabulary was made.
+    # Lower case also removes accents: BERT's uncased vocabulary was made so.
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
@@ -80,7 +80,7 @@ def from_vocabulary(vocabulary: Sequence[str]) -> "Tokenizer":
 
 
 def from_folder(folder: Path) -> "Tokenizer":
-    """Read the tokenizer of a folder of the hub's layout: tokenizer.json, or vocab.txt."""
+    """Read the tokenizer in a folder of the hub's layout: tokenizer.json, or vocab.txt."""
     from tokenizers import Tokenizer
 
     if (folder / "tokenizer.json").is_file():
@@ -88,7 +88,7 @@ def from_folder(folder: Path) -> "Tokenizer":
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:
             raise ExportError(f"Cannot read {folder / 'tokenizer.json'}: {first_line(error)}") from error
-        # Whoever saved it may have left their own lengths in it.
+        # Whoever saved it may have stored lengths of their own in it.
         tokenizer.no_padding()
         tokenizer.no_truncation()
         return tokenizer
@@ -109,7 +109,7 @@ def from_hub(repository: str, revision: str | None) -> "Tokenizer":
 
 
 def check(tokenizer: "Tokenizer", embeddings: int) -> None:
-    """Fail where Grounding DINO would misread this tokenizer's ids."""
+    """Raise ExportError if Grounding DINO would misread this tokenizer's ids."""
     for token, index in PHRASE_ENDS.items():
         if tokenizer.token_to_id(token) != index:
             raise ExportError(

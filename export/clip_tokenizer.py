@@ -9,33 +9,33 @@ from export.errors import ExportError, first_line
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# The file holds more merges than the models were trained with.
+# How many merges the models were trained with. The file holds more.
 MERGES = 49_152 - 256 - 2
 WORD_END = "</w>"
 SPECIAL = ("<start_of_text>", "<end_of_text>")
-# English contractions, words, single digits, everything else that is not white space. U+0345 falls through
-# the reference's pattern, which ignores case: its capital is a letter, it is a mark.
+# English contractions, words, single digits, and everything else that is not white space. U+0345 is left out
+# because the reference's pattern, which ignores case, does not match it: it is a mark, but its capital is a
+# letter.
 WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|\p{L}+|\p{N}|[^\s\p{L}\p{N}\x{345}]+"
 
 
 def own_vocabulary() -> Path:
-    """The vocabulary in open_clip's package."""
+    """Return the file of the vocabulary in open_clip's package."""
     from open_clip.tokenizer import default_bpe
 
     return Path(default_bpe())
 
 
 def from_vocabulary(path: Path, count: int = MERGES) -> "Tokenizer":
-    """Build open_clip's SimpleTokenizer from a file of merges, one a line after a first line of comment.
+    """Build open_clip's SimpleTokenizer from a file of merges: one per line, after a first line of comment.
 
-    The model has `count` of them. Left to the caller: cleaning the text before, start and end of text
-    after.
+    The model has `count` of them. The caller cleans the text before, and adds start and end of text after.
     """
     from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers
 
     merges = _read(path, count)
-    # The alphabet is the printable characters that stand for the 256 bytes. In ids, bytes that are
-    # printable themselves go before all others, in both cases in the order of their stand-ins.
+    # The alphabet is the printable characters that stand for the 256 bytes. Among the ids, bytes that are
+    # printable themselves go before all others. Both groups are in the order of their stand-ins.
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet(), key=ord)
     tokens = [
         *alphabet,

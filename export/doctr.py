@@ -8,14 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.doctr_weights import DETECTORS, RECOGNIZERS, Networks, load, normalised, text_images
-from export.onnx_file import Arrays, Export, Graph
+from export.doctr_pixels import normalised, text_images
+from export.doctr_weights import Networks, build
+from export.families.doctr import DETECTORS, FAMILY, RECOGNIZERS
+from export.graph import Arrays, Export, Graph
+from export.pixels import Normalise
 from export.weights import Options
-
-
-def build(options: Options) -> Networks:
-    """Return docTR's own models, whose weights `prepare` exports."""
-    return load(options)
 
 
 def prepare(options: Options) -> Export:
@@ -24,29 +22,15 @@ def prepare(options: Options) -> Export:
     return Export([detection_graph(networks), recognition_graph(networks)])
 
 
-class Normalise(nn.Module):
-    """RGB bytes, NHWC, to normalised floats, NCHW. docTR pads before it normalises: so is padding."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(model.cfg[name]).reshape(3, 1, 1))
-
-    def forward(self, image: Tensor) -> Tensor:
-        return (image.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
-
-
 class Detector(nn.Module):
     """Pixels to the probability of text."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.normalise = Normalise(model)
+        # Padding too: docTR pads before it normalises.
+        self.normalise = Normalise(model.cfg["mean"], model.cfg["std"])
         self.model = model
-        # FAST widens its words again at the end.
+        # FAST widens its words again in its last step.
         self.pooling = getattr(model, "pooling", nn.Identity())
 
     def forward(self, image: Tensor) -> tuple[Tensor]:
@@ -59,7 +43,8 @@ class Recognizer(nn.Module):
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.normalise = Normalise(model)
+        # Padding too: docTR pads before it normalises.
+        self.normalise = Normalise(model.cfg["mean"], model.cfg["std"])
         self.model = model
 
     def forward(self, crop: Tensor) -> tuple[Tensor]:
@@ -69,12 +54,14 @@ class Recognizer(nn.Module):
 class ParseqRecognizer(nn.Module):
     """The same for PARSeq, whose own decoding cannot be traced.
 
-    It squeezes away a batch of one, and stops early, which changes nothing before a word's end.
+    docTR's decoding drops the batch axis of a batch of one, and stops early. Stopping early changes nothing
+    before the end of a word.
     """
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.normalise = Normalise(model)
+        # Padding too: docTR pads before it normalises.
+        self.normalise = Normalise(model.cfg["mean"], model.cfg["std"])
         self.model = model
 
     def forward(self, crop: Tensor) -> tuple[Tensor]:
@@ -83,13 +70,13 @@ class ParseqRecognizer(nn.Module):
         steps = model.max_length + 1
         end = model.vocab_size
         queries = model.pos_queries[:, :steps].expand(memory.shape[0], -1, -1)
-        # A first guess, character by character; what comes after the start of the word is unknown yet.
+        # A first guess, character by character. At first only the start of the word is known.
         tokens = torch.full_like(memory[:, :1, 0], end + 1, dtype=torch.int64)
         for step in range(steps - 1):
             state = model.decode(tokens, memory, None, target_query=queries[:, step : step + 1])
             following = model.head(state).squeeze(1).argmax(-1, keepdim=True)
             tokens = torch.cat([tokens, following], dim=1)
-        # Then every character once more, knowing all others up to the guessed end.
+        # Then every character once more, given all others up to the guessed end.
         place = torch.arange(steps, device=crop.device)
         others = place[None, :] != place[:, None] + 1
         before_end = (tokens == end).to(torch.int64).cumsum(1) == 0
@@ -105,7 +92,7 @@ def detection_graph(networks: Networks) -> Graph:
     exported = deepcopy(model)
     exported.exportable = True
     if hasattr(exported, "pooling"):
-        # FAST is trained with several branches a layer, which add up to one; `ocr_predictor` does the same.
+        # FAST is trained with several branches per layer, which add up to one. `ocr_predictor` does the same.
         exported = reparameterize(exported)
     post = model.postprocessor
     return Graph(
@@ -116,7 +103,7 @@ def detection_graph(networks: Networks) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[{"image": text_images(2, 1, size, size)}, {"image": text_images(3, 3, size, size)}],
         reference=partial(detection_reference, model),
-        # Wholly in half precision the probabilities are off by a tenth.
+        # With everything in half precision, the probabilities are off by a tenth.
         half_products_only=True,
         parameters=_names(networks)
         | {
@@ -126,9 +113,9 @@ def detection_graph(networks: Networks) -> Graph:
             "unclip_ratio": str(post.unclip_ratio),
             "min_box_size": str(DETECTORS[networks.pair.detector]),
         },
-        # Of a probability. ResNet-50 with random weights is off by a sixth of it in float32 itself.
+        # Of a probability. ResNet-50 with random weights is off by a sixth of this in float32 already.
         tolerance=1e-3,
-        # The same graph in a third of the time; PARSeq's loop exports with no other.
+        # The older exporter writes the same graph in a third of the time. Only it can export PARSeq's loop.
         dynamo=False,
         opset=17,
     )
@@ -136,7 +123,7 @@ def detection_graph(networks: Networks) -> Graph:
 
 @torch.no_grad()
 def detection_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
-    """docTR's own probability map, image by image: a page of the full size takes gigabytes."""
+    """Return docTR's own probability maps, made image by image: a page of full size takes gigabytes."""
     maps = []
     for image in inputs["image"]:
         output = model(normalised(image[None], model), return_model_output=True)
@@ -163,7 +150,7 @@ def recognition_graph(networks: Networks) -> Graph:
         dynamic={"crop": {0: "batch"}},
         cases=[{"crop": text_images(2, 1, height, width)}, {"crop": text_images(3, 5, height, width)}],
         reference=partial(recognition_reference, model),
-        # Wholly in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
+        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
         half_products_only=True,
         parameters=_names(networks)
         | {
@@ -178,10 +165,10 @@ def recognition_graph(networks: Networks) -> Graph:
 
 @torch.no_grad()
 def recognition_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
-    """docTR's own logits."""
+    """Return docTR's own logits."""
     output = model(normalised(inputs["crop"], model), return_model_output=True)
     return {"logits": output["out_map"].numpy()}
 
 
 def _names(networks: Networks) -> dict[str, str]:
-    return {"family": "doctr", "variant": networks.variant}
+    return {"family": FAMILY.name, "variant": networks.variant}

@@ -12,28 +12,27 @@ from torch.nn import functional
 
 from export import ready_onnx, weights
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export, Graph
-from export.pixels import noise_images
+from export.families.face_detection import FAMILY
+from export.graph import Arrays, Export, Graph
+from export.pixels import noise
 from export.weights import Options
 
 STRIDES = (8, 16, 32)
 HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
-"""The outputs of every stride, and their values a cell."""
+"""The outputs of every stride, and the number of their values in each cell."""
 
-# Sides of the gateway's square canvases. YuNet finds faces from about 10 pixels: on the first that is a 64th
-# of the image's longer side; the second costs four times as much and finds those of half the size.
+# Sides of the gateway's square canvases, in pixels. YuNet finds faces from about 10 pixels on. On the first
+# canvas that is a 64th of the image's longer side. The second costs four times as much, and finds faces of
+# half that size.
 SIZES = {"canvas": "640", "small_faces_canvas": "1280"}
 TINY_SIZES = {"canvas": "160", "small_faces_canvas": "320"}
-# Of the network that export/demo/train_face_detection.py trains.
+# The sizes of the network that `export.demo.train_face_detection` trains.
 DEMO_CHANNELS, DEMO_BLOCKS = 32, 1
 DEMO_SIZES = {"canvas": "320", "small_faces_canvas": "640"}
 
-NO_HUB = (
-    "No hub has the face detector's weights: download face_detection_yunet_2023mar.onnx of OpenCV's model "
-    "zoo (opencv/opencv_zoo on GitHub, models/face_detection_yunet) and give it with --weights."
-)
+NO_HUB = f"No hub has the face detector's weights: download {FAMILY.weights} and give it with --weights."
 
-# Bytes to what YuNet takes: blue, green, red planes of 0 to 255, as OpenCV has them.
+# Turns bytes into what YuNet takes: blue, green and red planes of 0 to 255, as in OpenCV.
 BEFORE = f"""
 before (uint8[batch, height, width, 3] image) => (float[batch, 3, height, width] {ready_onnx.PREFIX}input)
 <int64[3] reversed = {{2, 1, 0}}>
@@ -48,8 +47,8 @@ before (uint8[batch, height, width, 3] image) => (float[batch, 3, height, width]
 class Network(nn.Module):
     """A convolutional network with YuNet's input, strides and heads, and far fewer layers.
 
-    It has `blocks` residual blocks at each stride on the way down, which see more of the picture, and as
-    many on the way up.
+    It has `blocks` residual blocks at each stride on the way down, to see more of the picture, and as many on
+    the way up.
     """
 
     def __init__(self, channels: int, blocks: int = 0) -> None:
@@ -65,7 +64,7 @@ class Network(nn.Module):
         self.heads = nn.ModuleList(nn.Conv2d(channels, sum(HEADS.values()), 1) for _ in STRIDES)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Blue, green and red 0..255 [B,3,H,W] to the heads of all strides, each [B, cells, values]."""
+        """Return the heads of all strides, each [B,cells,values], for BGR planes 0..255 [B,3,H,W]."""
         outputs = {}
         for stride, values in zip(STRIDES, self.raw(pixels), strict=True):
             for name, value in zip(HEADS, torch.split(values, list(HEADS.values()), -1), strict=True):
@@ -73,7 +72,7 @@ class Network(nn.Module):
         return tuple(outputs[f"{name}_{stride}"] for name in HEADS for stride in STRIDES)
 
     def raw(self, pixels: Tensor) -> list[Tensor]:
-        """All values of every stride, [B, cells, 16] in the order of HEADS; of cls and obj the logits."""
+        """Return all values of every stride, [B,cells,16] in the order of HEADS; logits for cls and obj."""
         features = pixels / 128 - 1
         pyramid = []
         first = len(self.down) - len(STRIDES)
@@ -91,7 +90,7 @@ class Network(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions beside a way past them."""
+    """A residual block of two convolutions."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -99,12 +98,12 @@ class Block(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features [B,C,H,W] to others of the same shape."""
+        """Return features [B,C,H,W] of the same shape."""
         return functional.relu(features + self.second(functional.relu(self.first(features))))
 
 
 class Detector(nn.Module):
-    """The network with the contract's input."""
+    """The network with the input that the gateway sends."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -120,7 +119,7 @@ def build(options: Options) -> Network:
     if options.weights == "demo":
         return _demo()
     if options.weights != "random":
-        raise ExportError("Only random and demo weights make a network; all others are ready ONNX files.")
+        raise ExportError("Only random and demo weights make a network; all others come as ONNX files.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
         network = Network(8 if options.size == "tiny" else 32)
@@ -130,7 +129,7 @@ def build(options: Options) -> Network:
                     gain = 2 if name.startswith("down") else 1
                     parameter.normal_(std=(gain / parameter[0].numel()) ** 0.5)
                 elif name.startswith("heads"):
-                    # Most scores about one half, boxes about two cells wide.
+                    # Most scores are about one half, and boxes about two cells wide.
                     parameter.zero_()[4:6] = 0.7
                 else:
                     parameter.normal_(std=0.1)
@@ -139,23 +138,23 @@ def build(options: Options) -> Network:
 
 def _demo() -> Network:
     network = Network(DEMO_CHANNELS, DEMO_BLOCKS)
-    network.load_state_dict(load_file(weights.demo_weights("face_detection") / "model.safetensors"))
+    network.load_state_dict(load_file(weights.demo_weights(FAMILY.name) / "model.safetensors"))
     return network.eval()
 
 
 def prepare(options: Options) -> Export:
     """Describe the graph, with the reference that it must agree with."""
-    own = "demo" if options.weights == "demo" else "yunet_n"
+    own = "demo" if options.weights == "demo" else FAMILY.variants[0]
     if options.variant not in {None, own}:
         raise ExportError(f"There is no variant {options.variant!r}; there is {own}.")
     if options.revision is not None:
-        raise ExportError("--revision is of a hub, and no hub has the face detector's weights.")
+        raise ExportError("--revision is for a hub, and no hub has the face detector's weights.")
     if options.weights == "hub":
         raise ExportError(NO_HUB)
-    variant, sizes = ("tiny", TINY_SIZES) if options.size == "tiny" else ("yunet_n", SIZES)
+    variant, sizes = ("tiny", TINY_SIZES) if options.size == "tiny" else (FAMILY.variants[0], SIZES)
     if options.weights == "demo":
         variant, sizes = "demo", DEMO_SIZES
-    parameters = {"family": "face_detection", "variant": variant, **sizes}
+    parameters = {"family": FAMILY.name, "variant": variant, **sizes}
     if options.weights in {"random", "demo"}:
         return Export([_network(build(options), parameters)])
     return Export([_ready(Path(options.weights), parameters)])
@@ -165,14 +164,14 @@ def _network(network: Network, parameters: dict[str, str]) -> Graph:
     @torch.no_grad()
     def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
         values = network(torch.from_numpy(_planes(inputs["image"])))
-        return {name: value.numpy() for name, value in zip(_outputs_of(), values, strict=True)}
+        return {name: value.numpy() for name, value in zip(_output_names(), values, strict=True)}
 
     return _graph(
         Detector(network),
         parameters,
         reference=reference,
         cases=[_case(1, 1, 96, 160), _case(2, 3, 160, 64), _case(3, 2, 320, 320)],
-        # torch.export cannot tell that a side is a multiple of 32.
+        # torch.export cannot be told that a side is a multiple of 32.
         dynamo=False,
         opset=17,
     )
@@ -193,7 +192,7 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
             for name, values in zip(names, zip(*answers, strict=True), strict=True)
         }
 
-    # A file of a fixed size cannot say what it would answer at another one, where ours goes on.
+    # A file of a fixed size cannot be asked at another size, although our graph takes any.
     sizes = [fixed, fixed] if fixed else [(640, 640), (320, 96)]
     return _graph(
         ready_onnx.wrap(model, BEFORE),
@@ -214,18 +213,18 @@ def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
         inputs={name: torch.from_numpy(value) for name, value in example.items()},
         outputs={
             name: ("batch", f"cells_{name.partition('_')[2]}", HEADS[name.partition("_")[0]])
-            for name in _outputs_of()
+            for name in _output_names()
         },
         dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
         parameters=parameters,
-        # Of trained weights: where no face is, scores are next to nothing, and rounding is a part of them.
+        # Trained weights score next to nothing where no face is: rounding is a large part of such scores.
         tolerance=1e-3,
         **rest,
     )
 
 
 def _check(model: Any, path: Path) -> tuple[int, int] | None:
-    """Refuse what is not YuNet; return (height, width) of a file that was made for one size."""
+    """Raise ExportError if the file is not YuNet's. Return (height, width) if it takes a single size."""
     inputs = ready_onnx.shapes(model.graph.input)
     outputs = ready_onnx.shapes(model.graph.output)
     wanted = {f"{name}_{stride}": values for name, values in HEADS.items() for stride in STRIDES}
@@ -236,21 +235,21 @@ def _check(model: Any, path: Path) -> tuple[int, int] | None:
         or {name: shape[-1] for name, shape in outputs.items() if len(shape) == 3} != wanted
     ):
         raise ExportError(
-            f"{path} is not YuNet's file: that has the input 'input' [1, 3, H, W] and the outputs "
+            f"{path} is not YuNet's file: YuNet has the input 'input' [1, 3, H, W] and the outputs "
             f"{', '.join(sorted(wanted))}, but this has {inputs} and {', '.join(sorted(outputs))}."
         )
     height, width = inputs["input"][2:]
     return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
-def _outputs_of() -> list[str]:
+def _output_names() -> list[str]:
     return [f"{name}_{stride}" for name in HEADS for stride in STRIDES]
 
 
 def _planes(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """RGB bytes, NHWC, to the file's input."""
+    """Return RGB bytes, NHWC, as the input of the file."""
     return np.ascontiguousarray(image[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
 
 
 def _case(seed: int, batch: int, height: int, width: int) -> Arrays:
-    return {"image": noise_images(seed, height, width, [(height, width)] * batch)["image"]}
+    return {"image": noise(seed, batch, height, width)}

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from export import bert_tokenizer
-from export.grounding_dino_variants import THRESHOLDS, VARIANTS, tiny_config
-from export.onnx_file import Arrays, Export, Graph
-from export.pixels import Normalise, noise_images, normalised
+from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
+from export.graph import Arrays, Export, Graph
+from export.pixels import NormaliseValid, noise_images, normalised
 from export.weights import Options, load
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ def build(options: Options) -> tuple[Any, "Tokenizer", str]:
     """Return transformers' own model, whose weights `prepare` exports, its tokenizer, the variant's name."""
     from transformers import GroundingDinoForObjectDetection
 
-    def is_same(one: Any, other: Any) -> bool:
-        one, other = one.backbone_config, other.backbone_config
-        return one.embed_dim == other.embed_dim and list(one.depths) == list(other.depths)
+    def is_same(config: Any, other: Any) -> bool:
+        return sizes(config.backbone_config) == sizes(other.backbone_config)
+
+    def sizes(backbone: Any) -> tuple[int, list[int]]:
+        return backbone.embed_dim, list(backbone.depths)
 
     variants = dict(VARIANTS)
     if options.vocabulary is not None:
-        # Only a toy grows with its vocabulary; the others have BERT's size.
+        # Only the toy grows with its vocabulary. All others have the size of BERT's.
         size = len(bert_tokenizer.read_vocabulary(options.vocabulary))
         variants["tiny"] = replace(VARIANTS["tiny"], config=partial(tiny_config, size))
     model, variant = load(GroundingDinoForObjectDetection, variants, is_same, options)
@@ -56,8 +58,8 @@ def prepare(options: Options) -> Export:
     model, tokenizer, variant = build(options)
     backbone = model.config.backbone_config
     window = 2 ** (len(backbone.depths) + 1) * backbone.window_size
-    # Larger than the window, and no multiple of it at any stage: only then is the code that pads to
-    # whole windows and crops again in the trace, where other sizes need it.
+    # Larger than the window, and at no stage a multiple of it. Only then does the trace contain the code that
+    # pads to whole windows and crops again, which other sizes need.
     sides = [window + 32, window + 64, window + 96, window + 128]
     captions = ["a red circle. the small dog.", "two cats on a table?", "hot dog. dog."]
 
@@ -66,9 +68,9 @@ def prepare(options: Options) -> Export:
         return noise_images(seed, height, width, valid) | text_inputs(tokenizer, texts, length)
 
     example = case(0, sides[0], sides[1], 16, (sides[0], sides[1] - 21), (sides[0] - 40, sides[1]))
-    parameters = {"family": "grounding_dino", "variant": variant, **VARIANTS[variant].parameters}
+    parameters = {"family": FAMILY.name, "variant": variant, **VARIANTS[variant].parameters}
     if options.weights == "random":
-        # Its scores mean nothing, and NMS would hide how its boxes differ from the reference's.
+        # Random scores mean nothing, and NMS would hide how the boxes differ from the reference's.
         parameters = {name: value for name, value in parameters.items() if name not in THRESHOLDS}
     text = {0: "batch", 1: "tokens"}
     queries = model.config.num_queries
@@ -98,7 +100,7 @@ def prepare(options: Options) -> Export:
                 tolerance=1e-3,
                 dynamo=False,
                 opset=17,
-                # Halves are too coarse for places in the image, and overflow in masks and softmaxes.
+                # Half precision is too coarse for places in the image, and overflows in masks and softmaxes.
                 half_products_only=True,
             )
         ],
@@ -107,7 +109,7 @@ def prepare(options: Options) -> Export:
 
 
 def text_inputs(tokenizer: "Tokenizer", captions: Sequence[str], length: int) -> Arrays:
-    """The text tensors of the graph, made by transformers' own functions."""
+    """Return the text tensors of the graph, made by transformers' own functions."""
     from transformers.models.grounding_dino import modeling_grounding_dino as modeling
 
     encodings = [tokenizer.encode(caption) for caption in captions]
@@ -127,11 +129,11 @@ def text_inputs(tokenizer: "Tokenizer", captions: Sequence[str], length: int) ->
 
 
 class Detector(nn.Module):
-    """The graph: transformers' model on bytes, with only the last decoder layer's boxes and logits."""
+    """The graph: transformers' model on bytes, with only the boxes and logits of the last decoder layer."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
-        self.normalise = Normalise()
+        self.normalise = NormaliseValid()
         self.detector = model
 
     def forward(
@@ -161,9 +163,10 @@ class Detector(nn.Module):
 
 @contextmanager
 def _exportable(text_mask: Tensor, position_ids: Tensor) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Replace what a trace of transformers' model would get wrong; yields what top-k is going to choose.
+    """Replace what a trace of transformers' model would get wrong. Yield a list of what top-k chooses.
 
-    All but the first of these are silent: the graph runs on other sizes than the example's, and lies.
+    All but the first of these faults are silent: the graph runs on sizes other than the example's, and its
+    answers are wrong.
     """
     from transformers.models.grounding_dino import modeling_grounding_dino as modeling
 
@@ -171,22 +174,22 @@ def _exportable(text_mask: Tensor, position_ids: Tensor) -> Iterator[list[tuple[
     chosen: list[tuple[Tensor, Tensor]] = []
 
     def masks(*_args: Any, **_kwargs: Any) -> tuple[Tensor, Tensor]:
-        # Made of token ids with operators that do not export: the caller feeds them.
+        # They are made of token ids with operators that do not export, so the caller feeds them.
         return text_mask, position_ids
 
     def linspace(start: Any, end: Any, steps: Any, dtype: torch.dtype, device: torch.device) -> Tensor:
-        # The number of steps is baked in. All callers step by one.
+        # The trace would bake the number of steps in. All callers step by one.
         counted: Tensor = torch.arange(steps, dtype=dtype, device=device) + start
         return counted
 
     def stacked(data: Any, **kwargs: Any) -> Tensor:
-        # A tensor made of a list of sizes is a constant.
+        # In a trace, a tensor made of a list of sizes is a constant.
         if isinstance(data, list):
             return torch.stack([torch.stack([as_tensor(size) for size in sizes]) for sizes in data])
         return as_tensor(data, **kwargs)
 
     def contrast(self: Any, vision: Tensor, text: Tensor, mask: Tensor) -> Tensor:
-        # As it is, but not padded to 256 tokens: that size is baked in, and most of it is never read.
+        # The original, but not padded to 256 tokens: that size is baked in, and most of it is never read.
         logits: Tensor = vision @ text.transpose(-1, -2)
         return logits.masked_fill(~mask[:, None, :], float("-inf"))
 
@@ -207,7 +210,7 @@ def _exportable(text_mask: Tensor, position_ids: Tensor) -> Iterator[list[tuple[
 
 
 def resize_nearest(mask: Tensor, size: Sequence[Any]) -> Tensor:
-    """Resize [..., H, W] as PyTorch's nearest interpolation does, step by step in float32.
+    """Resize [...,H,W] as PyTorch's nearest interpolation does, step by step in float32.
 
     ONNX Runtime's Resize rounds some rows the other way.
     """
@@ -219,16 +222,16 @@ def resize_nearest(mask: Tensor, size: Sequence[Any]) -> Tensor:
 
 
 def _number(size: Any, like: Tensor) -> Tensor:
-    # In a trace a size is a tensor already, and must stay one.
+    # In a trace, a size is a tensor already, and must stay one.
     return torch.as_tensor(size, device=like.device).to(torch.float32)
 
 
 @torch.no_grad()
 def reference(model: Any, inputs: Arrays, outputs: Arrays) -> Arrays:
-    """Ask transformers' model as it is, on float pixels and a pixel mask.
+    """Return the answers of transformers' own model for float pixels and a pixel mask.
 
-    Its decoder starts from the best-scored places of the image. Where rounding decides between near-ties,
-    a swap changes both rows of the answer, so the graph's choice is followed, if its scores are as good.
+    Its decoder starts from the best-scored places of the image. If rounding decides between near-ties, a swap
+    changes both rows of the answer. So the reference follows the graph's choice if its scores are as good.
     """
     pixels, mask = normalised(inputs["image"], inputs["valid_size"])
     top_k = torch.topk

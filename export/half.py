@@ -1,4 +1,4 @@
-"""ONNX models in half precision, with inputs and outputs as they were."""
+"""ONNX models in half precision, whose inputs and outputs keep their types."""
 
 import warnings
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-# Weights of fewer numbers than this stay as they are: a cast costs as much as it saves.
-SMALLEST_STORED_HALF = 256
+# Weights of fewer numbers than this stay float32: a cast would cost as much as it saves.
+MIN_STORED_HALF = 256
 
 
 class Precision(StrEnum):
@@ -18,29 +18,29 @@ class Precision(StrEnum):
     fp32 = "fp32"
     fp16 = "fp16"
     fp16_weights = "fp16-weights"
-    """The file holds halves, the computer makes float32 of them when it loads them."""
+    """The file holds halves. They become float32 when it is loaded."""
 
 
 def everything(path: Path) -> Any:
-    """Compute in half wherever ONNX Runtime's converter takes it for safe: fastest, and least exact."""
+    """Compute in half precision wherever ONNX Runtime's converter calls it safe: fastest, least exact."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
     with warnings.catch_warnings():
-        # It warns of every weight below the smallest half.
+        # The converter warns of every weight below the smallest half.
         warnings.simplefilter("ignore")
-        # A path and not a model: shape inference of one over 2 GiB works on files only.
+        # A path and not a model: shape inference on more than 2 GiB works with files only.
         model = convert_float_to_float16(str(path), keep_io_types=True)
-    # It appends the casts that it needs instead of putting them where they belong.
+    # The converter appends its casts to the end instead of putting them where they belong.
     OnnxModel(model).topological_sort()
     return model
 
 
 def products(path: Path, kept_out: Sequence[str]) -> Any:
-    """Compute matrix products and convolutions in half, all between them in float32, as autocast does.
+    """Compute matrix products and convolutions in half precision and all else in float32, as autocast does.
 
-    `kept_out` are parts of the names of nodes, which are PyTorch's module paths, that stay in float32.
-    The converter's block list is no way to this: it rounds to half between two blocked operators.
+    Nodes whose names contain a part in `kept_out` stay in float32, too. The names are PyTorch's module paths.
+    The converter's block list cannot do this: it rounds to half between two blocked operators.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -84,9 +84,9 @@ def products(path: Path, kept_out: Sequence[str]) -> Any:
 
 
 def weights(path: Path) -> Any:
-    """Keep weights as halves and compute in float32: half the file, and the speed of the float32 model.
+    """Store weights as halves and compute in float32: half the file, at the speed of the float32 model.
 
-    ONNX Runtime and TensorRT cast them once, while they load the graph.
+    ONNX Runtime and TensorRT cast the weights once, while they load the graph.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -95,7 +95,7 @@ def weights(path: Path) -> Any:
     casts = []
     for weight in model.graph.initializer:
         values = numpy_helper.to_array(weight)
-        if weight.data_type == TensorProto.FLOAT and values.size >= SMALLEST_STORED_HALF:
+        if weight.data_type == TensorProto.FLOAT and values.size >= MIN_STORED_HALF:
             stored = f"{weight.name}_half"
             casts.append(helper.make_node("Cast", [stored], [weight.name], to=TensorProto.FLOAT))
             weight.CopyFrom(numpy_helper.from_array(values.clip(-65504, 65504).astype(np.float16), stored))

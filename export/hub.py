@@ -1,17 +1,17 @@
-"""What went wrong when weights were fetched, in one sentence that says what helps."""
+"""Errors of the hub in one sentence that says what helps."""
 
 import errno
 import socket
 
 from export.errors import ExportError, cause, first_line
 
-_LOCAL = "give weights that lie on this machine with --weights PATH (see visiongate export --help)"
+_LOCAL = "give weights on this machine with --weights PATH (see visiongate export --help)"
 
 
 def fault(what: str, error: Exception, revision: str | None = None) -> ExportError:
-    """The error to raise in place of a library's: `what` is the name of what was fetched.
+    """Return the error to raise in place of a library's. `what` names what was fetched.
 
-    Libraries wrap one another's errors in sentences of their own, so the whole chain is looked through.
+    Libraries wrap one another's errors in sentences of their own, so the whole chain is searched.
     """
     return ExportError(f"Cannot fetch {what}: {_reason(error, revision).rstrip('.')}.")
 
@@ -25,10 +25,10 @@ def _reason(error: Exception, revision: str | None) -> str:
     reasons: dict[type[Exception], str] = {
         errors.GatedRepoError: "accept its terms on its page at the hub, then set HF_TOKEN to your token",
         errors.RevisionNotFoundError: f"it has no revision {revision!r}",
-        errors.RepositoryNotFoundError: "the hub has none of that name, or shows it to some only: "
-        "then set HF_TOKEN to your token",
+        errors.RepositoryNotFoundError: "the hub has no repository of that name, or a private one: "
+        "for a private one, set HF_TOKEN to your token",
         errors.OfflineModeIsEnabled: offline,
-        # The hub's client says so whatever kept it from the hub; the others are docTR's and open_clip's.
+        # The hub's client raises this whatever kept it from the hub. Those below are docTR's and open_clip's.
         errors.LocalEntryNotFoundError: offline if constants.HF_HUB_OFFLINE else unreachable,
         errors.EntryNotFoundError: "it lacks a file that is needed",
         httpx.TransportError: unreachable,

@@ -1,103 +1,39 @@
 """From a PyTorch module to `<repository>/<model>/1/model.onnx`, with the proof that both compute the same.
 
-A family of models (see `EXPORTERS` in `export.__main__`) describes its files as `Graph`s; `place` does
-the rest: export aside, check, compare with the reference, and only then into the repository.
+A family of models (see `export.families`) describes its files as `Graph`s. `place` does the rest: it exports
+them aside, checks them, compares them with their references, and only then moves them into the repository.
 """
 
 import resource
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from export import half, parity, placing, triton_config
 from export.errors import ExportError, first_line
+from export.graph import Export, Graph
 from export.half import Precision
 
 if TYPE_CHECKING:
     import onnx
     import torch
 
-Arrays = dict[str, np.ndarray[Any, Any]]
 Step = Callable[[str], AbstractContextManager[None]]
 
-# What Triton 24.10's ONNX Runtime (1.19) reads.
+# The newest that the ONNX Runtime of Triton 24.10 (1.19) reads.
 MAX_OPSET = 20
 MAX_IR_VERSION = 10
-# Protobuf's limit is 2 GiB for the whole file; what is not weights needs some room too.
+# Protobuf's limit is 2 GiB for the whole file, which holds more than weights.
 MAX_EMBEDDED_BYTES = 1_900_000_000
 
 
 @dataclass(frozen=True)
-class Graph:
-    """One ONNX file to be: a module, its signature, and the reference it must agree with."""
-
-    model: str
-    """The model's name in the repository."""
-    module: "torch.nn.Module | onnx.ModelProto"
-    """Takes `inputs` by order and returns a tuple in the order of `outputs`, then of `probes`.
-
-    Or an ONNX model (see `export.ready_onnx`) whose inputs and outputs have these names.
-    """
-    inputs: Mapping[str, "torch.Tensor"]
-    """An example. Axes that are to be dynamic should not have size 1 here: exporters bake that in."""
-    outputs: Mapping[str, Sequence[int | str]]
-    """Their shapes: sizes, and the names of dynamic axes."""
-    dynamic: Mapping[str, Mapping[int, str]]
-    """The names of the dynamic axes of the inputs."""
-    cases: Sequence[Arrays]
-    """Inputs to compare on: other batches and other sizes of every dynamic axis than the example's."""
-    reference: Callable[[Arrays, Arrays], Arrays]
-    """Given a case's inputs and the graph's own outputs, what the outputs should have been.
-
-    Most references ignore the second argument. It is for choices that rounding decides (top-k of
-    near-ties): a reference may follow the graph's choice once it has seen that it is as good as its own.
-    """
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    """What the gateway must know of the model: `parameters` of config.pbtxt."""
-    probes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
-    """Further outputs that only the comparison needs; the placed file does not have them."""
-    tolerance: float = 1e-4
-    """The largest difference allowed, as a part of the output's largest value in all cases."""
-    half_tolerance: float = 5e-2
-    origin: str = "PyTorch"
-    """Whose answers the reference gives: a name for messages."""
-    dynamo: bool = True
-    """torch.export based exporter, or the older one that traces with TorchScript."""
-    opset: int = 18
-    """The dynamo exporter silently writes 18 when it is asked for less."""
-    half_products_only: bool = False
-    """At half precision, compute in half only matrix products and convolutions."""
-    half_kept_out: Sequence[str] = ()
-    """Of these, parts of the names of those nodes that stay in float32."""
-
-
-@dataclass(frozen=True)
-class Export:
-    """All that one family puts into the repository in one go."""
-
-    graphs: Sequence[Graph]
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Small text files by their path in the repository, such as `grounding_dino/tokenizer.json`."""
-
-
-def beside(export: Export) -> Export:
-    """The same under the variant's own name (`sam_encoder-vit_h`), beside what has the plain name."""
-    suffix = f"-{export.graphs[0].parameters['variant']}"
-    return Export(
-        [replace(graph, model=graph.model + suffix) for graph in export.graphs],
-        {path.replace("/", f"{suffix}/", 1): text for path, text in export.files.items()},
-    )
-
-
-@dataclass(frozen=True)
 class Placed:
-    """What was placed, and how it did."""
+    """A file that was placed, and the figures of its export."""
 
     model: str
     path: Path
@@ -118,8 +54,8 @@ def place(
 ) -> list[Placed]:
     """Export, check and compare every graph, then move all of them into the repository.
 
-    Nothing in the repository changes before the last comparison has passed. `external_data` puts the
-    weights into `model.onnx.data`; by default only where they do not fit into one protobuf message.
+    Nothing in the repository changes before the last comparison has passed. `external_data` puts the weights
+    into `model.onnx.data`. By default that happens only if they do not fit into one protobuf message.
     """
     with placing.staged(repository) as staging:
         made = [
@@ -133,7 +69,7 @@ def place(
 
 
 def peak_memory_bytes() -> int:
-    """The most memory that this process has held so far."""
+    """Return the most memory that this process has held so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -178,7 +114,7 @@ def _make(
 
 
 def converted(graph: Graph, path: Path, precision: Precision) -> Any:
-    """The model of a graph's float32 file at a half precision."""
+    """Return the model of a graph's float32 file at a half precision."""
     if precision is Precision.fp16_weights:
         return half.weights(path)
     return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
@@ -208,10 +144,10 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
             "external_data": external_data,
         }
         if graph.dynamo
-        # The older exporter writes external data by itself where it must; `_sign` puts it in order.
+        # The older exporter writes external data on its own if it must. `_save` below puts it in order.
         else {"dynamic_axes": {name: dict(axes) for name, axes in graph.dynamic.items()}}
     )
-    # Both exporters warn of their own deprecations and of every Python number they see.
+    # Both exporters warn of their own deprecations, and of every Python number that they see.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
@@ -233,10 +169,10 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
 
 
 def _sign(graph: Graph, path: Path) -> None:
-    """State every dimension of the file's inputs and outputs: a number, or the name of a dynamic axis.
+    """Write every dimension of the file's inputs and outputs: a number, or the name of a dynamic axis.
 
-    Exporters leave made-up names where they could not follow a size that is in truth fixed. They also leave
-    what only they need: of every node where in whose files its code stands.
+    Exporters write made-up names if they cannot follow a size that is really fixed. They also write notes
+    that only they need, such as the source file and line of every node, which tell of this machine.
     """
     model = _read(path)
     _strip(model)
@@ -249,7 +185,7 @@ def _sign(graph: Graph, path: Path) -> None:
     shapes: dict[str, Sequence[int | str]] = {**graph.outputs, **graph.probes}
     for name, tensor in graph.inputs.items():
         shapes[name] = [graph.dynamic[name].get(axis, size) for axis, size in enumerate(tensor.shape)]
-    # ONNX Runtime shares buffers between values of equal shape: it must not believe the example's sizes.
+    # ONNX Runtime shares buffers between values of equal shape, so it must not see the sizes of the example.
     del model.graph.value_info[:]
     for value in [*model.graph.input, *model.graph.output]:
         dimensions = value.type.tensor_type.shape
@@ -260,7 +196,7 @@ def _sign(graph: Graph, path: Path) -> None:
 
 
 def _strip(message: Any) -> None:
-    """Clear the notes of an ONNX message and of all within it."""
+    """Clear the notes of an ONNX message and of all messages in it."""
     for note in ("doc_string", "metadata_props"):
         if note in message.DESCRIPTOR.fields_by_name:
             message.ClearField(note)
@@ -281,7 +217,7 @@ def _drop_probes(graph: Graph, path: Path) -> None:
 def _read(path: Path, weights: bool = False) -> Any:
     import onnx
 
-    # Without its external weights a model is small and keeps pointing at them when it is saved.
+    # Without its external weights a model is small. When it is saved, it still points to them.
     return onnx.load(str(path), load_external_data=weights)
 
 
@@ -307,7 +243,7 @@ def _load(path: Path) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # An arena would keep what the largest case took while PyTorch runs the reference.
+    # An arena would keep the memory of the largest case while PyTorch runs the reference.
     options.enable_cpu_mem_arena = False
     try:
         onnx.checker.check_model(str(path))

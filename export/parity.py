@@ -1,23 +1,24 @@
-"""The proof that a graph computes what its reference does."""
+"""The proof that a graph computes the same as its reference."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from export.errors import ExportError, first_line
-
-if TYPE_CHECKING:
-    from export.onnx_file import Arrays, Graph
+from export.graph import Arrays, Graph
 
 
-def run(session: Any, inputs: "Arrays") -> "Arrays":
-    """All outputs of an ONNX Runtime session by name."""
+def run(session: Any, inputs: Arrays) -> Arrays:
+    """Return all outputs of an ONNX Runtime session by name."""
     names = [output.name for output in session.get_outputs()]
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-def compare(graph: "Graph", session: Any, tolerance: float) -> float:
-    """Return the largest difference from the reference, as a part of the output's largest value."""
+def compare(graph: Graph, session: Any, tolerance: float) -> float:
+    """Return the largest difference from the reference, as a share of the output's largest value.
+
+    Raise ExportError if it exceeds the tolerance, or if an output is the same in all cases.
+    """
     scales = dict.fromkeys([*graph.outputs, *graph.probes], 0.0)
     varied = set()
     differences: list[tuple[float, str, str]] = []
@@ -30,7 +31,7 @@ def compare(graph: "Graph", session: Any, tolerance: float) -> float:
         for name, value in graph.reference(case, actual).items():
             differences.append((difference(actual[name], value), name, shapes))
             finite = value[np.isfinite(value)]
-            # Over all cases: the only score of a small case may happen to be next to nothing.
+            # The largest over all cases: the only score of a small case may happen to be next to nothing.
             scales[name] = max(scales[name], float(np.abs(finite).max(initial=1e-12)))
             if np.ptp(finite) > 0:
                 varied.add(name)
@@ -41,13 +42,13 @@ def compare(graph: "Graph", session: Any, tolerance: float) -> float:
     if worst > tolerance:
         raise ExportError(
             f"{graph.model} differs from {graph.origin}: {name} by {worst:.1e} of its largest value "
-            f"on {shapes}, and {tolerance:.0e} is allowed."
+            f"on {shapes}, and at most {tolerance:.0e} is allowed."
         )
     return worst
 
 
 def difference(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
-    """Return the largest difference; infinite where shapes, infinities or NaN differ."""
+    """Return the largest difference, infinite if shapes, infinities or NaN differ."""
     if actual.shape != expected.shape:
         return float("inf")
     finite = np.isfinite(expected)

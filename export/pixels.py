@@ -1,4 +1,4 @@
-"""What every graph that takes UINT8 pixels does with them first, and the same done to a reference's input."""
+"""What graphs do first with uint8 pixels, the same for their references, and pictures to compare on."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.onnx_file import Arrays
+from export.graph import Arrays
 
-# ImageNet's, which both transformers' SAM and Grounding DINO processors use.
+# ImageNet's, which transformers' processors of SAM and Grounding DINO both use.
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
 
 class Normalise(nn.Module):
-    """RGB bytes, NHWC, to normalised floats, NCHW, that are zero outside the valid top-left area.
-
-    Zero comes after normalising, as in the reference processors: a zero byte is not a normalised zero.
-    """
+    """RGB bytes, NHWC, to normalised floats, NCHW."""
 
     mean: Tensor
     std: Tensor
@@ -28,9 +25,20 @@ class Normalise(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).reshape(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).reshape(3, 1, 1))
 
-    def everywhere(self, image: Tensor) -> Tensor:
-        """Return the pixels [B,3,H,W] of images without padding."""
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the pixels [B,3,H,W]."""
         return (image.permute(0, 3, 1, 2).to(torch.float32) / 255 - self.mean) / self.std
+
+
+class NormaliseValid(nn.Module):
+    """The same for padded images: pixels outside the valid top-left area become zero.
+
+    Zero comes after normalising, as in the reference processors: a zero byte is not a normalised zero.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalise = Normalise()
 
     def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pixels [B,3,H,W] and the mask of the valid area [B,H,W]."""
@@ -38,11 +46,11 @@ class Normalise(nn.Module):
         rows = torch.arange(height, device=image.device)[None] < valid_size[:, :1]
         columns = torch.arange(width, device=image.device)[None] < valid_size[:, 1:]
         valid = rows[:, :, None] & columns[:, None, :]
-        return torch.where(valid[:, None], self.everywhere(image), 0.0), valid
+        return torch.where(valid[:, None], self.normalise(image), 0.0), valid
 
 
 def normalised(image: np.ndarray[Any, Any], valid_size: np.ndarray[Any, Any]) -> tuple[Tensor, Tensor]:
-    """Pixels and pixel mask as the reference processors make them: image by image, then padded."""
+    """Return pixels and pixel mask as the reference processors make them: image by image, then padded."""
     pixels = np.zeros((len(image), 3, *image.shape[1:3]), np.float32)
     mask = np.zeros((len(image), *image.shape[1:3]), np.int64)
     for i, (height, width) in enumerate(valid_size):
@@ -52,11 +60,15 @@ def normalised(image: np.ndarray[Any, Any], valid_size: np.ndarray[Any, Any]) ->
     return torch.from_numpy(pixels), torch.from_numpy(mask)
 
 
-def noise_images(seed: int, height: int, width: int, valid: Sequence[tuple[int, int]]) -> Arrays:
-    """A canvas for every valid size: smooth colours with some noise, and garbage outside the valid area."""
+def noise(seed: int, count: int, height: int, width: int) -> np.ndarray[Any, Any]:
+    """Return pictures uint8 [count,H,W,3] of smooth colours with some noise."""
     random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (len(valid), -(-height // 16), -(-width // 16), 3))
+    coarse = random.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3))
     smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
     noisy = smooth + random.integers(-20, 21, smooth.shape)
-    image = noisy.clip(0, 255).astype(np.uint8)
-    return {"image": image, "valid_size": np.array(valid, np.int32)}
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+def noise_images(seed: int, height: int, width: int, valid: Sequence[tuple[int, int]]) -> Arrays:
+    """Return an image for every valid size (height, width). Outside its valid area there is noise as well."""
+    return {"image": noise(seed, len(valid), height, width), "valid_size": np.array(valid, np.int32)}

@@ -1,9 +1,9 @@
-"""Into a model repository: made aside, moved in all at once, one export at a time.
+"""How models get into a repository: made aside, moved in all at once, one export at a time.
 
-What is made lies outside of the repository, because Triton takes every folder in it for a model, a hidden
-one too, and does not start where one is half written. An export that is killed leaves the repository as
-it was, but for one moment: a family of several models is moved in model by model, each at a single stroke
-where the filesystem can exchange two folders (ext4, XFS, Btrfs, tmpfs and others of Linux).
+Models are made outside the repository. Triton takes every folder in a repository for a model, even a hidden
+one, and does not start if one is half written. An export that is killed leaves the repository as it was,
+except in one short moment: the models of a family move in one after the other. Each moves atomically if the
+filesystem can exchange two folders (ext4, XFS, Btrfs, tmpfs and others of Linux).
 """
 
 import ctypes
@@ -21,16 +21,16 @@ from export.errors import ExportError, cause
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-# Less than this is a full disk, whatever the library that could not write makes of it.
-_NO_ROOM_BYTES = 1 << 20
+# A disk with less free space than this is full, whatever error the library raises that could not write.
+_MIN_FREE_BYTES = 1 << 20
 
 
 @contextmanager
 def reserved(repository: Path) -> Iterator[None]:
-    """Keep other exports out of a repository, which is made where there is none.
+    """Keep other exports out of a repository. Make it if there is none.
 
-    Raises ExportError at once where it cannot be written to. Sweeps what a killed export left; removes
-    a folder again that was made in vain.
+    Raise ExportError at once if the repository cannot be written to. Remove what killed exports have left. At
+    the end, remove the folder again if it was made here and is empty.
     """
     is_new = not repository.exists()
     if not is_new and not repository.is_dir():
@@ -48,7 +48,7 @@ def reserved(repository: Path) -> Iterator[None]:
             yield
         finally:
             if is_new:
-                with suppress(OSError):  # there is something in it
+                with suppress(OSError):  # it is not empty
                     repository.rmdir()
     finally:
         os.close(handle)
@@ -56,14 +56,14 @@ def reserved(repository: Path) -> Iterator[None]:
 
 @contextmanager
 def staged(repository: Path) -> Iterator[Path]:
-    """A folder to make models in; all of them move into the repository when the block ends well.
+    """Yield a folder to make models in. All of them move into the repository when the block ends well.
 
-    What else lies in a model's folder, such as other versions, stays there. ExportError where the disk
-    fails.
+    Other files in a model's folder of the repository, such as other versions, stay there. Raise ExportError
+    if the disk fails.
     """
     with _disk_faults(repository):
         repository.mkdir(parents=True, exist_ok=True)
-        # Twice: whether the disk is full is to be seen before the staging folder is removed.
+        # A second time: a full disk must be noticed before the staging folder is removed.
         with _staging(repository) as staging, _disk_faults(repository):
             yield staging
             with _outside_of_models(staging, repository) as outside:
@@ -79,12 +79,12 @@ def _lock(handle: int, repository: Path) -> None:
             "with --repository."
         ) from error
     except OSError:
-        pass  # a filesystem without locks
+        pass  # the filesystem has no locks
 
 
 @contextmanager
 def _staging(repository: Path) -> Iterator[Path]:
-    """A new folder on the repository's filesystem, removed at the end."""
+    """Yield a new folder on the repository's filesystem, and remove it at the end."""
     place = _place(repository)
     with tempfile.TemporaryDirectory(
         dir=place, prefix=_prefix(repository), ignore_cleanup_errors=True
@@ -93,19 +93,19 @@ def _staging(repository: Path) -> Iterator[Path]:
 
 
 def _prefix(repository: Path) -> str:
-    """How names begin of what is no part of the repository."""
+    """Return how the names of staging folders begin."""
     return f".{repository.resolve().name}.export-"
 
 
 def _place(repository: Path) -> Path:
-    """The folder to stage in: beside the repository.
+    """Return the folder to stage in: the one that holds the repository, if possible.
 
-    Where that is a mount point, or its parent not ours to write to: in a model's folder, of which Triton
-    reads only the numbered ones, and in the repository itself while it has no model.
+    If the repository is a mount point, or its parent cannot be written to, it is the folder of a model, where
+    Triton reads only the numbered folders. If there is no model yet, it is the repository itself.
     """
     repository = repository.resolve()
     with suppress(OSError):
-        # Not by comparing devices: those of a bind mount are the same, and moving fails.
+        # Comparing devices is not enough: those of a bind mount are the same, and yet moving fails.
         handle, probe = tempfile.mkstemp(dir=repository.parent, prefix=_prefix(repository))
         os.close(handle)
         moved = repository / Path(probe).name
@@ -121,7 +121,7 @@ def _place(repository: Path) -> Path:
 
 
 def _sweep(repository: Path) -> None:
-    """Remove what exports that were killed have left, wherever they staged."""
+    """Remove what killed exports have left, wherever they staged."""
     repository = repository.resolve()
     for folder in (repository.parent, repository, *repository.iterdir()):
         for left in folder.glob(f"{glob.escape(_prefix(repository))}*"):
@@ -133,9 +133,10 @@ def _sweep(repository: Path) -> None:
 
 @contextmanager
 def _outside_of_models(staging: Path, repository: Path) -> Iterator[Path]:
-    """Where the folder lies in a model's, put it beside the models for a moment.
+    """Yield the staging folder, outside of all models.
 
-    A model's folder cannot change places with one inside of it.
+    If it lies in a model's folder, it moves beside the models for a moment: a model's folder cannot change
+    places with one inside it.
     """
     if staging.parent.parent != repository.resolve():
         yield staging
@@ -149,7 +150,7 @@ def _outside_of_models(staging: Path, repository: Path) -> Iterator[Path]:
 
 
 def _move_in(staging: Path, repository: Path) -> None:
-    """Put every model in its place; where one fails, put back those before it."""
+    """Put every model in its place. If one fails, put back those before it."""
     pairs = [(model, repository / model.name) for model in sorted(staging.iterdir())]
     for model, target in pairs:
         if target.is_dir():
@@ -166,7 +167,7 @@ def _move_in(staging: Path, repository: Path) -> None:
 
 
 def _carry_over(source: Path, target: Path) -> None:
-    """Give the new folder of a model what else the old one holds."""
+    """Give the new folder of a model the other files of the old one."""
     for item in source.iterdir():
         new = target / item.name
         if new.exists() or item.name.startswith(_prefix(source.parent)):
@@ -180,37 +181,37 @@ def _carry_over(source: Path, target: Path) -> None:
 def _link(source: str | Path, target: str | Path) -> None:
     try:
         os.link(source, target, follow_symlinks=False)
-    except OSError:  # a filesystem without hard links
+    except OSError:  # the filesystem has no hard links
         shutil.copy2(source, target, follow_symlinks=False)
 
 
-def _swap(one: Path, other: Path) -> None:
-    """Exchange two folders of one filesystem; where only one is there, it moves to the other's place."""
-    if not one.exists():
-        os.rename(other, one)
+def _swap(path: Path, other: Path) -> None:
+    """Exchange two folders of one filesystem. If only one exists, it moves to the place of the other."""
+    if not path.exists():
+        os.rename(other, path)
     elif not os.path.lexists(other):
-        os.rename(one, other)
-    elif not _exchange(one, other):
-        aside = one.with_name(f"{one.name}.old")
+        os.rename(path, other)
+    elif not _exchange(path, other):
+        aside = path.with_name(f"{path.name}.old")
         os.rename(other, aside)
         try:
-            os.rename(one, other)
+            os.rename(path, other)
         except BaseException:
             os.rename(aside, other)
             raise
-        os.rename(aside, one)
+        os.rename(aside, path)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Exchange two paths at a single stroke; False where the system cannot."""
+def _exchange(path: Path, other: Path) -> bool:
+    """Exchange two paths atomically. Return False if the system cannot."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)
-    paths = os.fsencode(one), os.fsencode(other)
+    paths = os.fsencode(path), os.fsencode(other)
     return rename is not None and not rename(_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
 
 
 @contextmanager
 def _disk_faults(repository: Path) -> Iterator[None]:
-    """Inside, what a disk refuses is one sentence: whoever met it, and whatever they made of it."""
+    """Turn what a disk refuses into one sentence, whatever error the library in between made of it."""
     try:
         yield
     except Exception as error:
@@ -229,6 +230,6 @@ def _disk_faults(repository: Path) -> Iterator[None]:
 
 def _is_full(repository: Path) -> bool:
     try:
-        return shutil.disk_usage(repository).free < _NO_ROOM_BYTES
+        return shutil.disk_usage(repository).free < _MIN_FREE_BYTES
     except OSError:
         return False

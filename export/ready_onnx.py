@@ -1,4 +1,4 @@
-"""Ready ONNX files as parts of ours: read with care, and given inputs and outputs of our own."""
+"""Ready ONNX files as parts of ours: checked, and with inputs and outputs of our own."""
 
 from pathlib import Path
 from typing import Any
@@ -8,11 +8,11 @@ from export.errors import ExportError, first_line
 OPSET = 18
 IR_VERSION = 10
 PREFIX = "network_"
-"""Stands before the name of every tensor of a wrapped file, its outputs excepted."""
+"""The prefix of every tensor's name in a wrapped file, except its outputs."""
 
 
 def read(path: Path) -> Any:
-    """Load an ONNX file of any age as a model of our opset and IR version."""
+    """Load an ONNX file of any age as a model of our opset and IR version, or raise ExportError."""
     import onnx
     from onnx import version_converter
 
@@ -32,7 +32,7 @@ def read(path: Path) -> Any:
 
 
 def session(path: Path) -> Any:
-    """The file as it is, in ONNX Runtime: the reference of what is made of it."""
+    """Open the file as it is in ONNX Runtime: the reference for what is made of it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -41,7 +41,7 @@ def session(path: Path) -> Any:
 
 
 def shapes(values: Any) -> dict[str, list[int | str]]:
-    """Shapes of a graph's inputs or outputs by name; dynamic dimensions are strings."""
+    """Return the shapes of a graph's inputs or outputs by name. Dynamic dimensions are strings."""
     return {
         value.name: [
             dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?"
@@ -52,9 +52,9 @@ def shapes(values: Any) -> dict[str, list[int | str]]:
 
 
 def free_batch(model: Any) -> None:
-    """Let any batch through where the file's exporter wrote the number 1 into reshapes.
+    """Let batches of any size through reshapes into which the file's exporter wrote the number 1.
 
-    A 0 in a reshape's target keeps the dimension that is there.
+    A 0 in the target of a reshape keeps the dimension as it is.
     """
     from onnx import numpy_helper
 
@@ -71,13 +71,13 @@ def free_batch(model: Any) -> None:
 def wrap(model: Any, before: str, after: str | None = None) -> Any:
     """Put a graph before the model, and one after it.
 
-    Both are in ONNX's textual syntax. The outputs of `before` are the model's inputs, their names after
-    PREFIX. The inputs of `after` are outputs of the model, under their own names.
+    Both are in ONNX's textual syntax. The outputs of `before` are the model's inputs, with PREFIX before
+    their names. The inputs of `after` are outputs of the model under their own names.
     """
     from onnx import compose
 
     model = compose.add_prefix(model, PREFIX, rename_outputs=False)
-    # The sizes that its exporter saw are not those it will see.
+    # The sizes that the file's exporter saw are not those that the model will see.
     del model.graph.value_info[:]
     first = _parse(before)
     whole = compose.merge_models(first, model, [(v.name, v.name) for v in first.graph.output])

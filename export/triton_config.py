@@ -1,13 +1,11 @@
-"""The `config.pbtxt` of a model: its template checked against the ONNX file, with that file's sizes."""
+"""The `config.pbtxt` of a model: its template, checked against the ONNX file, with the sizes of that file."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from export.errors import ExportError
-
-if TYPE_CHECKING:
-    from export.onnx_file import Graph
+from export.graph import Graph
 
 _TEMPLATES = Path(__file__).parent / "configs"
 
@@ -21,19 +19,19 @@ TYPES = {
 
 
 def template(model: str) -> Path:
-    """The file of a model's config: complete, and commented, for the family's default variant.
+    """Return the file of a model's config, complete and with comments, for the family's default variant.
 
-    A variant beside the default (`sam_encoder-vit_h`) has the default's.
+    A variant beside the default, such as `sam_encoder-vit_h`, has the same template.
     """
     return _TEMPLATES / f"{model.partition('-')[0]}.pbtxt"
 
 
-def for_graph(graph: "Graph", session: Any, repository: Path) -> tuple[str, bool]:
-    """Return the config of a graph's ONNX file in this repository, and whether it rewrites one that is there.
+def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
+    """Return the config of a graph's ONNX file in this repository, and whether it changes one that is there.
 
-    The repository's own config goes before the template: whoever tuned it keeps their settings.
-    Names, types and ranks must agree with it. Sizes and parameters follow the file: where they differ
-    (another variant), the answer is a copy with the file's, otherwise the text as it is.
+    The repository's own config goes before the template, so that tuned settings are kept. Its names, types
+    and ranks must agree with the file; ExportError if not. Sizes and parameters follow the file: if they
+    differ, as for another variant, the config is a copy with those of the file. Otherwise it is unchanged.
     """
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
@@ -78,7 +76,7 @@ def _follow(what: str, configured: Any, tensors: Mapping[str, Any]) -> None:
         data_type = model_config_pb2.DataType.Name(entry.data_type)
         if TYPES.get(tensor.type) != data_type:
             raise ExportError(f"{what} {entry.name} is {data_type}, but {tensor.type} in the ONNX file.")
-        # The batch is the config's max_batch_size, not among its dims.
+        # The batch axis is not among the dims: the config has max_batch_size for it.
         dims = [size if isinstance(size, int) else -1 for size in tensor.shape[1:]]
         if len(dims) != len(entry.dims):
             raise ExportError(

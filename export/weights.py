@@ -1,4 +1,4 @@
-"""Where the weights of a transformers model come from: the hub, a folder of the same layout, or a seed."""
+"""Where the weights of a transformers model come from: the hub, a folder, our demo, or a seed."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +9,12 @@ from typing import Any, Literal
 from export import hub
 from export.errors import ExportError, first_line
 
-# What this project trained itself (export/demo), a folder for each family; the variant's name is "demo".
+# The weights that this project trained itself (export/demo), in a folder per family. Their variant is "demo".
 DEMO_WEIGHTS = Path(__file__).parent / "demo" / "weights"
 
 
 def demo_weights(family: str) -> Path:
-    """The folder of a family's demo weights; ExportError where there is none."""
+    """Return the folder of a family's demo weights. Raise ExportError if there is none."""
     folder = DEMO_WEIGHTS / family
     if not folder.is_dir():
         raise ExportError(
@@ -28,7 +28,7 @@ class Options:
     """What the command line asks of an exporter."""
 
     weights: str = "hub"
-    """`hub`, `random`, `demo`, or the path of a local folder of the hub's layout."""
+    """`hub`, `random`, `demo`, or the path of a local file or of a folder of the hub's layout."""
     variant: str | None = None
     revision: str | None = None
     seed: int = 0
@@ -41,10 +41,10 @@ class Variant:
     """One size of an architecture."""
 
     hub: str | None
-    """Its official repository; None for our own sizes: tiny, a toy, and demo, which we trained."""
+    """Its official repository. None for sizes of our own: the toy `tiny`, and `demo`, which we trained."""
     config: Callable[[], Any]
     parameters: Mapping[str, str]
-    """`parameters` of its config.pbtxt, without family and variant."""
+    """The `parameters` of its config.pbtxt, without family and variant."""
 
 
 def load(
@@ -56,9 +56,9 @@ def load(
 ) -> tuple[Any, str]:
     """Return the model in evaluation mode and the name of its variant.
 
-    `architecture` is a transformers class; `is_same` tells whether two of its configurations describe
-    the same variant, which names the variant of a local folder. `relatives` are types of models that
-    have all of its weights, and more.
+    `architecture` is a class of transformers. `is_same` says whether two of its configurations describe the
+    same variant, which finds the variant of a local folder. `relatives` are types of models that have all of
+    its weights, and more.
     """
     own = "demo" if options.weights == "demo" else "tiny" if options.size == "tiny" else None
     name = own or options.variant or next(iter(variants))
@@ -69,13 +69,13 @@ def load(
     if source == "hub" and variants[name].hub is None:
         raise ExportError(f"The hub has no {name} weights: use --weights random or a folder.")
     if options.revision is not None and source != "hub":
-        raise ExportError("--revision is of the hub: leave it out with other weights.")
+        raise ExportError("--revision is for the hub: leave it out with other weights.")
 
     if source == "random":
         return _random(architecture, variants[name].config(), options.seed), name
     if source == "hub":
         return _pretrained(architecture, str(variants[name].hub), relatives, revision=options.revision), name
-    # transformers' name for the architecture is ours for the family, but for the hyphen.
+    # Our name of the family is transformers' name of the architecture, without hyphens.
     folder = (
         demo_weights(architecture.config_class.model_type.replace("-", "_"))
         if own == "demo"
@@ -83,12 +83,12 @@ def load(
     )
     _check_folder(folder)
     model = _pretrained(architecture, str(folder), relatives, local_files_only=True)
-    found = next((known for known, v in variants.items() if is_same(v.config(), model.config)), None)
-    if found is None:
+    held = next((known for known, v in variants.items() if is_same(v.config(), model.config)), None)
+    if held is None:
         raise ExportError(f"{folder} holds none of the variants {', '.join(variants)}.")
-    if found != name and (options.variant is not None or options.size == "tiny"):
-        raise ExportError(f"{folder} holds {found}, not {name}.")
-    return model, found
+    if held != name and (options.variant is not None or options.size == "tiny"):
+        raise ExportError(f"{folder} holds {held}, not {name}.")
+    return model, held
 
 
 def _check_folder(folder: Path) -> None:
@@ -121,7 +121,7 @@ def _pretrained(architecture: Any, name: str, relatives: Sequence[str], **argume
         if "revision" in arguments:
             raise hub.fault(name, error, arguments["revision"]) from error
         raise ExportError(f"Cannot load {name}: {first_line(error)}") from error
-    # transformers fills what a file lacks with random numbers and only logs it.
+    # transformers fills what a file lacks with random numbers, and only logs that.
     for problem in ("missing_keys", "mismatched_keys"):
         if info[problem]:
             first = sorted(map(str, info[problem]))[0]
@@ -132,8 +132,8 @@ def _pretrained(architecture: Any, name: str, relatives: Sequence[str], **argume
 def _random(architecture: Any, config: Any, seed: int) -> Any:
     """Build the architecture with seeded weights that keep signals alive through all of its layers.
 
-    Stock initialisers are made for training: SAM's vision weights spread by 1e-10, Grounding DINO's box
-    heads and many biases are zero. Outputs then hardly depend on the input, and parity proves nothing.
+    The usual initialisers are made for training: SAM's vision weights spread by 1e-10, and Grounding DINO's
+    box heads and many biases are zero. Outputs then hardly depend on the input, and parity proves nothing.
     """
     import torch
 
@@ -146,7 +146,7 @@ def _random(architecture: Any, config: Any, seed: int) -> Any:
 
 
 def randomise(model: Any) -> None:
-    """Draw every parameter anew, from PyTorch's generator as it stands."""
+    """Draw every parameter anew from PyTorch's generator in its current state."""
     import torch
 
     with torch.no_grad():
@@ -157,5 +157,5 @@ def randomise(model: Any) -> None:
                 elif parameter.dim() > 1:
                     parameter.normal_(std=parameter[0].numel() ** -0.5)
                 else:
-                    # Scales of norms are called weight; all others are biases or layer scales.
+                    # The scales of norms are called weight. All others are biases or layer scales.
                     parameter.normal_(mean=1.0 if name == "weight" else 0.0, std=0.1)

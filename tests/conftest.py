@@ -13,8 +13,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 
-from export.__main__ import EXPORTERS
 from export.demo.serving import REPOSITORY
+from export.families import FAMILIES
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -74,7 +74,7 @@ def tiny_repository(shared_folder: Path) -> Path:
     folder = shared_folder / "repository"
     with FileLock(shared_folder / "repository.lock"):
         if not folder.is_dir():
-            command = [sys.executable, "-m", "export", *EXPORTERS, "--size", "tiny", "--out", str(folder)]
+            command = [sys.executable, "-m", "export", *FAMILIES, "--size", "tiny", "--out", str(folder)]
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             assert result.returncode == 0, result.stdout + result.stderr
     return folder

@@ -1,4 +1,4 @@
-"""The command `visiongate demo`: our own small models at work, how true they are, how they are trained."""
+"""The command `visiongate demo`: our own small models at work, how true their answers are, their training."""
 
 from importlib import import_module
 from pathlib import Path
@@ -11,21 +11,13 @@ from rich.text import Text
 
 from export.demo import evaluate, show
 from export.demo.command import STATES, WEIGHTS
+from export.demo.families import FAMILIES
+from export.demo.measure import Figure
 from export.demo.serving import REPOSITORY, with_client
 from export.errors import ExportError
 from gateway import extras
 from visiongate import AsyncClient, draw
 from visiongate.commands.common import errors, note, say, table
-
-# The slowest first.
-TRAININGS = {
-    "grounding_dino": "export.demo.train_grounding_dino",
-    "doctr": "export.demo.train_doctr",
-    "sam": "export.demo.train_sam",
-    "clip": "export.demo.train_clip",
-    "face_detection": "export.demo.train_face_detection",
-    "gaze": "export.demo.train_gaze",
-}
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")
 Repository = Annotated[Path, typer.Option(file_okay=False, help="The model repository to serve.")]
@@ -35,20 +27,19 @@ Repository = Annotated[Path, typer.Option(file_okay=False, help="The model repos
 def show_command(
     context: typer.Context,
     save: Annotated[Path, typer.Option(help="Where to write the picture.")] = Path("demo.png"),
-    seed: Annotated[int, typer.Option(help="Other seeds: other backgrounds and shades.")] = 0,
+    seed: Annotated[int, typer.Option(help="The seed of the background and the shades.")] = 0,
     repository: Repository = REPOSITORY,
 ) -> None:
     """Draw a scene, ask all models about it, and write one picture with all of their answers.
 
-    Starts Triton and a gateway on this machine and stops both again. The models are small ones, that this
-    project trained on drawn scenes: shapes, words and faces like those, and nothing else.
+    It starts Triton and a gateway on this machine, and stops both at the end. The models are small ones that
+    this project trained on drawn scenes. They know shapes, words and faces like those, and nothing else.
     """
     if context.invoked_subcommand is not None:
         return
     draw.check_writable(save)
     scene = show.scene(seed)
     rows, picture = with_client(repository, lambda client: show.ask(client, scene), note)
-    # What was read in the picture is no markup.
     marks = [Text("✓", "green") if row.is_right else Text("✗", "red") for row in rows]
     table(
         ("in the picture", "the answer", "agreement", ""),
@@ -69,7 +60,7 @@ def evaluate_command(
     """Ask about many scenes that no model was trained on, and print how often the answers are right."""
     extras.require("export", "Drawing the scenes")
 
-    async def work(client: AsyncClient) -> list[evaluate.Figure]:
+    async def work(client: AsyncClient) -> list[Figure]:
         with Progress(console=errors, transient=True) as progress:
             task = progress.add_task("asking", total=evaluate.steps(count))
             return await evaluate.everything(client, count, lambda: progress.advance(task))
@@ -86,25 +77,26 @@ def evaluate_command(
 @app.command("train")
 def train_command(
     families: Annotated[
-        list[str] | None, typer.Argument(metavar="[FAMILY]...", help=f"Of {', '.join(TRAININGS)}; or all.")
+        list[str] | None,
+        typer.Argument(metavar="[FAMILY]...", help=f"Any of {', '.join(FAMILIES)}. Default: all."),
     ] = None,
     device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")] = "cpu",
     states: Annotated[
-        Path, typer.Option(file_okay=False, help="A stopped training goes on from what lies here.")
+        Path, typer.Option(file_okay=False, help="Where a stopped training continues from.")
     ] = STATES,
     weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = WEIGHTS,
 ) -> None:
     """Train the demo models anew, one after the other. It takes hours on a CPU, and can be stopped.
 
-    In a checkout they take the place of those it has, and are served after
+    In a checkout the new weights replace those that are there. To serve them, export them:
     visiongate export all --weights demo --precision fp16-weights --repository DIRECTORY
     """
-    chosen = families or list(TRAININGS)
-    if unknown := [family for family in chosen if family not in TRAININGS]:
-        raise ExportError(f"There is no training of {unknown[0]!r}; there are {', '.join(TRAININGS)}.")
+    chosen = families or list(FAMILIES)
+    if unknown := [family for family in chosen if family not in FAMILIES]:
+        raise ExportError(f"There is no training of {unknown[0]!r}; there are {', '.join(FAMILIES)}.")
     extras.require("export", "Training")
     for family in chosen:
-        import_module(TRAININGS[family]).run(device, None, states, weights)
+        import_module(FAMILIES[family].training).run(device, None, states, weights)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line that all trainings have, and where they write."""
+"""The command line of every training, and where trainings write."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +9,14 @@ import typer
 from export.weights import DEMO_WEIGHTS
 from gateway.places import checkout
 
-# In the working directory: what is installed is never written to.
+# In the working directory: nothing is ever written beside installed packages.
 STATES = Path("demo/training")
-"""Where trainings that were stopped go on from."""
+"""Where stopped trainings continue from."""
 WEIGHTS = DEMO_WEIGHTS if checkout() else Path("demo/weights")
-"""Where the weights go: in a checkout over those that are exported and shipped."""
+"""Where the weights go. In a checkout they replace those that are exported and shipped."""
 
 Run = Callable[[str, int | None, Path, Path], None]
-"""Train with (device, steps or None for the recipe's, folder of states, folder of all families' weights)."""
+"""Trains. Takes the device, the steps (None for the recipe's), and the folders of states and of weights."""
 
 
 def main(run: Run) -> None:
@@ -25,10 +25,11 @@ def main(run: Run) -> None:
     def train(
         device: Annotated[str, typer.Option(help="cpu, or cuda for a GPU.")] = "cpu",
         steps: Annotated[
-            int | None, typer.Option(min=1, help="Fewer or more steps than the recipe's.", show_default=False)
+            int | None,
+            typer.Option(min=1, help="How many steps. Default: the recipe's.", show_default=False),
         ] = None,
         states: Annotated[
-            Path, typer.Option(file_okay=False, help="A stopped training goes on from what lies here.")
+            Path, typer.Option(file_okay=False, help="Where a stopped training continues from.")
         ] = STATES,
         weights: Annotated[Path, typer.Option(file_okay=False, help="Where the weights go.")] = WEIGHTS,
     ) -> None:

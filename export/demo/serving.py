@@ -1,4 +1,4 @@
-"""Triton, a gateway and a client around some work, all on this machine, all stopped after it."""
+"""Triton, a gateway and a client for some work, all on this machine and stopped after the work."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -20,9 +20,9 @@ T = TypeVar("T")
 def with_client(
     repository: Path, work: Callable[[AsyncClient], Awaitable[T]], progress: Callable[[str], None]
 ) -> T:
-    """Serve a repository, do the work with a client of it, and return what it returns.
+    """Serve a repository, do the work with a client of the server, and return what the work returns.
 
-    A signal that asks to stop ends it with SystemExit.
+    Raise SystemExit after a signal that asks to stop.
     """
     answers: list[T] = []
 

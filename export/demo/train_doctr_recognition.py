@@ -1,6 +1,6 @@
 """docTR's recognition network learns to read words cut out of drawn scenes."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -19,29 +19,33 @@ from export.demo.scenes import (
     font,
     word,
 )
-from export.demo.training import Recipe, save_halves, train
-from export.doctr_weights import DEMO, new_recognizer, normalised
+from export.demo.training import Recipe, save_halves, train_family
+from export.doctr_pixels import normalised
+from export.doctr_weights import new_recognizer
+from export.families.doctr import DEMO
 from gateway.models.doctr import fit
 from gateway.models.doctr_recognition import MAX_CROP_RATIO, PIECE_RATIO, decode_ctc, merge, split
 
 Pixels = NDArray[np.uint8]
 
-RECIPE = Recipe(steps=18000, learning_rate=2e-3, warmup=150, largest_gradient=5.0, report_every=200)
+RECIPE = Recipe(steps=18000, learning_rate=2e-3, warmup=150, max_gradient_norm=5.0, report_every=200)
 BATCH = 64
 
-# Words are drawn before the training starts: so many pages of so many words.
+# Words are drawn before the training starts, this many on each of this many pages.
 PAGES, WORDS = 4000, 22
+# Width and height, in pixels.
 PAGE_SIZE = 480, 360
+# The smallest and the largest font, as shares of the page's shorter side.
 FONT_SIZE = 0.045, 0.13
-# What is kept of the page around a word, in pixels.
+# How much of the page is kept around a word, in pixels.
 MARGIN = 6
 
-# How far off a detected box's sides are, as shares of the word's height: mean and deviation, outwards.
+# How far outwards the sides of a detected box are off, as shares of the word's height: mean and deviation.
 OUTWARDS, DEVIATION = 0.07, 0.06
-# Of words wide enough: so many are seen as one of the pieces that the gateway reads very wide ones in.
+# The share of the wide words that are seen in pieces, as the gateway reads very wide ones.
 PIECES_SHARE = 0.3
-# Of a character at the edge of a piece, so much must be in it to be read.
-LEAST_VISIBLE = 0.5
+# The share of a character at the edge of a piece that must be in it for the character to be read.
+MIN_VISIBLE = 0.5
 
 UNSEEN_SCENES = 60
 UNSEEN_PLAN = Plan(words=(1, 4))
@@ -51,8 +55,8 @@ UNSEEN_PLAN = Plan(words=(1, 4))
 class Printed:
     """A word and the page around it.
 
-    pixels: uint8 [H, W, 3]. box: float32 [4] xyxy, its ink in them. ends: float32 [n], where each of its
-    characters ends, in pixels from the left side of the box.
+    pixels: uint8 [H,W,3]. box: float32 [4] xyxy, the word's ink in them. ends: float32 [n], where each
+    character ends, in pixels from the left side of the box.
     """
 
     text: str
@@ -62,18 +66,21 @@ class Printed:
 
 
 class RecognitionLearner:
-    """CTC's loss of reading words."""
+    """The recognition network, which learns to read words by the loss of CTC."""
 
     def __init__(self, device: torch.device, pages: int | None = None) -> None:
         self.network = new_recognizer(DEMO).to(memory_format=torch.channels_last)
         self._device = device
-        self._printed = [one for seed in range(PAGES if pages is None else pages) for one in print_page(seed)]
-        # Each character as often as any other: a word is wrong with a single one of its characters.
-        lengths = np.array([len(one.text) for one in self._printed])
+        self._printed = [
+            word for seed in range(PAGES if pages is None else pages) for word in print_page(seed)
+        ]
+        # Longer words are drawn more often, so that every character is seen as often as any other: a single
+        # wrong character makes a word wrong.
+        lengths = np.array([len(printed.text) for printed in self._printed])
         self._shares = lengths / lengths.sum()
 
     def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        """Of some of the words, as detection might have cut them."""
+        """Return the loss on some of the words, cut as detection might have cut them."""
         texts, crops = [], []
         for index in random.choice(len(self._printed), BATCH, p=self._shares):
             text, crop = cut(random, self._printed[index])
@@ -85,18 +92,18 @@ class RecognitionLearner:
         return {"reading": self.network.compute_loss(logits.float(), texts)}
 
     def report(self) -> str:
-        """How many words, cut at their true boxes, are read without a mistake."""
+        """Return the share of the words, cut at their true boxes, that are read without a mistake."""
         words, right = 0, 0
         for seed in range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + UNSEEN_SCENES):
             scene = draw(seed, 480, 360, UNSEEN_PLAN)
-            for one in scene.words:
-                x_min, y_min, x_max, y_max = one.box.round().astype(int).tolist()
+            for drawn in scene.words:
+                x_min, y_min, x_max, y_max = drawn.box.round().astype(int).tolist()
                 words += 1
-                right += self.read(scene.image[y_min : y_max + 1, x_min : x_max + 1]) == one.text
+                right += self.read(scene.image[y_min : y_max + 1, x_min : x_max + 1]) == drawn.text
         return f"{right / words:.3f} of {words} words are right"
 
     def read(self, crop: Pixels) -> str:
-        """What a crop uint8 [H, W, 3] says, as the gateway reads it."""
+        """Return what a crop uint8 [H,W,3] says, read as in the gateway."""
         pieces, last_overlap = split(crop)
         pixels = self._pixels(np.stack([self._fit(piece) for piece in pieces]))
         logits = self.network(pixels, return_model_output=True)["out_map"].float().cpu().numpy()
@@ -115,7 +122,7 @@ class RecognitionLearner:
 
 
 def print_page(seed: int) -> list[Printed]:
-    """The words of a page that holds nothing else."""
+    """Draw a page of nothing but words, and return them."""
     random = np.random.default_rng(seed)
     painter = Painter(random, *PAGE_SIZE)
     printed = []
@@ -124,21 +131,21 @@ def print_page(seed: int) -> list[Printed]:
         if painter.word(text, name, size):
             printed.append((text, name, size))
     scene = painter.scene(degraded=True)
-    found = []
-    for (text, name, size), one in zip(printed, scene.words, strict=True):
+    words = []
+    for (text, name, size), drawn in zip(printed, scene.words, strict=True):
         letters = font(name, round(size * min(PAGE_SIZE) * OVERSAMPLING))
         left = letters.getbbox(text)[0]
         ends = [(letters.getlength(text[: count + 1]) - left) / OVERSAMPLING for count in range(len(text))]
-        low = np.floor(one.box[:2] - MARGIN).astype(int).clip(0)
-        high = np.ceil(one.box[2:] + MARGIN).astype(int)
+        low = np.floor(drawn.box[:2] - MARGIN).astype(int).clip(0)
+        high = np.ceil(drawn.box[2:] + MARGIN).astype(int)
         pixels = scene.image[low[1] : high[1], low[0] : high[0]].copy()
-        box = (one.box - np.tile(low, 2)).astype(np.float32)
-        found.append(Printed(text, pixels, box, np.array(ends, np.float32)))
-    return found
+        box = (drawn.box - np.tile(low, 2)).astype(np.float32)
+        words.append(Printed(text, pixels, box, np.array(ends, np.float32)))
+    return words
 
 
 def cut(random: np.random.Generator, printed: Printed) -> tuple[str, Pixels]:
-    """Cut a word, or a piece of a wide one, as detection might; and what it then says."""
+    """Cut a word, or a piece of a wide one, as detection might. Return its text and its pixels."""
     text, box = printed.text, printed.box.astype(np.float64)
     width, height = box[2:] - box[:2]
     box += random.normal(OUTWARDS, DEVIATION, 4) * height * [-1, -1, 1, 1]
@@ -149,7 +156,7 @@ def cut(random: np.random.Generator, printed: Printed) -> tuple[str, Pixels]:
         start = random.uniform(0, max(0.0, width - piece))
         text = visible(printed, start, start + piece)
         low = printed.box[0]
-        # At the word's own ends its margin is in the piece too.
+        # At the start of the word, the piece has the word's margin too.
         box[[0, 2]] = low + start if start else box[0], low + start + piece
     x_min, y_min, x_max, y_max = box.round().astype(int).clip(0).tolist()
     crop = printed.pixels[y_min : y_max + 1, x_min : x_max + 1]
@@ -157,15 +164,15 @@ def cut(random: np.random.Generator, printed: Printed) -> tuple[str, Pixels]:
 
 
 def visible(printed: Printed, low: float, high: float) -> str:
-    """The characters that are seen between two places of the word, in pixels from its left side."""
+    """Return the characters that are seen between two places of the word, in pixels from its left side."""
     starts = np.concatenate([[0], printed.ends[:-1]])
     inside = np.minimum(printed.ends, high) - np.maximum(starts, low)
-    is_seen = inside >= LEAST_VISIBLE * (printed.ends - starts)
+    is_seen = inside >= MIN_VISIBLE * (printed.ends - starts)
     return "".join(character for character, seen in zip(printed.text, is_seen, strict=True) if seen)
 
 
 def varied(random: np.random.Generator, crop: Pixels) -> Pixels:
-    """Another contrast and brightness, sometimes the negative, sometimes as small as far words are."""
+    """Return the crop in another contrast and brightness, sometimes smaller, sometimes as a negative."""
     scale = random.uniform(0.5, 1.0)
     if random.random() < 0.2 and crop.shape[0] * scale > 10:
         size = max(1, round(crop.shape[1] * scale)), round(crop.shape[0] * scale)
@@ -178,14 +185,7 @@ def varied(random: np.random.Generator, crop: Pixels) -> Pixels:
     return np.asarray(values.clip(0, 255), np.uint8)
 
 
-def train_recognition(device: str, steps: int | None, states: Path, folder: Path) -> None:
-    """Train the network to the end and write its weights to `folder`."""
-    recipe = RECIPE if steps is None else replace(RECIPE, steps=steps)
-    train(
-        RecognitionLearner,
-        recipe,
-        "doctr recognition",
-        state=states / "doctr_recognition.pt",
-        weights=folder,
-        device=device,
-    )
+def train_recognition(device: str, steps: int | None, states: Path, weights: Path) -> None:
+    """Train the network and write its weights."""
+    name = "doctr_recognition"
+    train_family(RecognitionLearner, RECIPE, name, device=device, steps=steps, states=states, weights=weights)

@@ -13,6 +13,7 @@ from torch.nn import functional
 from torchvision.ops import generalized_box_iou_loss  # type: ignore[import-untyped]
 
 from export.demo import training
+from export.demo.agreement import MIN_IOU
 from export.demo.command import main
 from export.demo.scenes import FIRST_UNSEEN_SEED, DrawnFace, Plan, Scene, draw
 from export.demo.training import Recipe
@@ -23,9 +24,9 @@ from gateway.models.resizing import place, resize
 
 RECIPE = Recipe(steps=2400, learning_rate=2e-3, warmup=100, average=0.995, bfloat16=True)
 
-# Scenes are drawn once and seen many times, each time otherwise: drawing takes longer than learning.
+# Scenes are drawn once and seen many times, each time changed, because drawing takes longer than learning.
 POOL = 1500
-# (width, height, what is on it), in turn. Shapes and words alone show what is no face.
+# (width, height, plan) of the scenes, in turn. Scenes of shapes and words alone show what is no face.
 SCENES = (
     (480, 360, Plan(faces=(0, 2))),
     (320, 240, Plan(faces=(0, 2))),
@@ -33,17 +34,18 @@ SCENES = (
     (320, 320, Plan(faces=(1, 3), face_size=(0.15, 0.6))),
     (320, 240, Plan(shapes=(2, 9), words=(0, 5), faces=(0, 0))),
 )
-# (canvas's side, pictures a batch, how often).
+# Batches: (the canvas's side in pixels, pictures in a batch, how often).
 BATCHES = ((320, 16, 0.75), (480, 8, 0.25))
-LEAST_FACTOR = 0.4
+# The least that a picture is scaled by, of what fills the canvas.
+MIN_FACTOR = 0.4
 
-# The longer sides, in pixels, of the faces that a stride finds. Where two overlap both do.
+# The longer sides, in pixels, of the faces that each stride finds. Where two ranges overlap, both strides do.
 FACES_OF_STRIDE = {8: (0.0, 56.0), 16: (40.0, 128.0), 32: (96.0, np.inf)}
-# Cells that should find a face: those so near its centre, in strides.
+# A cell should find a face if it is this near to the face's centre, in strides.
 NEAR = 1.25
-# Which landmark is which in a mirror.
+# The index of each landmark's counterpart in a mirror.
 MIRRORED = [1, 0, 2, 4, 3]
-# Smaller errors than this share of a face's size count by their square.
+# Errors that are smaller than this share of a face's size count by their square.
 FINE = 0.02
 
 UNSEEN_SCENES = 200
@@ -51,20 +53,20 @@ UNSEEN_PLAN = Plan(faces=(0, 2))
 
 
 class Learner:
-    """The network and the scenes that it learns from."""
+    """The face detector, and the scenes that it learns from."""
 
     network: nn.Module
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        # Twice as fast on a CPU.
+        # This layout is twice as fast on a CPU.
         self._net = Network(DEMO_CHANNELS, DEMO_BLOCKS).to(memory_format=torch.channels_last)
         initialise(self._net)
         self.network = self._net
         self._pool = [draw(seed, *SCENES[seed % len(SCENES)]) for seed in range(POOL)]
 
     def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
-        """Errors of a batch: of the scores, the boxes and the landmarks."""
+        """Return the errors of a batch: of the scores, the boxes and the landmarks."""
         side, count, _ = BATCHES[random.choice(len(BATCHES), p=[share for *_, share in BATCHES])]
         scenes = [
             on_canvas(random, self._pool[index], side)
@@ -74,22 +76,22 @@ class Learner:
         return detection_loss(self._net, pixels, [scene.faces for scene in scenes])
 
     def report(self) -> str:
-        """Recall and precision on unseen scenes, and how far the landmarks are off."""
+        """Return recall and precision on unseen scenes, and how far the landmarks are off."""
         return str(measure(self._net, unseen_scenes()))
 
     def save(self, folder: Path) -> None:
-        """Write what export/face_detection.py reads."""
+        """Write the weights as `export.face_detection` reads them."""
         training.save_halves(self._net.state_dict(), folder / "model.safetensors")
 
 
 @cache
 def unseen_scenes() -> list[Scene]:
-    """What the figures are measured on."""
+    """Return the scenes that the figures are measured on."""
     return [draw(FIRST_UNSEEN_SEED + index, 480, 360, UNSEEN_PLAN) for index in range(UNSEEN_SCENES)]
 
 
 def initialise(network: Network) -> None:
-    """Signals of one size through all layers, few faces at first, and those of a usual size."""
+    """Draw weights that keep signals at one size through all layers, and find few faces of a usual size."""
     for name, parameter in network.named_parameters():
         if parameter.dim() == 1:
             nn.init.zeros_(parameter)
@@ -107,11 +109,11 @@ def initialise(network: Network) -> None:
 
 
 def on_canvas(random: np.random.Generator, scene: Scene, side: int) -> Scene:
-    """The scene at a size that fits the canvas, sometimes mirrored, in another light."""
-    # Enlarged too, which the gateway never does, for larger faces than fit the pool.
+    """Return the scene at a size that fits the canvas, sometimes mirrored, in another light."""
+    # Pictures are also enlarged, which the gateway never does, for larger faces than the pool has.
     factor = side / max(scene.image.shape[:2])
     if random.random() < 0.5:
-        factor *= random.uniform(LEAST_FACTOR, 1)
+        factor *= random.uniform(MIN_FACTOR, 1)
     height, width = (round(length * factor) for length in scene.image.shape[:2])
     resized = Scene(
         relit(random, resize(scene.image, (height, width))),
@@ -124,14 +126,14 @@ def on_canvas(random: np.random.Generator, scene: Scene, side: int) -> Scene:
 
 
 def relit(random: np.random.Generator, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The picture RGB uint8 [H,W,3] with other brightness, contrast and colour."""
+    """Return the picture RGB uint8 [H,W,3] with other brightness, contrast and colour."""
     gains = random.uniform(0.75, 1.25) * random.uniform(0.95, 1.05, 3)
     table = (np.arange(256)[:, None] - 128) * gains + 128 + random.uniform(-20, 20)
     return np.asarray(cv2.LUT(image, table.clip(0, 255).astype(np.uint8)[:, None]), np.uint8)
 
 
 def mirrored(scene: Scene) -> Scene:
-    """The picture and its faces in a mirror: a left eye becomes a right one, left is where right was."""
+    """Return the picture and its faces in a mirror, where a left eye becomes a right one."""
     width, turned = scene.image.shape[1], np.array([-1, 1], np.float32)
     faces = []
     for face in scene.faces:
@@ -143,7 +145,7 @@ def mirrored(scene: Scene) -> Scene:
 
 
 def cells(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The (column, row) [N,2] and the stride [N,1] of a square canvas's cells, in the gateway's order."""
+    """Return (column, row) [N,2] and stride [N,1] of a square canvas's cells, in the gateway's order."""
     places, strides = [], []
     for stride in STRIDES:
         rows, columns = np.divmod(np.arange((side // stride) ** 2), side // stride)
@@ -153,7 +155,7 @@ def cells(side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
 
 
 def assign(faces: list[DrawnFace], side: int) -> NDArray[np.int64]:
-    """Which face, or -1 for none, each cell [N] of the canvas should find."""
+    """Return the index of the face that each cell [N] of the canvas should find, or -1."""
     places, strides = cells(side)
     chosen = np.full(len(places), -1)
     for index, face in enumerate(faces):
@@ -168,16 +170,16 @@ def assign(faces: list[DrawnFace], side: int) -> NDArray[np.int64]:
 def detection_loss(
     network: Network, pixels: NDArray[np.uint8], faces: list[list[DrawnFace]]
 ) -> dict[str, Tensor]:
-    """Errors on square canvases [B,S,S,3], RGB, whose faces are known."""
+    """Return the errors on square canvases [B,S,S,3], RGB, whose faces are known."""
     device = next(network.parameters()).device
     planes = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).flip(1).float()
     raw = torch.cat(network.raw(planes.contiguous(memory_format=torch.channels_last)), 1).float()
     places, strides = (torch.from_numpy(array).to(device) for array in cells(pixels.shape[1]))
 
-    chosen = np.stack([assign(some, pixels.shape[1]) for some in faces])
-    found = np.nonzero(chosen >= 0)
-    wanted = [faces[row][index] for row, index in zip(found[0], chosen[found], strict=True)]
-    picture, cell = (torch.from_numpy(indices).to(device) for indices in found)
+    chosen = np.stack([assign(drawn, pixels.shape[1]) for drawn in faces])
+    positive = np.nonzero(chosen >= 0)
+    wanted = [faces[row][index] for row, index in zip(positive[0], chosen[positive], strict=True)]
+    picture, cell = (torch.from_numpy(indices).to(device) for indices in positive)
     truth_boxes = torch.from_numpy(np.array([f.box for f in wanted], np.float32).reshape(-1, 4)).to(device)
     truth_points = torch.from_numpy(np.array([f.landmarks for f in wanted], np.float32).reshape(-1, 5, 2))
 
@@ -205,21 +207,21 @@ def detection_loss(
         **scores,
         "giou": 2 * generalized_box_iou_loss(guess, truth_boxes, reduction="sum") / count,
         "corners": corners / count,
-        # Where features are in a face is the hardest to learn.
+        # The landmarks are the hardest to learn.
         "landmarks": 5 * landmarks / count,
     }
 
 
 def _overlap(guess: Tensor, truth: Tensor) -> Tensor:
-    """Intersection over union of boxes [n,4] xyxy, pair by pair."""
+    """Return the intersection over union of boxes [n,4] xyxy, pair by pair."""
     sides = torch.minimum(guess[:, 2:], truth[:, 2:]) - torch.maximum(guess[:, :2], truth[:, :2])
     common = sides.clamp(min=0).prod(1)
-    areas = [(some[:, 2:] - some[:, :2]).prod(1) for some in (guess, truth)]
+    areas = [(xyxy[:, 2:] - xyxy[:, :2]).prod(1) for xyxy in (guess, truth)]
     return common / (areas[0] + areas[1] - common)
 
 
 class Figures:
-    """How well faces are found: counts, and errors of what was found as shares of the faces' sizes."""
+    """How well faces are found: counts, overlaps, and landmark errors as shares of the faces' sizes."""
 
     def __init__(self) -> None:
         self.faces = self.found = self.right = 0
@@ -255,7 +257,7 @@ def found_faces(
 
 
 def measure(network: Network, scenes: list[Scene], *, small_faces: bool = False) -> Figures:
-    """Compare the faces that are found with those that are there; right is what overlaps one by half."""
+    """Compare the faces that are found with those that are there. IoU 0.5 with one of them is right."""
     figures = Figures()
     for scene in scenes:
         faces = found_faces(network, scene.image, small_faces=small_faces)
@@ -264,7 +266,7 @@ def measure(network: Network, scenes: list[Scene], *, small_faces: bool = False)
         missing = list(scene.faces)
         for face in faces:
             overlaps = [float(boxes.iou(face.box[None], drawn.box[None])[0, 0]) for drawn in missing]
-            if not overlaps or max(overlaps) < 0.5:
+            if not overlaps or max(overlaps) < MIN_IOU:
                 continue
             drawn = missing.pop(int(np.argmax(overlaps)))
             size = (drawn.box[2:] - drawn.box[:2]).max()
@@ -277,13 +279,9 @@ def measure(network: Network, scenes: list[Scene], *, small_faces: bool = False)
 
 def run(device: str, steps: int | None, states: Path, weights: Path) -> None:
     """Train and write the weights."""
-    training.train(
-        Learner,
-        replace(RECIPE, steps=steps or RECIPE.steps),
-        "face_detection",
-        state=states / "face_detection.pt",
-        weights=weights / "face_detection",
-        device=device,
+    name = "face_detection"
+    training.train_family(
+        Learner, RECIPE, name, device=device, steps=steps, states=states, weights=weights / name
     )
 
 

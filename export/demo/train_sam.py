@@ -1,8 +1,8 @@
-"""Segment Anything, small, learns the masks of drawn shapes from boxes, points and its own earlier masks."""
+"""Teaches a small Segment Anything the masks of drawn shapes, by boxes, points and its own earlier masks."""
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from export.demo.command import main
 from export.demo.scenes import FIRST_UNSEEN_SEED, Scene, draw
-from export.demo.training import Recipe, train
+from export.demo.training import Recipe, train_family
 from export.sam import Decoder, Encoder, build
 from export.weights import Options
 from gateway.models.sam import BACKGROUND, BOX_MAX, BOX_MIN, FOREGROUND, PADDING, Prompt, SamSpec
@@ -26,27 +26,28 @@ RECIPE = Recipe(
 )
 
 SCENES, IMAGES, PROMPTS = 3500, 8, 6
-"""Scenes that training goes round in; images of a step, and first prompts of an image."""
+"""The number of scenes that are trained on, of images in a step, and of first prompts for an image."""
 REFINED = 3
-"""Every other step asks as many of an image's prompts again, with more points, the first mask, or both."""
+"""Every other step asks this many of an image's prompts again, with more points, the first mask, or both."""
 LONGER_SIDE, SHORTER_SIDES = 320, range(180, 321, 4)
-"""Of the scenes, which are drawn larger than the encoder sees them."""
+"""The sides of the scenes in pixels. They are drawn larger than the encoder sees them."""
 BOX_ERRORS = (0.0, 0.03, 0.06)
-"""Spreads of the error of a box's sides, as shares of its width and height, all as likely."""
+"""Spreads of the error of a box's sides, as shares of its width and height. All are equally likely."""
 SHARPNESS = 3.0
-"""Logits are as many times those of the share of a pixel that is covered.
+"""Logits are this many times the logits of the share of a pixel that is covered.
 
-Else edges, that are hardly wider than a pixel of so small a mask, look unstable to SegmentEverything.
+Otherwise edges, which are hardly wider than a pixel of such a small mask, look unstable to SegmentEverything.
 """
 REPORTED = 40
+"""The number of unseen scenes in a report."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Example:
-    """A scene as the encoder sees it, S pixels wide and high, and its K things as the decoder should.
+    """A scene as the encoder sees it, S x S pixels, and its K things as the decoder should answer them.
 
     image: uint8 [S,S,3], zero outside `valid_size` (height, width). covers: uint8 [K,m,m], how much of a
-    mask's pixel is the thing's: 255 is all of it. boxes: float32 [K,4] xyxy in pixels of the image.
+    mask's pixel the thing covers: 255 is all of it. boxes: float32 [K,4] xyxy in pixels of the image.
     """
 
     image: NDArray[np.uint8]
@@ -56,12 +57,12 @@ class Example:
 
     @property
     def ratio(self) -> int:
-        """How many pixels of the image are one of a mask."""
+        """Return the side of a mask's pixel, in pixels of the image."""
         return int(self.image.shape[0] // self.covers.shape[1])
 
 
 def example(scene: Scene, sam: SamSpec) -> Example:
-    """Bring a scene to the encoder's frame, as the gateway does."""
+    """Return a scene in the encoder's frame, as the gateway brings it there."""
     image, (height, width) = sam.preprocess(scene.image)
     covers = np.zeros((len(scene.things), sam.image_size, sam.image_size), np.float32)
     for cover, thing in zip(covers, scene.things, strict=True):
@@ -75,7 +76,7 @@ def example(scene: Scene, sam: SamSpec) -> Example:
 
 
 def turned(seen: Example, random: np.random.Generator) -> Example:
-    """Mirror it or not, swap its axes or not, and shuffle red, green and blue: 48 views of one scene.
+    """Return one of 48 views: mirrored or not, axes swapped or not, and red, green and blue shuffled.
 
     The sides of its valid area must be whole pixels of the masks.
     """
@@ -100,10 +101,10 @@ def turned(seen: Example, random: np.random.Generator) -> Example:
 def first_prompts(
     seen: Example, count: int, random: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int32]]:
-    """Ask for things by a box or by a point inside; the last prompt is a point on none of them.
+    """Return prompts that ask for things by a box or by a point inside. The last one is a point on no thing.
 
-    Returns the index of the thing or -1, int [count], and what the decoder takes: points float32 [count,2,2]
-    and labels int32 [count,2].
+    They are the indices of the things, int [count] with -1 for none, and what the decoder takes: points
+    float32 [count,2,2] and labels int32 [count,2].
     """
     things = random.integers(len(seen.boxes), size=count)
     things[-1] = -1
@@ -112,8 +113,8 @@ def first_prompts(
     height, width = seen.valid_size
     for index, thing in enumerate(things):
         if thing < 0:
-            nowhere = seen.covers.max(0) == 0
-            is_valid = nowhere[: height // seen.ratio, : width // seen.ratio]
+            is_free = seen.covers.max(0) == 0
+            is_valid = is_free[: height // seen.ratio, : width // seen.ratio]
             points[index, 0] = point_in(any_cell(is_valid, random), seen.ratio, random)
             labels[index] = FOREGROUND, PADDING
         elif random.random() < 0.5:
@@ -128,19 +129,19 @@ def first_prompts(
 
 
 def any_cell(allowed: NDArray[np.bool_], random: np.random.Generator) -> NDArray[np.int64]:
-    """(row, column) of one of the pixels of a mask, bool [m,m], that are allowed."""
+    """Return (row, column) of a random pixel among those of a mask, bool [m,m], that are allowed."""
     places = np.argwhere(allowed)
     place: NDArray[np.int64] = places[random.integers(len(places))]
     return place
 
 
 def point_in(cell: NDArray[np.int64], ratio: int, random: np.random.Generator) -> NDArray[np.float32]:
-    """(x, y) in pixels of the image, somewhere in the (row, column) of a mask."""
+    """Return (x, y) in pixels of the image, at a random place in the (row, column) of a mask."""
     return ((cell[::-1] + random.random(2)) * ratio).astype(np.float32)
 
 
 def losses(outputs: Sequence[Tensor], truth: Tensor, is_thing: Tensor) -> dict[str, Tensor]:
-    """How far the single mask, the best of the three, and the IoUs that were predicted are from the truth.
+    """Return how far the single mask, the best of three masks, and the predicted IoUs are from the truth.
 
     outputs: the decoder's. truth: float [B,P,m,m], the covered share of each pixel. is_thing: bool [B,P],
     elsewhere no mask is right and the IoU should be 0.
@@ -154,8 +155,8 @@ def losses(outputs: Sequence[Tensor], truth: Tensor, is_thing: Tensor) -> dict[s
     dice = 1 - (2 * (share * wanted).sum((-2, -1)) + 1) / ((share + wanted).sum((-2, -1)) + 1)
     loss = (10 * entropy + dice) * is_thing[..., None]
     with torch.no_grad():
-        found, right = logits > 0, wanted > 0.5
-        iou = (found & right).sum((-2, -1)) / (found | right).sum((-2, -1)).clamp(min=1)
+        is_covered, should_be = logits > 0, wanted > 0.5
+        iou = (is_covered & should_be).sum((-2, -1)) / (is_covered | should_be).sum((-2, -1)).clamp(min=1)
         iou = iou * is_thing[..., None]
     return {
         "mask": loss[..., 0].sum() / is_thing.sum(),
@@ -165,13 +166,13 @@ def losses(outputs: Sequence[Tensor], truth: Tensor, is_thing: Tensor) -> dict[s
 
 
 class Learner:
-    """A SamModel from scratch. Scenes are drawn once, and seen in many ways."""
+    """A SamModel that starts from nothing. Scenes are drawn once, and seen in many ways."""
 
     def __init__(self, device: torch.device, scenes: int | None = None) -> None:
         self.network = build(Options(weights="random", variant="demo"))[0].to(device)
-        # The waves that tell places apart: constants in the decoder's graph.
+        # The waves that encode places are constants in the decoder's graph.
         self.network.shared_image_embedding.requires_grad_(False)
-        # Faster here than PyTorch's own attention: few queries, narrow heads.
+        # Faster than PyTorch's own attention for so few queries and such narrow heads.
         self.network.config.mask_decoder_config._attn_implementation = "eager"
         self._encoder, self._decoder = Encoder(self.network).to(device), Decoder(self.network).to(device)
         vision = self.network.config.vision_config
@@ -187,15 +188,15 @@ class Learner:
 
     def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
         chosen = random.integers(len(self._examples), size=IMAGES)
-        seen = [turned(self._examples[index], random) for index in chosen]
-        embedding = self._embed([one.image for one in seen], [one.valid_size for one in seen])
-        asked = [first_prompts(one, PROMPTS, random) for one in seen]
-        things, points, labels = (np.stack(column) for column in zip(*asked, strict=True))
-        covers = [one.covers[index] for one, index in zip(seen, things, strict=True)]
+        views = [turned(self._examples[index], random) for index in chosen]
+        embedding = self._embed([view.image for view in views], [view.valid_size for view in views])
+        prompts = [first_prompts(view, PROMPTS, random) for view in views]
+        things, points, labels = (np.stack(column) for column in zip(*prompts, strict=True))
+        covers = [view.covers[index] for view, index in zip(views, things, strict=True)]
         truth, is_thing = self._tensor(np.stack(covers)).float() / 255, self._tensor(things >= 0)
-        nothing = np.zeros((IMAGES, 1, *truth.shape[2:]), np.float32)
+        empty_masks = np.zeros((IMAGES, 1, *truth.shape[2:]), np.float32)
         no_mask = np.zeros((IMAGES, 1), np.bool_)
-        first = self._decoder(embedding, *map(self._tensor, (points, labels, nothing, no_mask)))
+        first = self._decoder(embedding, *map(self._tensor, (points, labels, empty_masks, no_mask)))
         terms = losses(first, truth, is_thing)
         if random.random() < 0.5:
             return terms
@@ -214,7 +215,10 @@ class Learner:
     def _more_points(
         self, logits: Tensor, truth: Tensor, random: np.random.Generator
     ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Up to two points where a mask is wrong, or inside where it is right: [B,P,N,2], labels [B,P,N]."""
+        """Return up to two points where a mask is wrong, or inside it if it is right.
+
+        They are points [B,P,N,2] and labels [B,P,N].
+        """
         wanted = (truth > 0.5).cpu().numpy()
         wrong = (logits > 0).cpu().numpy() != wanted
         points = np.zeros((*wanted.shape[:2], random.integers(3), 2), np.float32)
@@ -229,11 +233,11 @@ class Learner:
     def segment(
         self, image: NDArray[np.uint8], prompts: Sequence[Prompt], *, multimask: bool = False
     ) -> list[tuple[NDArray[np.bool_], float]]:
-        """Masks bool [H,W] and predicted IoUs, as the gateway has them; of `multimask` the best."""
+        """Return masks bool [H,W] and predicted IoUs as the gateway does; `multimask`: the best of three."""
         canvas, valid_size = self._sam.preprocess(image)
         size = (image.shape[0], image.shape[1])
         embedding = self._embed([canvas], [valid_size])
-        found: dict[int, tuple[NDArray[np.bool_], float]] = {}
+        answers: dict[int, tuple[NDArray[np.bool_], float]] = {}
         for group in self._sam.group_prompts(prompts, size, max_prompts=64):
             inputs = (group.points, group.labels, group.mask_input, group.has_mask_input)
             outputs = self._decoder(embedding, *(self._tensor(value[None]) for value in inputs))
@@ -243,8 +247,8 @@ class Learner:
             for row, index in enumerate(group.indices):
                 best = multimask_iou[row].argmax()
                 whole = self._sam.postprocess_mask(multimasks[row, best], valid_size, size)
-                found[index] = whole, float(multimask_iou[row, best])
-        return [found[index] for index in range(len(prompts))]
+                answers[index] = whole, float(multimask_iou[row, best])
+        return [answers[index] for index in range(len(prompts))]
 
     def report(self) -> str:
         random = np.random.default_rng(0)
@@ -253,15 +257,15 @@ class Learner:
             boxes = [thing.box.astype(np.float64) for thing in scene.things]
             error = [0.04 * random.standard_normal(4) * np.tile(box[2:] - box[:2], 2) for box in boxes]
             pixels = [any_cell(thing.mask, random)[::-1] + 0.5 for thing in scene.things]
-            asked = {
+            prompts = {
                 "box": [Prompt(box=box.astype(np.float32)) for box in boxes],
                 "wrong box": [
                     Prompt(box=(b + e).astype(np.float32)) for b, e in zip(boxes, error, strict=True)
                 ],
                 "point": [Prompt(point[None], np.array([FOREGROUND])) for point in pixels],
             }
-            for name, prompts in asked.items():
-                masks = self.segment(scene.image, prompts, multimask=name == "point")
+            for name, group in prompts.items():
+                masks = self.segment(scene.image, group, multimask=name == "point")
                 for (mask, _), thing in zip(masks, scene.things, strict=True):
                     ious[name].append(float((mask & thing.mask).sum() / (mask | thing.mask).sum()))
         figures = ", ".join(f"{np.mean(values):.3f} from {name}" for name, values in ious.items())
@@ -284,9 +288,8 @@ class Learner:
 
 
 def run(device: str, steps: int | None, states: Path, weights: Path) -> None:
-    """Train, and write the weights to the folder `sam` in `weights`."""
-    recipe = replace(RECIPE, steps=steps or RECIPE.steps)
-    train(Learner, recipe, "SAM", state=states / "sam.pt", weights=weights / "sam", device=device)
+    """Train and write the weights."""
+    train_family(Learner, RECIPE, "sam", device=device, steps=steps, states=states, weights=weights / "sam")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""How the demo models learn: one loop for all, that can be stopped at any time and goes on where it was."""
+"""How the demo models learn: one loop for all, which can be stopped at any time and continues from there."""
 
 import math
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,19 +19,19 @@ SAVE_EVERY_S = 60
 
 
 class Learner(Protocol):
-    """One model and what it should learn."""
+    """One model, and what it should learn."""
 
     network: nn.Module
-    """In training mode while `loss` runs; evaluation mode, averaged weights, in `report` and `save`."""
+    """In training mode in `loss`; in evaluation mode, with averaged weights, in `report` and `save`."""
 
     def loss(self, random: np.random.Generator, progress: float) -> dict[str, Tensor]:
         """Draw a batch and return the terms of its loss, which are added up.
 
-        `random` is the step's own; `progress` goes from 0 to 1 over the training.
+        `random` belongs to the step. `progress` goes from 0 to 1 over the training.
         """
 
     def report(self) -> str:
-        """A line of figures on some scenes that are not trained on."""
+        """Return a line of figures on scenes that are not trained on."""
 
     def save(self, folder: Path) -> None:
         """Write the weights as the family's exporter reads them with `--weights demo`."""
@@ -39,17 +39,18 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast: AdamW, a linear warm-up, then a cosine down to a hundredth.
+    """How long and how fast a model learns.
 
-    average: decay of the moving average of the weights, which is what is kept. bfloat16: compute products
-    and convolutions in it.
+    The optimiser is AdamW. The learning rate rises linearly in the warm-up, and then falls along a cosine to
+    a hundredth. average: the decay of the moving average of the weights, which is what is kept. bfloat16:
+    whether products and convolutions compute in it.
     """
 
     steps: int
     learning_rate: float
     warmup: int = 200
     weight_decay: float = 0.01
-    largest_gradient: float = 1.0
+    max_gradient_norm: float = 1.0
     average: float = 0.998
     bfloat16: bool = False
     report_every: int = 500
@@ -67,7 +68,7 @@ def train(
 ) -> None:
     """Train to the end of the recipe and write the weights to the folder `weights`.
 
-    `state` is the file that a stopped training goes on from.
+    `state` is the file from which a stopped training continues.
     """
     torch.manual_seed(recipe.seed)
     learner = make(torch.device(device))
@@ -76,7 +77,7 @@ def train(
     optimizer = torch.optim.AdamW(_groups(network, recipe), lr=recipe.learning_rate)
     done = _resume(state, network, averaged, optimizer, device)
     if done:
-        note(f"{name}: goes on after step {done}")
+        note(f"{name}: continues after step {done}")
     last_save, start, started_at = time.monotonic(), time.monotonic(), done
     sums: dict[str, float] = {}
     for step in range(done, recipe.steps):
@@ -89,7 +90,7 @@ def train(
         loss = torch.stack([term.float() for term in terms.values()]).sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(network.parameters(), recipe.largest_gradient)
+        nn.utils.clip_grad_norm_(network.parameters(), recipe.max_gradient_norm)
         optimizer.step()
         _average(averaged, network, min(recipe.average, (1 + step) / (10 + step)))
         for term, value in terms.items():
@@ -112,8 +113,23 @@ def train(
     note(f"{name}: the weights are in {weights}")
 
 
+def train_family(
+    make: Callable[[torch.device], Learner],
+    recipe: Recipe,
+    name: str,
+    *,
+    device: str,
+    steps: int | None,
+    states: Path,
+    weights: Path,
+) -> None:
+    """Train for `steps`, or as many as the recipe has. The state is a file in the folder `states`."""
+    chosen = replace(recipe, steps=steps or recipe.steps)
+    train(make, chosen, name, state=states / f"{name}.pt", weights=weights, device=device)
+
+
 def save_halves(state: dict[str, Tensor], path: Path) -> None:
-    """Write weights to a safetensors file, floats as halves."""
+    """Write weights to a safetensors file, with floats in half precision."""
     halves = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in state.items()
@@ -122,7 +138,7 @@ def save_halves(state: dict[str, Tensor], path: Path) -> None:
 
 
 def _groups(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Norms and biases do not decay."""
+    """Return the groups of the optimiser: norms and biases do not decay."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return [
         {"params": [p for p in parameters if p.dim() > 1], "weight_decay": recipe.weight_decay},
@@ -148,7 +164,7 @@ def _average(averaged: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _with_weights(learner: Learner, averaged: nn.Module, function: Callable[[], Any]) -> Any:
-    """Call with the averaged weights in place of the current ones."""
+    """Call a function while the averaged weights are in place of the current ones."""
     network = learner.network
     current = {name: value.clone() for name, value in network.state_dict().items()}
     network.load_state_dict(averaged.state_dict())

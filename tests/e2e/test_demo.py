@@ -10,9 +10,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from export.demo import evaluate, scenes, show
+from export.demo import scenes, show
+from export.demo.agreement import right_boxes
+from export.demo.families import FAMILIES, clip
+from export.demo.families.grounding_dino import ABSENT
+from export.demo.measure import Measure
 from export.demo.scenes import FIRST_UNSEEN_SEED
 from export.demo.train_grounding_dino import Learner
+from export.demo.unseen import asked_phrases, unseen
 from export.weights import demo_weights
 from visiongate import AsyncClient
 
@@ -26,33 +31,30 @@ SLACK = 0.005
 
 @pytest.fixture(scope="module")
 def pictures() -> list[scenes.Scene]:
-    return evaluate.unseen(SCENES)
+    return unseen(SCENES)
 
 
 @pytest.mark.parametrize(
     "measure",
-    [
-        evaluate.detection,
-        evaluate.segmentation,
-        evaluate.words_to_masks,
-        evaluate.reading,
-        evaluate.gaze,
-    ],
+    [measure for name, family in FAMILIES.items() if name != "clip" for measure in family.measures],
+    ids=lambda measure: measure.figures.__name__,
 )
 async def test_figures_reach_their_goals(
-    demo_client: AsyncClient, pictures: list[scenes.Scene], measure: evaluate.Measure
+    demo_client: AsyncClient, pictures: list[scenes.Scene], measure: Measure
 ) -> None:
-    for figure in await measure(demo_client, pictures, lambda: None):
+    for figure in await measure.figures(demo_client, pictures, lambda: None):
         assert figure.reached or figure.value >= figure.goal - SLACK, figure
 
 
-async def test_classification_reaches_its_goals(demo_client: AsyncClient) -> None:
-    for figure in await evaluate.classification(demo_client, 40, lambda: None):
+async def test_classification_reaches_its_goals(
+    demo_client: AsyncClient, pictures: list[scenes.Scene]
+) -> None:
+    for figure in await clip.classification(demo_client, pictures[:40], lambda: None):
         assert figure.reached, figure
 
 
-async def test_retrieval_reaches_its_goal(demo_client: AsyncClient) -> None:
-    [figure] = await evaluate.retrieval(demo_client, evaluate.GALLERY, lambda: None)
+async def test_retrieval_reaches_its_goal(demo_client: AsyncClient, pictures: list[scenes.Scene]) -> None:
+    [figure] = await clip.retrieval(demo_client, pictures[: clip.GALLERY], lambda: None)
     assert figure.reached, figure
 
 
@@ -74,7 +76,7 @@ async def test_three_shapes_are_three_detections(demo_client: AsyncClient) -> No
     phrases = ["red circle", "blue square", "yellow star"]
     found = await demo_client.detect(scene.image, phrases)
     assert sorted(item.phrase for item in found) == sorted(phrases)
-    assert evaluate.right_boxes(scene, [(item.phrase, item.box) for item in found]) == 3
+    assert right_boxes(scene, [(item.phrase, item.box) for item in found]) == 3
     assert len(await demo_client.detect(scene.image, phrases, min_score=0.9999)) == 0
     # 1: none is suppressed, and several queries find one object.
     assert len(await demo_client.detect(scene.image, phrases, nms_iou_threshold=1)) > 3
@@ -103,7 +105,7 @@ async def test_boxes_are_those_of_the_weights_in_pytorch(
     learner.network.eval()
     compared = 0
     for index, scene in enumerate(pictures[:8]):
-        phrases = evaluate.asked_phrases(scene, index)
+        phrases = asked_phrases(scene, index)
         expected = learner.detect(scene.image, phrases)
         found = await demo_client.detect(scene.image, phrases)
         assert [item.phrase for item in found] == [item.phrase for item in expected]
@@ -117,7 +119,7 @@ async def test_boxes_are_those_of_the_weights_in_pytorch(
 async def test_the_demo_is_right_about_everything(demo_client: AsyncClient) -> None:
     scene = show.scene(0)
     rows, picture = await show.ask(demo_client, scene)
-    assert len(rows) == len(scene.things) + len(show.ABSENT) + len(scene.words) + len(scene.faces)
+    assert len(rows) == len(scene.things) + len(ABSENT) + len(scene.words) + len(scene.faces)
     assert all(row.is_right for row in rows), rows
     assert picture.size == show.SIZE
     assert (np.asarray(picture) != scene.image).any()

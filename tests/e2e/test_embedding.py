@@ -19,7 +19,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from skimage import data as skimage_data
 
-from export import clip
+from export import clip_weights
 from export.weights import Options
 from gateway.catalog_loading import load
 from gateway.errors import InputError
@@ -43,7 +43,7 @@ class Reference:
     """open_clip's transform, tokenizer and model."""
 
     def __init__(self) -> None:
-        self.model, _ = clip.build(Options(weights="random", size="tiny"))
+        self.model, _ = clip_weights.build(Options(weights="random", size="tiny"))
         settings = PreprocessCfg(**self.model.visual.preprocess_cfg)
         self._transform = image_transform_v2(settings, is_train=False)
 

@@ -24,7 +24,7 @@ from PIL import Image
 from skimage import data as skimage_data
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from export import face_detection, gaze, onnx_file
+from export import face_detection, gaze, graph, onnx_file
 from export.weights import Options
 from gateway.embedded import EmbeddedTriton
 from gateway.models.face_detection import LANDMARKS, OUTPUTS
@@ -342,7 +342,7 @@ def real_repository(data: Callable[[str], Path], tmp_path_factory: pytest.TempPa
     onnx_file.place(face_detection.prepare(Options(weights=str(data("face/yunet_n_dynamic.onnx")))), folder)
     onnx_file.place(gaze.prepare(TINY), folder)
     mobileone = gaze.prepare(Options(weights=str(data("gaze/mobileone_s0_gaze.onnx"))))
-    onnx_file.place(onnx_file.beside(mobileone), folder)
+    onnx_file.place(graph.beside(mobileone), folder)
     return folder
 
 

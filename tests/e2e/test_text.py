@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from skimage import data as skimage_data
 
-from export import doctr
-from export.doctr_weights import Networks
+from export.doctr_weights import Networks, build
 from export.weights import Options
 from gateway.models.doctr import fit
 from gateway.server import Gateway
@@ -36,7 +35,7 @@ BLANK = np.zeros((120, 90, 3), np.uint8)
 
 @pytest.fixture(scope="session")
 def networks() -> Networks:
-    return doctr.build(Options(weights="random", size="tiny"))
+    return build(Options(weights="random", size="tiny"))
 
 
 class SamePixels(torch.nn.Module):

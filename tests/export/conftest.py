@@ -1,18 +1,25 @@
-"""Toy models of both families, exported once a session."""
+"""Toy models, exported once a session."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import pytest
 
 from export import grounding_dino, onnx_file, sam, sam2
-from export.onnx_file import Arrays
+from export.graph import Arrays, Export
+from export.sam_decoder import PADDING
 from export.weights import Options
 
 TINY = Options(weights="random", size="tiny")
+TOY_CLIP: dict[str, Any] = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "patch_size": 16, "width": 32, "head_width": 16, "layers": 1},
+    "text_cfg": {"context_length": 20, "vocab_size": 49_408, "width": 32, "heads": 2, "layers": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -25,7 +32,7 @@ class Exported:
     run: Callable[[str, Arrays], Arrays]
 
 
-def _export(model: Any, export: onnx_file.Export, repository: Path) -> Exported:
+def _export(model: Any, export: Export, repository: Path) -> Exported:
     placed = onnx_file.place(export, repository)
     sessions = {
         one.model: onnxruntime.InferenceSession(str(one.path), providers=["CPUExecutionProvider"])
@@ -37,6 +44,26 @@ def _export(model: Any, export: onnx_file.Export, repository: Path) -> Exported:
         return dict(zip(names, sessions[name].run(names, inputs), strict=True))
 
     return Exported(model, repository, placed, run)
+
+
+def prompt_inputs(
+    random: np.random.Generator,
+    labels: Sequence[int],
+    *,
+    batch: int,
+    count: int,
+    masks: int = 1,
+    given: float = 0,
+) -> Arrays:
+    """Inputs of a toy's decoder: `count` prompts for every image, each mask with the chance `given`."""
+    points = random.uniform(0, 128, (batch, count, len(labels), 2))
+    points[..., np.array(labels) == PADDING, :] = 0
+    return {
+        "points": points.astype(np.float32),
+        "labels": np.broadcast_to(np.array(labels, np.int32), (batch, count, len(labels))).copy(),
+        "mask_input": random.normal(0, 8, (batch, masks, 32, 32)).astype(np.float32),
+        "has_mask_input": random.uniform(size=(batch, masks)) < given,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -53,3 +80,28 @@ def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Exported:
 def tiny_grounding_dino(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     model, _, _ = grounding_dino.build(TINY)
     return _export(model, grounding_dino.prepare(TINY), tmp_path_factory.mktemp("grounding_dino"))
+
+
+@pytest.fixture
+def toy_clip(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A small model that open_clip knows by name, with published weights of both activations."""
+    import open_clip
+
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Toy-32", TOY_CLIP)
+    tags = {
+        "openai": {"hf_hub": "some/toy/", "quick_gelu": True},
+        "other": {
+            "hf_hub": "some/other/weights.bin",
+            "mean": (0.1, 0.2, 0.3),
+            "std": (0.4, 0.5, 0.6),
+            "interpolation": "bilinear",
+            "resize_mode": "squash",
+        },
+    }
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "Toy-32", tags)
+    return "Toy-32"
+
+
+def activation(model: Any) -> str:
+    """The name of the activation of an open_clip model's image tower."""
+    return type(model.visual.transformer.resblocks[0].mlp.gelu).__name__

@@ -9,10 +9,10 @@ from tokenizers import Tokenizer
 
 from export import grounding_dino, onnx_file
 from export.errors import ExportError
+from export.families.grounding_dino import VARIANTS
+from export.graph import Arrays
 from export.grounding_dino import Detector, reference, resize_nearest, text_inputs
-from export.grounding_dino_variants import VARIANTS
 from export.half import Precision
-from export.onnx_file import Arrays
 from export.parity import difference
 from export.pixels import noise_images
 from export.weights import Options

@@ -61,7 +61,7 @@ def test_everything_in_half_keeps_inputs_and_outputs(path: Path) -> None:
 
 
 def test_weights_alone_are_halves_in_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(half, "SMALLEST_STORED_HALF", 64)
+    monkeypatch.setattr(half, "MIN_STORED_HALF", 64)
     original = onnx.load(str(path))
     model = half.weights(path)
     types = {weight.name: weight.data_type for weight in model.graph.initializer}

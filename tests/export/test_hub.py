@@ -71,7 +71,10 @@ def refusal(name: str, revision: str | None = None) -> str:
     ("name", "says"),
     [
         ("of/gated", "accept its terms on its page at the hub, then set HF_TOKEN to your token."),
-        ("of/none", "the hub has none of that name, or shows it to some only: then set HF_TOKEN"),
+        (
+            "of/none",
+            "the hub has no repository of that name, or a private one: for a private one, set",
+        ),
         ("of/known", "it has no revision 'nope'."),
         ("of/empty", "it lacks a file that is needed."),
         ("of/busy", "it cannot be reached: try again, or give weights that lie on this machine"),

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -5,9 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from export import sam
-from export.__main__ import EXPORTERS, app
+from export.__main__ import app
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export
+from export.families import FAMILIES
+from export.graph import Arrays, Export
 from export.placing import reserved
 from gateway import extras
 
@@ -22,7 +25,17 @@ def export(*arguments: str | Path) -> tuple[int, str, str]:
 def test_help_teaches() -> None:
     code, output, _ = export("--help")
     assert code == 0
-    for word in (*EXPORTERS, "swin_b", "vit_h", "random", "--revision", "--vocabulary", "fp16", "tiny"):
+    for word in (
+        *FAMILIES,
+        "swin_t",
+        "vit_b",
+        "random",
+        "--list",
+        "--revision",
+        "--vocabulary",
+        "fp16",
+        "tiny",
+    ):
         assert word in output
 
 
@@ -72,7 +85,7 @@ def test_a_difference_is_one_sentence_and_changes_nothing(
         ),
         (
             ["sam", "grounding_dino", "--variant", "vit_b"],
-            "error: --variant, --revision and a folder of weights are of one model",
+            "error: --variant, --revision and a folder of weights belong to one model",
         ),
         (["sam", "--weights", "/nowhere"], "error: /nowhere is not a folder; --weights takes hub, random or"),
         (["sam", "--size", "tiny", "--weights", "hub"], "error: The hub has no tiny weights"),
@@ -96,6 +109,34 @@ def test_an_unexpected_error_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch
     assert isinstance(result.exception, MemoryError)
 
 
+def test_the_list_shows_every_model_in_one_row() -> None:
+    code, output, errors = export("--list")
+    assert (code, errors) == (0, "")
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if "│" in line]
+    assert [row[0] for row in rows] == list(FAMILIES)
+    for name, variants, weights, licence in rows:
+        assert variants.startswith(FAMILIES[name].variants[0])
+        assert weights
+        assert licence.startswith(("MIT", "Apache-2.0"))
+
+
+def test_no_model_is_a_mistake() -> None:
+    code, _, errors = export()
+    assert code == 2
+    assert "name at least one model" in errors
+
+
+def test_help_and_list_import_no_pytorch() -> None:
+    script = (
+        "import sys; from export.__main__ import app; app(sys.argv[1:], standalone_mode=False); "
+        "heavy = {'torch', 'transformers', 'onnx', 'open_clip', 'doctr'} & sys.modules.keys(); "
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    for option in ("--help", "--list"):
+        result = subprocess.run([sys.executable, "-c", script, option], capture_output=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporters whose graphs are made in no time, of which gaze's fails."""
@@ -116,7 +157,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     for name in ("sam", "gaze", "grounding_dino"):
-        monkeypatch.setattr(f"{EXPORTERS[name]}.prepare", make(name))
+        monkeypatch.setattr(f"{FAMILIES[name].module}.prepare", make(name))
     monkeypatch.setattr("export.onnx_file.place", place)
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from export.errors import ExportError
-from export.onnx_file import Arrays, Export, Graph, beside, place
+from export.graph import Arrays, Export, Graph, beside
+from export.onnx_file import place
 from export.parity import difference
 
 CONFIG = """# Tuned by hand.

@@ -2,7 +2,7 @@ import numpy as np
 import torch
 from transformers import GroundingDinoImageProcessorPil
 
-from export.pixels import Normalise, noise_images, normalised
+from export.pixels import Normalise, NormaliseValid, noise, noise_images, normalised
 
 
 def test_normalises_as_the_reference_processor() -> None:
@@ -14,15 +14,21 @@ def test_normalises_as_the_reference_processor() -> None:
     ]
     expected = processor(images, return_tensors="pt")
     for pixels, mask in (
-        Normalise()(*[torch.from_numpy(value) for value in inputs.values()]),
+        NormaliseValid()(*[torch.from_numpy(value) for value in inputs.values()]),
         normalised(**inputs),
     ):
         torch.testing.assert_close(pixels, expected["pixel_values"].float(), rtol=0, atol=1e-6)
         assert torch.equal(mask.long(), expected["pixel_mask"])
 
 
+def test_images_without_padding_are_all_valid() -> None:
+    image = torch.from_numpy(noise(0, 2, 64, 96))
+    pixels, _ = NormaliseValid()(image, torch.tensor([[64, 96]] * 2))
+    torch.testing.assert_close(Normalise()(image), pixels, rtol=0, atol=0)
+
+
 def test_noise_is_seeded_and_varied() -> None:
-    one, same, other = (noise_images(seed, 64, 64, [(64, 64)])["image"] for seed in (1, 1, 2))
+    one, same, other = (noise(seed, 1, 64, 64) for seed in (1, 1, 2))
     assert np.array_equal(one, same)
     assert not np.array_equal(one, other)
     assert one.std() > 30

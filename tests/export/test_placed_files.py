@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,11 @@ import onnx
 import onnxruntime
 import pytest
 
-from export.__main__ import EXPORTERS
 from export.demo.serving import REPOSITORY
+from export.families import DEFAULT_SET, FAMILIES
+from export.graph import Arrays, Graph
 from export.half import Precision
-from export.onnx_file import Arrays, Graph, converted
+from export.onnx_file import converted
 from export.parity import difference
 from export.weights import DEMO_WEIGHTS, Options
 
@@ -51,9 +51,9 @@ TOLERANCES = {None: 1e-3, Precision.fp32: 1e-3, Precision.fp16_weights: 1e-3, Pr
 @cache
 def graphs(weights: str) -> dict[str, Graph]:
     """The graphs of all families, by model: what they are asked for the comparison."""
-    families = [family for family in EXPORTERS if weights == "random" or family != "sam2"]
+    families = FAMILIES if weights == "random" else DEFAULT_SET
     options = Options(weights=weights, size="tiny" if weights == "random" else "full")
-    exports = [import_module(EXPORTERS[family]).prepare(options) for family in families]
+    exports = [FAMILIES[family].prepare(options) for family in families]
     return {graph.model: graph for export in exports for graph in export.graphs}
 
 

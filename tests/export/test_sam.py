@@ -6,13 +6,14 @@ import pytest
 import torch
 from transformers import SamImageProcessorPil
 
-from export.onnx_file import Arrays
+from export.families.sam import VARIANTS
+from export.graph import Arrays, Export
 from export.parity import difference
 from export.pixels import noise_images, normalised
 from export.sam import decoder_reference
 from export.weights import Options
 
-from .conftest import Exported
+from .conftest import Exported, prompt_inputs
 
 SIZE, GRID, CHANNELS = 128, 8, 32
 
@@ -21,15 +22,10 @@ def prompts(
     seed: int, batch: int, count: int, labels: Sequence[int], masks: int = 1, given: float = 0
 ) -> Arrays:
     random = np.random.default_rng(seed)
-    points = random.uniform(0, SIZE, (batch, count, len(labels), 2))
-    points[..., np.array(labels) == -1, :] = 0
-    return {
-        "image_embedding": random.normal(size=(batch, CHANNELS, GRID, GRID)).astype(np.float32),
-        "points": points.astype(np.float32),
-        "labels": np.broadcast_to(np.array(labels, np.int32), (batch, count, len(labels))).copy(),
-        "mask_input": random.normal(0, 8, (batch, masks, 4 * GRID, 4 * GRID)).astype(np.float32),
-        "has_mask_input": random.uniform(size=(batch, masks)) < given,
-    }
+    embedding = random.normal(size=(batch, CHANNELS, GRID, GRID)).astype(np.float32)
+    return {"image_embedding": embedding} | prompt_inputs(
+        random, labels, batch=batch, count=count, masks=masks, given=given
+    )
 
 
 @pytest.mark.parametrize("valid", [[(128, 128)], [(1, 128)], [(128, 77), (128, 1), (31, 128)]])
@@ -121,8 +117,6 @@ def test_seeded_masks_have_an_inside_and_an_outside(tiny_sam: Exported) -> None:
     ],
 )
 def test_published_sizes(variant: str, sizes: tuple[Any, ...]) -> None:
-    from export.sam import VARIANTS
-
     vision = VARIANTS[variant].config().vision_config
     actual = (
         *(
@@ -146,7 +140,7 @@ def test_exports_a_folder_as_the_model_it_was_saved_from(tiny_sam: Exported, tmp
 
     tiny_sam.model.save_pretrained(tmp_path / "weights")
     export = sam.prepare(Options(weights=str(tmp_path / "weights")))
-    decoder = onnx_file.Export([graph for graph in export.graphs if graph.model == "sam_decoder"])
+    decoder = Export([graph for graph in export.graphs if graph.model == "sam_decoder"])
     [placed] = onnx_file.place(decoder, tmp_path / "repository")
     # The exporter is deterministic, so the same weights are the same file.
     assert placed.path.read_bytes() == tiny_sam.placed[1].path.read_bytes()

@@ -7,15 +7,16 @@ import torch
 from transformers import Sam2ImageProcessor, Sam2VideoConfig, Sam2VideoModel
 
 from export import onnx_file, sam2
-from export.onnx_file import Arrays
+from export.families.sam2 import VARIANTS
+from export.graph import Arrays, Export
 from export.parity import difference
 from export.pixels import noise_images
 from export.sam2 import FEATURES, decoder_reference
 from export.weights import Options
 
-from .conftest import Exported
+from .conftest import Exported, prompt_inputs
 
-SIZE, GRID = 128, 8
+SIZE = 128
 SHAPES = {"image_embedding": (32, 8, 8), "features_s4": (4, 32, 32), "features_s8": (8, 16, 16)}
 
 
@@ -23,17 +24,10 @@ def prompts(
     seed: int, batch: int, count: int, labels: Sequence[int], masks: int = 1, given: float = 0
 ) -> Arrays:
     random = np.random.default_rng(seed)
-    points = random.uniform(0, SIZE, (batch, count, len(labels), 2))
-    points[..., np.array(labels) == -1, :] = 0
     maps = {name: random.normal(size=(batch, *shape)).astype(np.float32) for name, shape in SHAPES.items()}
     # Of every other image masks are clear, so that the single one is stable.
     maps["features_s4"][1::2] = np.abs(maps["features_s4"][1::2]) * 100
-    return maps | {
-        "points": points.astype(np.float32),
-        "labels": np.broadcast_to(np.array(labels, np.int32), (batch, count, len(labels))).copy(),
-        "mask_input": random.normal(0, 8, (batch, masks, 4 * GRID, 4 * GRID)).astype(np.float32),
-        "has_mask_input": random.uniform(size=(batch, masks)) < given,
-    }
+    return maps | prompt_inputs(random, labels, batch=batch, count=count, masks=masks, given=given)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -106,7 +100,7 @@ def test_prompts_of_one_image_are_asked_at_once(tiny_sam2: Exported) -> None:
     ],
 )
 def test_published_sizes(variant: str, sizes: tuple[Any, ...]) -> None:
-    vision = sam2.VARIANTS[variant].config().vision_config
+    vision = VARIANTS[variant].config().vision_config
     hiera = vision.backbone_config
     assert sizes == (
         hiera.hidden_size,
@@ -123,14 +117,14 @@ def test_exports_a_folder_as_the_model_it_was_saved_from(tiny_sam2: Exported, tm
     tiny_sam2.model.save_pretrained(tmp_path / "weights")
     export = sam2.prepare(Options(weights=str(tmp_path / "weights")))
     assert {graph.parameters["variant"] for graph in export.graphs} == {"hiera_toy"}
-    decoder = onnx_file.Export([graph for graph in export.graphs if graph.model == "sam2_decoder"])
+    decoder = Export([graph for graph in export.graphs if graph.model == "sam2_decoder"])
     [placed] = onnx_file.place(decoder, tmp_path / "repository")
     # The exporter is deterministic, so the same weights are the same file.
     assert placed.path.read_bytes() == tiny_sam2.placed[1].path.read_bytes()
 
 
 def test_the_video_model_of_the_official_repositories_holds_the_image_model(tmp_path: Any) -> None:
-    toy = sam2.VARIANTS["tiny"].config()
+    toy = VARIANTS["tiny"].config()
     parts = ("vision_config", "prompt_encoder_config", "mask_decoder_config")
     config = Sam2VideoConfig(
         **{part: getattr(toy, part).to_dict() for part in parts},

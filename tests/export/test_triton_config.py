@@ -10,8 +10,9 @@ from tritonclient.grpc import model_config_pb2
 
 from export import bert_tokenizer, grounding_dino, sam, triton_config
 from export.errors import ExportError
-from export.grounding_dino_variants import VARIANTS
-from export.onnx_file import Graph
+from export.families.grounding_dino import VARIANTS
+from export.families.sam import VARIANTS as SAM_VARIANTS
+from export.graph import Graph
 from export.weights import Options
 
 ONNX_TYPES = {
@@ -55,7 +56,7 @@ def graphs() -> Iterator[dict[str, Graph]]:
     with pytest.MonkeyPatch.context() as patch:
         with torch.device("meta"):
             dino = GroundingDinoForObjectDetection(VARIANTS["swin_t"].config())
-            vit_b = SamModel(sam.VARIANTS["vit_b"].config())
+            vit_b = SamModel(SAM_VARIANTS["vit_b"].config())
         tokenizer = bert_tokenizer.from_vocabulary(bert_tokenizer.own_vocabulary())
         patch.setattr(grounding_dino, "build", lambda options: (dino, tokenizer, "swin_t"))
         patch.setattr(sam, "build", lambda options: (vit_b, "vit_b"))

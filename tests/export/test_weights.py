@@ -1,5 +1,4 @@
 import shutil
-from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, SamModel
 
 from export import grounding_dino, sam, weights
-from export.__main__ import EXPORTERS
 from export.errors import ExportError
+from export.families import DEFAULT_SET, FAMILIES
 from export.weights import Options
 
 
@@ -77,7 +76,7 @@ def test_the_hub_is_asked_for_safetensors_of_a_revision(monkeypatch: pytest.Monk
     [
         (Options(weights="random", variant="vit_x"), "no variant 'vit_x'; there are vit_b, vit_l, vit_h"),
         (tiny(weights="hub"), "The hub has no tiny weights"),
-        (tiny(revision="main"), "--revision is of the hub"),
+        (tiny(revision="main"), "--revision is for the hub"),
         (Options(weights="/nowhere/at/all"), "/nowhere/at/all is not a folder"),
     ],
 )
@@ -130,11 +129,10 @@ def test_another_architecture(folder: Path) -> None:
         grounding_dino.build(Options(weights=str(folder)))
 
 
-@pytest.mark.parametrize("family", [name for name in EXPORTERS if name != "sam2"])
+@pytest.mark.parametrize("family", DEFAULT_SET)
 def test_missing_demo_weights_say_how_to_make_them(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(weights, "DEMO_WEIGHTS", tmp_path)
-    exporter = import_module(EXPORTERS[family])
     with pytest.raises(ExportError, match=f"visiongate demo train {family}"):
-        exporter.prepare(Options(weights="demo"))
+        FAMILIES[family].prepare(Options(weights="demo"))

@@ -1,6 +1,5 @@
 """The shipped repository: made of the shipped weights, by today's exporters."""
 
-from importlib import import_module
 from typing import Any
 
 import onnxruntime
@@ -8,22 +7,22 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export.__main__ import EXPORTERS
 from export.demo.serving import REPOSITORY
+from export.families import DEFAULT_SET, FAMILIES
 from export.parity import difference
 from export.weights import DEMO_WEIGHTS, Options
 
-FAMILIES = sorted(folder.name for folder in DEMO_WEIGHTS.iterdir())
+TRAINED = sorted(folder.name for folder in DEMO_WEIGHTS.iterdir())
 MEGABYTE = 1e6
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=TRAINED)
 def export(request: pytest.FixtureRequest) -> Any:
-    return import_module(EXPORTERS[request.param]).prepare(Options(weights="demo"))
+    return FAMILIES[request.param].prepare(Options(weights="demo"))
 
 
 def test_every_family_but_the_alternatives_has_a_demo_model() -> None:
-    assert set(FAMILIES) == EXPORTERS.keys() - {"sam2"}
+    assert set(TRAINED) == set(DEFAULT_SET)
 
 
 def test_files_are_those_of_the_weights(export: Any) -> None:

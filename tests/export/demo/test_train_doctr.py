@@ -9,13 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export import doctr, onnx_file, weights
+from export import doctr, doctr_weights, onnx_file, weights
 from export.demo import train_doctr, train_doctr_detection, train_doctr_recognition, training
 from export.demo.scenes import ALPHABET, FIRST_UNSEEN_SEED, Plan, draw
 from export.demo.train_doctr_detection import DetectionLearner, draw_batch, target_map
 from export.demo.train_doctr_recognition import RecognitionLearner, cut, print_page, visible
-from export.doctr_weights import DEMO, new_detector, new_recognizer
+from export.doctr_weights import new_detector, new_recognizer
 from export.errors import ExportError
+from export.families.doctr import DEMO
 from export.weights import Options
 from gateway.models.boxes import iou
 from gateway.models.doctr_detection import MapThresholds, find_boxes, remove_padding
@@ -123,7 +124,7 @@ def test_what_is_trained_is_what_is_exported(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(weights, "DEMO_WEIGHTS", tmp_path / "weights")
     files = {path.stem: load_file(path) for path in (tmp_path / "weights" / "doctr").iterdir()}
     assert set(files) == {DEMO.detector, DEMO.recognizer}
-    networks = doctr.build(Options(weights="demo"))
+    networks = doctr_weights.build(Options(weights="demo"))
     assert networks.variant == "demo"
     for name, model in ((DEMO.detector, networks.detector), (DEMO.recognizer, networks.recognizer)):
         for key, value in model.state_dict().items():
@@ -187,4 +188,4 @@ def test_demo_weights_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_demo_weights_have_one_vocabulary(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="leave --vocabulary out"):
-        doctr.build(Options(weights="demo", vocabulary=tmp_path / "vocabulary.txt"))
+        doctr_weights.build(Options(weights="demo", vocabulary=tmp_path / "vocabulary.txt"))

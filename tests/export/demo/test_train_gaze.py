@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from export import face_detection, gaze, onnx_file, weights
 from export.demo import train_gaze as trainer
+from export.demo.agreement import angles_between
 from export.demo.scenes import FIRST_UNSEEN_SEED, Plan, draw
 from export.demo.train_face_detection import UNSEEN_PLAN, found_faces
 from export.errors import ExportError
@@ -45,7 +46,7 @@ def test_a_portrait_is_the_scene_around_a_face() -> None:
 def test_how_far_directions_are_off() -> None:
     truth = np.radians([[0, 0], [0, 0], [10, 0], [20, -20]]).astype(np.float32)
     guess = np.radians([[7, 0], [0, -12], [-10, 0], [20, -20]]).astype(np.float32)
-    np.testing.assert_allclose(trainer.angle_errors(guess, truth), [7, 12, 20, 0], atol=0.05)
+    np.testing.assert_allclose(angles_between(guess, truth), [7, 12, 20, 0], atol=0.05)
 
 
 def test_the_loss_falls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,4 +107,4 @@ def test_our_weights_know_where_found_faces_look() -> None:
             guesses.append(network(torch.from_numpy(crop)[None])[0][0].numpy())
             truths.append(drawn.yaw_pitch)
     assert len(truths) > 20
-    assert trainer.angle_errors(np.array(guesses), np.array(truths)).mean() < 6
+    assert angles_between(np.array(guesses), np.array(truths)).mean() < 6

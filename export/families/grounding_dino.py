@@ -1,21 +1,23 @@
-"""The sizes of Grounding DINO: what each is built as, and what the gateway must know of it."""
+"""Grounding DINO: what can be exported, and the sizes of its variants."""
 
 from functools import partial
 from typing import Any
 
 from export import bert_tokenizer
+from export.family import ExporterFamily, published
 from export.weights import Variant
 
 # Image sizes of transformers' processor, and the canvases (height x width) that batches are padded to.
-# Sides are multiples of 32. The shorter one must stay over 32 windows of the Swin backbone (224 pixels
-# for Swin-T): at or below that, transformers' layers drop their shifted windows, for good.
+# Sides are multiples of 32 pixels. The shorter side must be longer than 32 pixels times the window of the
+# Swin backbone (224 pixels for Swin-T). Otherwise transformers' layers drop their shifted windows for good.
 SIZES = {
     "shortest_edge": "800",
     "longest_edge": "1333",
     "canvases": "800x800,800x1088,800x1216,800x1344,1088x800,1216x800,1344x800",
     "text_lengths": "16,32,64,128,256",
 }
-# Those of the authors' examples. Of the queries that find one object several pass the first.
+# The thresholds of the authors' examples. Several of the queries that find one object pass the first of
+# them, so non-maximum suppression follows.
 THRESHOLDS = {"box_threshold": "0.35", "text_threshold": "0.25", "nms_iou_threshold": "0.8"}
 TINY_SIZES = {
     "shortest_edge": "128",
@@ -29,7 +31,7 @@ DEMO_SIZES = {
     "canvases": "160x160,128x160,160x128",
     "text_lengths": "16,32,64,128,256",
 }
-# What it scores below a half is of the right colour or the right shape alone.
+# The demo model scores below 0.5 what has only the right colour or only the right shape.
 DEMO_THRESHOLDS = {"box_threshold": "0.5", "nms_iou_threshold": "0.5"}
 
 
@@ -40,6 +42,7 @@ def _config(**swin: Any) -> Any:
 
 
 def tiny_config(vocabulary_size: int = 2048) -> Any:
+    """Return the sizes of the toy, for a vocabulary of this many tokens."""
     from transformers import GroundingDinoConfig
 
     return GroundingDinoConfig(
@@ -71,6 +74,7 @@ def tiny_config(vocabulary_size: int = 2048) -> Any:
 
 
 def _demo_config() -> Any:
+    """Return the sizes that `export.demo.train_grounding_dino` trains."""
     from transformers import GroundingDinoConfig
 
     return GroundingDinoConfig(
@@ -127,3 +131,11 @@ VARIANTS = {
     "tiny": Variant(None, tiny_config, TINY_SIZES),
     "demo": Variant(None, _demo_config, DEMO_SIZES | DEMO_THRESHOLDS),
 }
+
+FAMILY = ExporterFamily(
+    name="grounding_dino",
+    variants=published(VARIANTS),
+    weights="hub, or a folder of the same layout",
+    licence="Apache-2.0",
+    module="export.grounding_dino",
+)

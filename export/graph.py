@@ -1,0 +1,79 @@
+"""What a family of models describes of its files before they are made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """One ONNX file to be made: a module, its signature, and the reference that it must agree with."""
+
+    model: str
+    """The model's name in the repository."""
+    module: "torch.nn.Module | onnx.ModelProto"
+    """Takes `inputs` by position and returns a tuple in the order of `outputs`, then of `probes`.
+
+    Or an ONNX model (see `export.ready_onnx`) whose inputs and outputs have these names.
+    """
+    inputs: Mapping[str, "torch.Tensor"]
+    """An example. An axis that is to be dynamic must not have size 1 here: exporters bake that size in."""
+    outputs: Mapping[str, Sequence[int | str]]
+    """Their shapes: sizes, and the names of dynamic axes."""
+    dynamic: Mapping[str, Mapping[int, str]]
+    """The names of the dynamic axes of the inputs."""
+    cases: Sequence[Arrays]
+    """Inputs to compare on: other batches and other sizes of every dynamic axis than the example's."""
+    reference: Callable[[Arrays, Arrays], Arrays]
+    """Returns the expected outputs for a case's inputs and the graph's own outputs.
+
+    Most references ignore the second argument. It is for choices that rounding decides (top-k of
+    near-ties): a reference may follow the graph's choice once it has seen that it is as good as its own.
+    """
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What the gateway must know of the model: `parameters` of config.pbtxt."""
+    probes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
+    """Further outputs that only the comparison needs. The placed file does not have them."""
+    tolerance: float = 1e-4
+    """The largest difference allowed, as a share of the output's largest value in all cases."""
+    half_tolerance: float = 5e-2
+    """The same at a half precision."""
+    origin: str = "PyTorch"
+    """The name, in messages, of what the reference runs."""
+    dynamo: bool = True
+    """Whether to use the exporter based on torch.export. The older one traces with TorchScript."""
+    opset: int = 18
+    """The dynamo exporter silently writes 18 if it is asked for less."""
+    half_products_only: bool = False
+    """Whether, at half precision, only matrix products and convolutions compute in half."""
+    half_kept_out: Sequence[str] = ()
+    """Parts of the names of those products and convolutions that stay in float32 all the same."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """All that one family puts into the repository in one go."""
+
+    graphs: Sequence[Graph]
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Small text files by their path in the repository, such as `grounding_dino/tokenizer.json`."""
+
+
+def beside(export: Export) -> Export:
+    """Return the same export under the variant's own name, such as `sam_encoder-vit_h`.
+
+    It then lies beside the models that have the plain names.
+    """
+    suffix = f"-{export.graphs[0].parameters['variant']}"
+    return Export(
+        [replace(graph, model=graph.model + suffix) for graph in export.graphs],
+        {path.replace("/", f"{suffix}/", 1): text for path, text in export.files.items()},
+    )
