@@ -12,7 +12,7 @@ import export
 from export.families import DEFAULT_SET, FAMILIES
 from export.family import ExporterFamily, modules_of, published
 from export.weights import Options, Variant
-from gateway.server import FAMILIES as SERVED
+from gateway.services.registry import FAMILIES as SERVED
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
