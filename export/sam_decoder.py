@@ -50,7 +50,7 @@ class PromptDecoder(nn.Module):
         """Return the masks [n,4,m,m] of the mask tokens [n,4,C] on the enlarged pixels [n,c,m,m]."""
         mlps = self.mask_decoder.output_hypernetworks_mlps
         kernels = torch.stack([mlp(tokens[:, i]) for i, mlp in enumerate(mlps)], dim=1)
-        return (kernels @ pixels.flatten(2)).unflatten(2, pixels.shape[-2:])
+        return (kernels @ pixels.flatten(2)).reshape(*kernels.shape[:2], *pixels.shape[-2:])
 
     def embed_points(self, points: Tensor, labels: Tensor) -> Tensor:
         """Return the embeddings [B,P,N,C] of points [B,P,N,2] with labels [B,P,N]."""

@@ -75,7 +75,7 @@ def test_a_pickle_that_runs_code_is_refused(networks: doctr_weights.Networks, tm
         ),
         (lambda state: state.update(extra=torch.zeros(1)), "it has extra"),
         (lambda state: state.update({"fpn.in_branches.0.0.weight": torch.zeros(1, 2)}), r"is \[1, 2\], not"),
-        (lambda state: state.update(epoch=3), "something else"),
+        (lambda state: state.update(epoch=3), "something other"),
     ],
 )
 def test_other_weights_are_refused(

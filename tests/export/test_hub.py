@@ -77,7 +77,7 @@ def refusal(name: str, revision: str | None = None) -> str:
         ),
         ("of/known", "it has no revision 'nope'."),
         ("of/empty", "it lacks a file that is needed."),
-        ("of/busy", "it cannot be reached: try again, or give weights that lie on this machine"),
+        ("of/busy", "it cannot be reached: try again, or give weights on this machine"),
     ],
 )
 def test_refusals(name: str, says: str) -> None:

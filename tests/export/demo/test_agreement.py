@@ -26,3 +26,9 @@ def test_angles_are_on_the_sphere() -> None:
     assert angles_between(np.array([0.3, 0.2]), np.array([0.3, 0.2])) == pytest.approx(0, abs=1e-5)
     # Near the zenith, yaw hardly matters.
     assert angles_between(np.array([0.0, 1.5]), np.array([1.0, 1.5])) < 5
+
+
+def test_how_far_directions_are_off() -> None:
+    truth = np.radians([[0, 0], [0, 0], [10, 0], [20, -20]]).astype(np.float32)
+    guess = np.radians([[7, 0], [0, -12], [-10, 0], [20, -20]]).astype(np.float32)
+    np.testing.assert_allclose(angles_between(guess, truth), [7, 12, 20, 0], atol=0.05)

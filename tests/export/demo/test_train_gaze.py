@@ -43,12 +43,6 @@ def test_a_portrait_is_the_scene_around_a_face() -> None:
         np.testing.assert_array_equal(portrait.faces[0].yaw_pitch, drawn.yaw_pitch)
 
 
-def test_how_far_directions_are_off() -> None:
-    truth = np.radians([[0, 0], [0, 0], [10, 0], [20, -20]]).astype(np.float32)
-    guess = np.radians([[7, 0], [0, -12], [-10, 0], [20, -20]]).astype(np.float32)
-    np.testing.assert_allclose(angles_between(guess, truth), [7, 12, 20, 0], atol=0.05)
-
-
 def test_the_loss_falls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer, "POOL", 2)
     monkeypatch.setattr(trainer, "BATCH", 8)
