@@ -1,4 +1,4 @@
-"""Images and texts in one space."""
+"""Embeddings: images and texts in one space."""
 
 import os
 from collections.abc import Iterable, Sequence
