@@ -52,6 +52,12 @@ lint: .venv/installed
 	$(MAKE) --jobs 2 types types-newest
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/api.binpb
+
+# Callers rely on the API as this file has it. Renew it only to add to the API, or with a reason.
+.PHONY: api
+api: .venv/installed
+	$(BIN)/buf build proto --exclude-source-info --output proto/api.binpb
 
 # Of the oldest Python that is supported, and of the newest for what others install.
 types: .venv/installed

@@ -17,7 +17,7 @@ from export.half import Precision
 from export.placing import reserved
 from gateway import extras
 from gateway.extras import MissingPackagesError
-from gateway.settings import SettingsError, find_repository
+from gateway.settings_sources import SettingsError, find_repository
 from visiongate.commands.common import fail, say, waiting
 
 # Each module has `prepare(options) -> Export`. They import torch: only the asked ones are loaded.

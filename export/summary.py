@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from gateway.catalog import Family
-from gateway.server import FAMILIES
+from gateway.services.registry import FAMILIES
 
 # Those that have no hub.
 FILES: Mapping[str, str] = {"face_detection": "YUNET.onnx", "gaze": "L2CSNET.pkl"}
@@ -31,7 +32,7 @@ def lacks(repository: Path, options: str) -> Iterator[str]:
             yield f"Missing for {family.task}: {family.name}; to add it: {command}"
 
 
-def _has(family: Family, names: list[str]) -> bool:
+def _has(family: Family[Any], names: list[str]) -> bool:
     """Whether the models of any of its variants are all there."""
     roles = [role.name for role in family.roles]
     suffixes = {name[len(roles[0]) :] for name in names if name.partition("-")[0] == roles[0]}

@@ -1,28 +1,28 @@
-"""Hosts and ports: as people write them, and as sockets and gRPC take them."""
+"""Hosts to listen on, and Triton's addresses: as people write them, and as sockets and gRPC take them.
+
+The client's `parse_address` does not fit Triton: to an address without a port it adds the gateway's.
+"""
 
 import ipaddress
 import re
+
+from visiongate.address import join
 
 _NAME = re.compile(r"(?=.*[A-Za-z_])[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
 # gRPC's own ways to name servers, which it reads itself.
 _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 
 
-def join(host: str, port: int) -> str:
-    """Write `host:port`, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def checked_host(text: str) -> str:
-    """Return a host without brackets; raise ValueError where it is no name and no IP address."""
+    """Return a host without brackets; raise ValueError if it is neither a name nor an IP address."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
-    if not (_is_address(host) or _NAME.fullmatch(host)):
+    if not (_is_ip_address(host) or _NAME.fullmatch(host)):
         raise ValueError("it must be the name of a host or an IP address, without a port")
     return host
 
 
 def split(text: str) -> tuple[str, int]:
-    """Return host, without brackets, and port of `host:port`; raise ValueError where it is not that."""
+    """Return the host, without brackets, and the port of `host:port`; raise ValueError if it is not that."""
     host, _, port = text.rpartition(":")
     if not (port.isascii() and port.isdecimal() and 0 < int(port) <= 65535):
         raise ValueError(f"{text!r} is not host:port")
@@ -37,12 +37,7 @@ def target(text: str) -> str:
     return text if text.startswith(_SCHEMES) else join(*split(text))
 
 
-def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine. A proxy's own loopback is another one."""
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
-
-
-def _is_address(host: str) -> bool:
+def _is_ip_address(host: str) -> bool:
     try:
         ipaddress.ip_address(host)
     except ValueError:

@@ -1,7 +1,9 @@
-"""How much a process takes on at once. What is more is refused at once: a queue would only make all wait."""
+"""Limits on the calls a process answers and the bytes they hold.
+
+A call beyond them is refused immediately; a queue would delay everybody.
+"""
 
 import random
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -10,12 +12,12 @@ from typing import NoReturn
 from gateway import metrics
 from gateway.errors import OverloadedError
 
-# Callers that are refused together should not come back together.
-_RETRY_S = 0.5, 1.5
+# A random pause each: callers that are refused together should not come back together.
+_MIN_RETRY_S, _MAX_RETRY_S = 0.5, 1.5
 
 
 class Gate:
-    """Counts calls in flight and the bytes they hold; used from one event loop."""
+    """Counts the calls in flight and the bytes they hold. It belongs to one event loop."""
 
     def __init__(self, max_calls: int, max_bytes: int) -> None:
         self._max_calls = max_calls
@@ -24,10 +26,12 @@ class Gate:
         self._bytes = 0
 
     @contextmanager
-    def enter(self) -> Iterator[None]:
-        """Take the place of one call; raises OverloadedError where there is none."""
+    def admit(self) -> Iterator[None]:
+        """Keep the place of one call inside; raise OverloadedError if all places are taken."""
         if self._calls >= self._max_calls:
-            _refuse(f"the server answers {self._max_calls} calls at once, and has as many", "calls")
+            _refuse(
+                f"the server answers at most {self._max_calls} calls at a time, and has as many now", "calls"
+            )
         self._calls += 1
         metrics.CALLS_IN_FLIGHT.inc()
         try:
@@ -37,82 +41,73 @@ class Gate:
             metrics.CALLS_IN_FLIGHT.dec()
 
     @contextmanager
-    def hold(self, size: int) -> Iterator[None]:
-        """Take room for a request of so many bytes, and inside for what `hold_more` says it turns into.
+    def reserve(self, size: int) -> Iterator[None]:
+        """Reserve the bytes of a call's request inside, and what the call adds to them by `reserve_more`.
 
-        Raises OverloadedError where there is no room. A call that is alone always has it: what one call may
+        Raises OverloadedError if there is no room. A call that is alone always has room: what one call may
         bring has limits of its own.
         """
-        held = _Held(self)
-        try:
-            held.change(size)
-            token = _held.set(held)
-            try:
-                yield
-            finally:
-                _held.reset(token)
-        finally:
-            held.change(-held.size)
-
-    def change(self, held: int, by: int) -> None:
-        """Count more, or less, bytes for a call that has `held` so far."""
-        others = self._bytes - held
-        if by > 0 and others and self._bytes + by > self._max_bytes:
-            _refuse(
-                f"the server holds {self._max_bytes} bytes for calls at once, and has nearly as many", "bytes"
-            )
-        self._bytes += by
-        metrics.BYTES_IN_FLIGHT.inc(by)
-
-
-class Memory:
-    """Bytes that worker threads share for what they do at a time: who finds too few left waits."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._taken = 0
-        self._freed = threading.Condition()
-
-    @contextmanager
-    def take(self, size: int) -> Iterator[None]:
-        """Have so many bytes, or all of them where that is more."""
-        size = min(size, self._max_bytes)
-        with self._freed:
-            self._freed.wait_for(lambda: self._taken + size <= self._max_bytes)
-            self._taken += size
+        reservation = _Reservation(self)
+        reservation.add(size)
+        token = _current.set(reservation)
         try:
             yield
         finally:
-            with self._freed:
-                self._taken -= size
-                self._freed.notify_all()
+            _current.reset(token)
+            reservation.release(reservation.size)
+
+    def _add(self, size: int, reserved: int) -> None:
+        """Count more bytes of a call that has `reserved` bytes so far."""
+        of_others = self._bytes - reserved
+        if size > 0 and of_others and self._bytes + size > self._max_bytes:
+            _refuse(
+                f"the server holds at most {self._max_bytes} bytes for calls, and has nearly as many now",
+                "bytes",
+            )
+        self._bytes += size
+        metrics.BYTES_IN_FLIGHT.inc(size)
+
+    def _release(self, size: int) -> None:
+        self._bytes -= size
+        metrics.BYTES_IN_FLIGHT.dec(size)
 
 
-class _Held:
+class _Reservation:
     """The bytes of one call."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self.size = 0
 
-    def change(self, by: int) -> None:
-        self._gate.change(self.size, by)
-        self.size += by
+    def add(self, size: int) -> None:
+        self._gate._add(size, self.size)
+        self.size += size
+
+    def release(self, size: int) -> None:
+        self._gate._release(size)
+        self.size -= size
 
 
-_held: ContextVar[_Held | None] = ContextVar("held", default=None)
+_current: ContextVar[_Reservation | None] = ContextVar("reservation", default=None)
 
 
-def hold_more(size: int) -> None:
-    """Take room for so many bytes until the current call ends; raises OverloadedError where there is none.
+def reserve_more(size: int) -> None:
+    """Reserve more bytes until the current call ends; raise OverloadedError if there is no room.
 
-    A compressed image may take hundreds of times its file. Negative where they are let go before.
+    A decoded image may take hundreds of times the bytes of its file. Without a call nothing is counted.
     """
-    held = _held.get()
-    if held is not None:
-        held.change(size)
+    reservation = _current.get()
+    if reservation is not None:
+        reservation.add(size)
+
+
+def release(size: int) -> None:
+    """Release bytes that the current call reserved, before it ends."""
+    reservation = _current.get()
+    if reservation is not None:
+        reservation.release(size)
 
 
 def _refuse(message: str, reason: str) -> NoReturn:
     metrics.REFUSALS.labels(reason).inc()
-    raise OverloadedError(message, retry_s=random.uniform(*_RETRY_S))  # noqa: S311
+    raise OverloadedError(message, retry_s=random.uniform(_MIN_RETRY_S, _MAX_RETRY_S))  # noqa: S311

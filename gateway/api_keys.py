@@ -1,7 +1,7 @@
-"""API keys: the file that keeps their salted hashes, and who calls by the key that is sent.
+"""API keys: the file of their salted hashes, and the name of the caller who sends a key.
 
-Keys are long and random, so one round of SHA-256 is enough: there is nothing to guess that a slow hash of
-passwords would protect.
+Keys are long and random, so one round of SHA-256 is enough. A slow hash protects passwords, which can be
+guessed.
 """
 
 import fcntl
@@ -27,12 +27,12 @@ from gateway.file_watch import FileWatch
 
 logger = logging.getLogger(__name__)
 
-# Scanners for leaked secrets find keys by such a prefix.
+# Scanners for leaked secrets find keys by this prefix.
 PREFIX = "vg_"
 KEY_BYTES = 32
 SALT_BYTES = 16
-# Longer ones are not hashed: nobody without a key should cost more than that.
-LONGEST_KEY = 256
+# A longer text, in characters, is not hashed: a caller without a key must not cost much.
+MAX_KEY_LENGTH = 256
 # Names become labels of metrics and words of log lines.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HEADER = "# API keys of visiongate, written by `visiongate keys`: a caller's name, and the hash of its key.\n"
@@ -40,7 +40,7 @@ HEADER = "# API keys of visiongate, written by `visiongate keys`: a caller's nam
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A caller's name and the salted hash by which its key is known."""
+    """A caller's name, and the salted hash of its key."""
 
     name: str
     salt: bytes
@@ -49,42 +49,44 @@ class ApiKey:
 
     @classmethod
     def generate(cls, name: str) -> tuple["ApiKey", str]:
-        """A new key, and its text, which is kept nowhere."""
+        """Return a new key and its text, which is not stored anywhere. Raise ValueError for a bad name."""
         if not NAME.fullmatch(name):
             raise ValueError(
-                f"{name!r} is no name for a key: letters, digits, '.', '_' and '-', at most 64 of them"
+                f"{name!r} is not a name for a key: it must be at most 64 letters, digits, '.', '_' and '-', "
+                "and begin with a letter or a digit"
             )
         text = PREFIX + secrets.token_urlsafe(KEY_BYTES)
         salt = secrets.token_bytes(SALT_BYTES)
         return cls(name, salt, _sha256(salt, text), datetime.now(UTC).replace(microsecond=0)), text
 
     def is_hash_of(self, text: str) -> bool:
+        """Tell if a text is the key, in a time that says nothing about the hash."""
         return hmac.compare_digest(_sha256(self.salt, text), self.sha256)
 
 
 class ApiKeys:
-    """The gateway's authenticator: knows callers by the keys of a file, which may change at any time.
+    """The gateway's authenticator: names callers by the keys of a file, which may change at any time.
 
-    A file that is broken or gone leaves the last good keys in force, and is logged. Raises ValueError where
-    it is so at the start.
+    If the file breaks or disappears, the last good keys stay in force, and the log says so. Raises ValueError
+    if the file is bad at the start.
     """
 
-    def __init__(self, path: Path, look_every_s: float = 1) -> None:
+    def __init__(self, path: Path, check_every_s: float = 1) -> None:
         self._path = path
-        self._look_every_s = look_every_s
-        # Before it is read: a change meanwhile is then seen at the next look.
+        self._check_every_s = check_every_s
+        # Before the file is read: a change meanwhile is then seen at the next check.
         self._watch = FileWatch(path)
         self._keys = read_keys(path)
-        self._looked = time.monotonic()
+        self._checked_at_s = time.monotonic()
         if not self._keys:
             logger.warning("%s has no API keys: every call will be refused", path)
 
     def authenticate(self, metadata: Mapping[str, str]) -> str:
-        """The name of the key in `x-api-key: KEY` or `authorization: Bearer KEY`.
+        """Return the name of the key in `x-api-key: KEY` or `authorization: Bearer KEY`.
 
-        The first goes before the second, which may be meant for a proxy on the way.
+        `x-api-key` goes first: `authorization` may be for a proxy on the way. Raises UnauthenticatedError.
         """
-        self._look()
+        self._reload_if_changed()
         key = metadata.get("x-api-key", "")
         if not key:
             scheme, _, rest = metadata.get("authorization", "").partition(" ")
@@ -92,8 +94,8 @@ class ApiKeys:
         if not key:
             _refuse("no API key: send one as 'authorization: Bearer KEY' or 'x-api-key: KEY'")
         caller = None
-        if len(key) <= LONGEST_KEY:
-            # Through all of them, found or not: the time it takes then says nothing about the file.
+        if len(key) <= MAX_KEY_LENGTH:
+            # All keys are compared, even after a match: the time then says nothing about the file.
             for known in self._keys:
                 if known.is_hash_of(key):
                     caller = known.name
@@ -101,41 +103,41 @@ class ApiKeys:
             _refuse("the API key is not valid")
         return caller
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         now = time.monotonic()
-        if now - self._looked < self._look_every_s:
+        if now - self._checked_at_s < self._check_every_s:
             return
-        self._looked = now
+        self._checked_at_s = now
         if not self._watch.has_changed():
             return
         try:
             self._keys = read_keys(self._path)
         except ValueError as error:
-            logger.error("%s; the API keys of before stay in force", error)
+            logger.error("%s; the previous API keys stay in force", error)
         else:
             logger.info("%s has changed: %d API keys", self._path, len(self._keys))
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
-    """The keys of a file; raises ValueError where it is not one, or cannot be read."""
+    """Read the keys of a file; raise ValueError if it cannot be read or is not a file of keys."""
     try:
         text = path.read_text(encoding="utf-8")
         tables = tomllib.loads(text)
     except OSError as error:
         raise ValueError(f"cannot read the API keys in {path}: {error.strerror}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no file of API keys: {error}") from error
+        raise ValueError(f"{path} is not a file of API keys: {error}") from error
     if not text:
-        # Most likely one that is being written just now: one without keys still has its first line.
-        raise ValueError(f"{path} is no file of API keys: it is empty")
+        # The file is probably being written: a file without keys still has its first line.
+        raise ValueError(f"{path} is not a file of API keys: it is empty")
     return tuple(_parse(path, name, table) for name, table in tables.items())
 
 
 @contextmanager
 def changing(path: Path) -> Iterator[list[ApiKey]]:
-    """Inside, the list of a file's keys, empty without a file: what becomes of it is written at the end.
+    """Lend the list of a file's keys, empty if there is no file, and write the changed list at the end.
 
-    One process at a time: a second one waits. Raises ValueError where the file cannot be read or written.
+    One process at a time: a second one waits. Raises ValueError if the file cannot be read or written.
     """
     path = path.resolve()
     try:
@@ -144,7 +146,7 @@ def changing(path: Path) -> Iterator[list[ApiKey]]:
     except OSError as error:
         raise ValueError(f"cannot write the API keys in {path}: {error.strerror}") from error
     try:
-        # The folder's lock: the file is another one after each change.
+        # The folder is locked, since each change replaces the file.
         fcntl.flock(folder, fcntl.LOCK_EX)
         keys = list(read_keys(path)) if path.exists() else []
         yield keys
@@ -157,8 +159,8 @@ def changing(path: Path) -> Iterator[list[ApiKey]]:
 
 
 def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
-    """Replaces the file at once, so that no reader sees half of it; only its owner may read it."""
-    # A temporary file has the mode 0600 from the start.
+    """Replace the file in one step, so that no reader sees half of it. Only its owner may read it."""
+    # A temporary file has the mode 0600 from its creation.
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     temporary = Path(name)
     try:
@@ -167,7 +169,7 @@ def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
             file.flush()
             os.fsync(file.fileno())
         if os.geteuid() == 0 and path.exists():
-            # Else a key that root adds would lock out the gateway, which runs as somebody else.
+            # Otherwise a key that root adds would lock out the gateway, which runs as another user.
             owner = path.stat()
             os.chown(temporary, owner.st_uid, owner.st_gid)
         temporary.replace(path)
@@ -198,7 +200,7 @@ def _parse(path: Path, name: str, table: Any) -> ApiKey:
         valid = False
     if not valid:
         raise ValueError(
-            f"{path} is no file of API keys: {name!r} is not a name with created, salt and sha256 below it"
+            f"{path} is not a file of API keys: {name!r} is not a name with created, salt and sha256 below it"
         )
     return key
 

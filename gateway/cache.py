@@ -1,4 +1,4 @@
-"""A cache bounded by bytes, whose misses are computed once however many calls ask at a time."""
+"""A cache bounded by bytes. A miss is computed once, however many calls ask at a time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,9 +19,9 @@ class _Flight(Generic[Value]):
 
 
 class ComputingCache(Generic[Value]):
-    """Least recently used values go first once `max_bytes` are held, as `size_of` counts them.
+    """Drops the least recently used values once `max_bytes` are held, as `size_of` counts them.
 
-    Must be used from one event loop. `name` is the metrics'; without one they are not told.
+    Must be used from one event loop. `name` is the cache's name in the metrics; None counts nothing.
     """
 
     def __init__(self, name: str | None, max_bytes: int, size_of: Callable[[Value], int]) -> None:
@@ -31,7 +31,7 @@ class ComputingCache(Generic[Value]):
         self._flights: dict[str, _Flight[Value]] = {}
 
     def get(self, key: str, *, count_miss: bool = True) -> Value | None:
-        """The value of `key`, if it is kept. A miss that `get_or_compute` follows is counted there."""
+        """Return the value of `key`, if it is kept. A miss that `get_or_compute` follows is counted there."""
         value = self._values.get(key)
         if value is not None:
             self._count("hit")
@@ -40,9 +40,9 @@ class ComputingCache(Generic[Value]):
         return value
 
     async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
-        """The value of `key`; calls that miss it together share one computation.
+        """Return the value of `key`. Calls that miss it together share one computation.
 
-        The computation belongs to all who wait for it: it outlives a cancelled caller as long as
+        The computation belongs to all callers that wait for it: it outlives a cancelled caller as long as
         another one waits, and is cancelled with the last.
         """
         value = self.get(key, count_miss=False)
@@ -53,7 +53,7 @@ class ComputingCache(Generic[Value]):
         if flight is None:
             flight = _Flight(asyncio.create_task(self._compute(key, compute)))
             self._flights[key] = flight
-            # A failure that nobody is left to hear of is no news for the event loop's log.
+            # If no caller is left to hear of a failure, the event loop must not log it.
             flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         flight.waiters += 1
         try:
@@ -66,8 +66,6 @@ class ComputingCache(Generic[Value]):
                 # Not when a later call has already started a new one.
                 if self._flights.get(key) is flight:
                     del self._flights[key]
-            # A failure knows this frame: it would be in a cycle with the task, and keep what the call held.
-            del flight
 
     async def _compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
         value = await compute()

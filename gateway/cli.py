@@ -1,10 +1,10 @@
-"""The commands that serve, added to the client's `visiongate`: up, serve, triton, settings, keys.
+"""The server's commands, added to the client's `visiongate`: up, serve, triton, settings, keys.
 
-What serves is imported by the commands that do: it takes seconds, which settings, keys and help need not.
+The commands that serve import the server themselves. That takes seconds, which settings, keys and help can do
+without.
 """
 
 import asyncio
-import functools
 import importlib.util
 import inspect
 import json
@@ -16,13 +16,23 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.address import join
 from gateway.commands import keys
-from gateway.settings import CACHE_VARIABLE, Loaded, Settings, flag, group, load, metavar, shown, variable
+from gateway.settings import Settings, group, metavar
+from gateway.settings_sources import (
+    CACHE_VARIABLE,
+    CONFIG_VARIABLE,
+    Loaded,
+    flag,
+    load,
+    shown,
+    variable,
+)
 from gateway.stopping import StopSignals, until_first
 from visiongate import cli
+from visiongate.address import join
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, print_json, say, table
+from visiongate.commands.signature import with_options
 from visiongate.fonts import FONT_VARIABLE
 
 app = typer.Typer()
@@ -30,8 +40,8 @@ app.add_typer(keys.app)
 
 
 CACHE_HELP = (
-    f"Triton itself is prepared once, in the user's cache folder: {CACHE_VARIABLE} names another one, "
-    "which must have 500 MB free and let programs be run."
+    f"Triton itself is installed once, in the user's cache folder. {CACHE_VARIABLE} names another folder, "
+    "which must have 500 MB free and allow programs to run."
 )
 
 Demo = Annotated[bool, typer.Option("--demo", help="Serve the demo models: small, for drawn scenes.")]
@@ -40,29 +50,24 @@ Demo = Annotated[bool, typer.Option("--demo", help="Serve the demo models: small
 def takes_settings(
     only: Container[str] = Settings.model_fields, without: Container[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command an option for each of these settings, and the settings in force as its first argument.
+    """Give a command an option for each setting, and the settings in force as its first argument.
 
-    What the environment says of others is not looked at.
+    only: the settings that the command reads; environment variables of others are ignored. without: settings
+    among them that get no option.
     """
     names = [name for name in Settings.model_fields if name in only]
     options = [_config_option(), *(_option(name) for name in names if name not in without)]
     ignored = {variable(name) for name in Settings.model_fields if name not in names}
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(command).parameters.values()
-
-        @functools.wraps(command)
+        @with_options(command, options)
         def run(**values: Any) -> None:
-            given = {option.name: values.pop(option.name) for option in options}
-            file = given.pop("config")
-            flags = {name: value for name, value in given.items() if value is not None}
+            flags = {option.name: values.pop(option.name) for option in options}
+            file = flags.pop("config")
+            flags = {name: value for name, value in flags.items() if value is not None}
             environment = {name: value for name, value in os.environ.items() if name not in ignored}
             command(load(flags, environment, file, _other_variables()), **values)
 
-        # typer reads both.
-        parameters = [*own, *options]
-        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
 
     return decorate
@@ -72,7 +77,7 @@ def _config_option() -> inspect.Parameter:
     option = typer.Option(
         "--config",
         help="TOML file of settings, by their names with underscores: max_images = 8.",
-        envvar="VISIONGATE_CONFIG",
+        envvar=CONFIG_VARIABLE,
         metavar="FILE",
     )
     kind = inspect.Parameter.KEYWORD_ONLY
@@ -80,7 +85,7 @@ def _config_option() -> inspect.Parameter:
 
 
 def _option(name: str) -> inspect.Parameter:
-    """A setting's option. Its text is not converted here: `load` says where a wrong value comes from."""
+    """Return the option of a setting. `load` converts the text: it can say where a wrong value comes from."""
     info = Settings.model_fields[name]
     option = typer.Option(
         flag(name),
@@ -94,7 +99,7 @@ def _option(name: str) -> inspect.Parameter:
 
 
 def _other_variables() -> set[str]:
-    """The environment variables that are options of commands that ask a server, or no options at all."""
+    """Return the environment variables VISIONGATE_… that are not settings."""
 
     def options(command: Any) -> Iterator[Any]:
         yield from command.params
@@ -111,8 +116,8 @@ def _other_variables() -> set[str]:
 def serve_command(loaded: Loaded) -> None:
     """Start the gateway in front of a running Triton.
 
-    Every option is a setting: also a variable VISIONGATE_… of the environment, and a key of the TOML file.
-    See `visiongate settings`.
+    Every option is a setting. It can also be set by an environment variable VISIONGATE_… and by a key of the
+    TOML file. See `visiongate settings`.
     """
     _serve(loaded.settings)
 
@@ -120,12 +125,12 @@ def serve_command(loaded: Loaded) -> None:
 @app.command(epilog=CACHE_HELP)
 @takes_settings(without=["triton"])
 def up(loaded: Loaded, demo: Demo = False) -> None:
-    """Start Triton from pip and the gateway together: all that one machine needs."""
+    """Start Triton from pip and the gateway together, on one machine."""
     from gateway.embedded import EmbeddedTriton, in_front_of  # noqa: PLC0415
-    from gateway.server import check  # noqa: PLC0415
+    from gateway.process import check  # noqa: PLC0415
 
     if loaded.sources["triton"] != "default":
-        note(f"up starts a Triton of its own: the setting triton ({loaded.sources['triton']}) is not used")
+        note(f"up starts its own Triton: the setting triton ({loaded.sources['triton']}) is not used")
     settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
     check(settings)
     with EmbeddedTriton(settings.repository, progress=note) as triton:
@@ -137,9 +142,9 @@ def up(loaded: Loaded, demo: Demo = False) -> None:
 def triton_command(
     loaded: Loaded,
     demo: Demo = False,
-    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8001,
-    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8000,
-    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8002,
+    grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8001,
+    http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
+    metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8002,
 ) -> None:
     """Start a real Triton server from pip on this machine, without Docker, on loopback."""
     from gateway.embedded import EmbeddedTriton  # noqa: PLC0415
@@ -167,13 +172,13 @@ def triton_command(
 @app.command("settings")
 @takes_settings()
 def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
-    """Show every setting of the gateway: its value in force, where that comes from, and what it means.
+    """Show every setting of the gateway: the value in force, where it comes from, and what it means.
 
-    Settings are flags of `visiongate serve` and `up` (--max-images 8), over variables of the environment
-    (VISIONGATE_MAX_IMAGES=8), over keys of a TOML file (max_images = 8), over defaults. The same flags
+    A flag of `visiongate serve` and `up` (--max-images 8) goes before an environment variable
+    (VISIONGATE_MAX_IMAGES=8), then comes a key of the TOML file (max_images = 8), then the default. Flags
     given here show what they would do there.
     """
-    # Through JSON: paths and infinity are texts there.
+    # By way of JSON, in which paths and infinity are texts.
     values = json.loads(loaded.settings.model_dump_json())
     fields = Settings.model_fields.items()
     if as_json:
@@ -188,24 +193,23 @@ def settings_command(loaded: Loaded, as_json: AsJson = False) -> None:
         ]
         print_json(entries)
         return
-    rows = []
-    for name, info in fields:
-        rows.append(
-            (name, shown(getattr(loaded.settings, name)), loaded.sources[name], info.description or "")
-        )
+    rows = [
+        (name, shown(getattr(loaded.settings, name)), loaded.sources[name], info.description or "")
+        for name, info in fields
+    ]
     table(("setting", "value", "from", "meaning"), rows)
-    note("max_images is --max-images, VISIONGATE_MAX_IMAGES and, in a TOML file, max_images.")
+    note("max_images is written --max-images, VISIONGATE_MAX_IMAGES, or max_images in a TOML file.")
 
 
 def _repository(loaded: Loaded, demo: bool) -> Path:
-    """The setting, or where the demo models are. Raises CommandError."""
+    """Return the model repository: the setting, or that of the demo models. Raises CommandError."""
     if not demo:
         return loaded.settings.repository
     if loaded.sources["repository"] == "flag":
         raise CommandError("--demo and --repository both say what to serve: leave one of them out")
-    # Not by an import: the gateway knows nothing of the exporter.
-    found = importlib.util.find_spec("export")
-    for folder in found.submodule_search_locations or () if found else ():
+    # The gateway must not import the exporter: the package is only located.
+    package = importlib.util.find_spec("export")
+    for folder in package.submodule_search_locations or () if package else ():
         repository = Path(folder, "demo", "repository")
         if repository.is_dir():
             return repository
@@ -213,10 +217,10 @@ def _repository(loaded: Loaded, demo: bool) -> Path:
 
 
 def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
-    """Serves until a signal, or until a watch ends. Raises SystemExit where the signal came before."""
+    """Serve until a signal comes or a watch ends. Raise SystemExit if the signal comes during the start."""
     from gateway import logs  # noqa: PLC0415
-    from gateway.server import serve  # noqa: PLC0415
-    from gateway.workers import serve_with_workers  # noqa: PLC0415
+    from gateway.process import serve  # noqa: PLC0415
+    from gateway.processes import serve_with_processes  # noqa: PLC0415
 
     logs.configure(settings)
     has_started = False
@@ -230,8 +234,8 @@ def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
         with StopSignals() as stop:
             serving = (
                 serve(settings, lambda gateway: started(gateway.port, gateway.served), stop)
-                if settings.workers == 1
-                else serve_with_workers(settings, started, stop)
+                if settings.processes == 1
+                else serve_with_processes(settings, started, stop)
             )
             await until_first(serving, *watches)
             return 0 if has_started else stop.exit_code

@@ -1,7 +1,9 @@
-"""Errors that carry their gRPC status.
+"""Errors: those that carry their gRPC status, and those of one input, which a service turns into such.
 
-Code anywhere raises these, the interceptor sends them; nothing else decides what a caller sees.
+Code anywhere raises these, the interceptor sends them. Nothing else decides what a caller sees.
 """
+
+import traceback
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -12,8 +14,89 @@ from grpc_status import rpc_status
 ERROR_DOMAIN = "visiongate"
 
 
+# The codes that the semantic conventions call errors of a server. The others are the caller's doing.
+SERVER_FAULTS = frozenset(
+    {
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Drop the frames of a caught exception, and of its causes, with all that they hold.
+
+    An exception knows the frames that it passed through, and these often know a task that knows the
+    exception. Such a cycle keeps all that the call held, images and tensors, until the cyclic garbage
+    collector runs. Whoever catches an exception for good calls this. It is the one place that breaks such
+    cycles.
+    """
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        latest = errors.pop()
+        if latest is not None and id(latest) not in seen:
+            seen.add(id(latest))
+            traceback.clear_frames(latest.__traceback__)
+            latest.__traceback__ = None
+            errors += [latest.__cause__, latest.__context__]
+
+
+class InputError(Exception):
+    """One input of a request cannot be used. Pipelines raise it; the service knows the input's field.
+
+    index: the input's place in its list, once that is known.
+    """
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description)
+        self.index: int | None = None
+
+    def to_status_error(self, field: str) -> "StatusError":
+        """Return the error of this field of the request."""
+        return InvalidArgumentError(field, str(self))
+
+
+class ImageNotCachedError(InputError):
+    """An `image_id` that the server does not know, or no longer knows."""
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__("the image is not in the server's cache: send it again")
+        self._image_id = image_id
+
+    def to_status_error(self, field: str) -> "StatusError":
+        return StatusError(
+            grpc.StatusCode.NOT_FOUND,
+            f"{field}: {self}",
+            error_details_pb2.ErrorInfo(
+                reason="IMAGE_NOT_CACHED", domain=ERROR_DOMAIN, metadata={"image_id": self._image_id[:128]}
+            ),
+        )
+
+
+class ImageNotFetchedError(InputError):
+    """The host of an image's URI did not deliver it. It may do so later, and another host may."""
+
+    def to_status_error(self, field: str) -> "StatusError":
+        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=str(self))
+        return StatusError(
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"{field}: {self}",
+            error_details_pb2.BadRequest(field_violations=[violation]),
+            error_details_pb2.ErrorInfo(reason="IMAGE_NOT_FETCHED", domain=ERROR_DOMAIN),
+        )
+
+
+class TooManyMasksError(InputError):
+    """An answer would have more pixels of masks than the server allows."""
+
+
 class StatusError(Exception):
-    """An error that a caller is told of: `code`, a sentence, and `google.rpc` details."""
+    """An error that a caller gets: `code`, a sentence, and `google.rpc` details."""
 
     def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
         super().__init__(message)
@@ -21,18 +104,22 @@ class StatusError(Exception):
         self.message = message
         self.details = details
 
-    def to_status(self, request_id: str) -> grpc.Status:
-        """The status as gRPC sends it, details in the `grpc-status-details-bin` trailer."""
+    def to_message(self, request_id: str) -> status_pb2.Status:
+        """Return the error as a message, for one item of an answer."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         for detail in (*self.details, error_details_pb2.RequestInfo(request_id=request_id)):
             packed = any_pb2.Any()
             packed.Pack(detail)
             status.details.append(packed)
-        return rpc_status.to_status(status)
+        return status
+
+    def to_status(self, request_id: str) -> grpc.Status:
+        """Return the status as gRPC sends it, with the details in the trailer `grpc-status-details-bin`."""
+        return rpc_status.to_status(self.to_message(request_id))
 
 
 class InvalidArgumentError(StatusError):
-    """The request is wrong: names the field, as a path into the request message, and the limit."""
+    """The request is wrong. Names the field, as a path into the request message, and the limit."""
 
     def __init__(self, field: str, description: str) -> None:
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
@@ -40,32 +127,6 @@ class InvalidArgumentError(StatusError):
             grpc.StatusCode.INVALID_ARGUMENT,
             f"{field}: {description}",
             error_details_pb2.BadRequest(field_violations=[violation]),
-        )
-
-
-class ImageNotCachedError(StatusError):
-    """An `image_id` that the server does not, or no longer, know."""
-
-    def __init__(self, image_id: str, field: str = "image") -> None:
-        super().__init__(
-            grpc.StatusCode.NOT_FOUND,
-            f"{field}.image_id: the image is not in the server's cache: send it again",
-            error_details_pb2.ErrorInfo(
-                reason="IMAGE_NOT_CACHED", domain=ERROR_DOMAIN, metadata={"image_id": image_id[:128]}
-            ),
-        )
-
-
-class ImageNotFetchedError(StatusError):
-    """The host of an `image.uri` did not deliver; later, or from elsewhere, it may."""
-
-    def __init__(self, field: str, description: str) -> None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=description)
-        super().__init__(
-            grpc.StatusCode.FAILED_PRECONDITION,
-            f"{field}: {description}",
-            error_details_pb2.BadRequest(field_violations=[violation]),
-            error_details_pb2.ErrorInfo(reason="IMAGE_NOT_FETCHED", domain=ERROR_DOMAIN),
         )
 
 
@@ -92,7 +153,7 @@ class TritonUnavailableError(StatusError):
 
 
 class OverloadedError(StatusError):
-    """The server has as much to do as it takes; `retry_s` says when to come again."""
+    """The server has as much work as it accepts. `retry_s` says when to try again."""
 
     def __init__(self, message: str, retry_s: float) -> None:
         delay = duration_pb2.Duration()
@@ -106,7 +167,7 @@ class OverloadedError(StatusError):
 
 
 class UnauthenticatedError(StatusError):
-    """The caller did not show a key that the server knows."""
+    """The caller did not send a key that the server knows."""
 
     def __init__(self, message: str) -> None:
         super().__init__(

@@ -1,11 +1,11 @@
-"""Optional packages: whether they are here, and how to install them where they are not."""
+"""Optional packages: a check that they are installed, and the command that installs them."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 
 from gateway.places import checkout
 
-# An extra's modules by the names they are imported by.
+# The modules of each extra, by the names they are imported by.
 MODULES: Mapping[str, Sequence[str]] = {
     "export": (
         "cv2",
@@ -26,25 +26,25 @@ MODULES: Mapping[str, Sequence[str]] = {
         "typer",
     ),
 }
-# How a checkout installs them, in its own environment and with its pinned versions.
+# The command in a checkout, which has its own environment and pinned versions.
 _IN_A_CHECKOUT = {"export": "make exporter"}
 
 
 class MissingPackagesError(ValueError):
-    """An optional part is not installed; the message is one sentence with the command that does it."""
+    """Packages of an extra are missing. The message is one sentence with the command that installs them."""
 
 
 def install_hint(extra: str) -> str:
-    """The command that installs an extra."""
+    """Return the command that installs an extra."""
     if checkout() is not None and extra in _IN_A_CHECKOUT:
         return _IN_A_CHECKOUT[extra]
     return f"pip install 'visiongate-server[{extra}]'"
 
 
 def require(extra: str, what: str) -> None:
-    """Raise MissingPackagesError where a package of the extra, which `what` needs, is not installed.
+    """Raise MissingPackagesError, which begins with `what`, if a package of the extra is not installed.
 
-    Nothing is imported: that takes seconds.
+    No package is imported, which would take seconds.
     """
     missing = [name for name in MODULES[extra] if find_spec(name) is None]
     if missing:

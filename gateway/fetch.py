@@ -1,88 +1,60 @@
-"""Images by URI: fetched over HTTPS, from hosts that the server allows, and never from its own network."""
+"""Images by URI: fetched over HTTPS from the allowed hosts, never from the server's own network."""
 
 import asyncio
 import contextlib
 import ipaddress
 import logging
-import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 
 import httpx
+
+from gateway.allowed_hosts import HTTPS_PORT, AllowedHosts
 
 logger = logging.getLogger(__name__)
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
-HTTPS_PORT = 443
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-_HOST = re.compile(r"[a-z0-9._:-]+")
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 class UriError(ValueError):
-    """The server does not take this URI, or what it names; the message is for the caller, about the URI."""
+    """The server refuses the URI or the file it names. The message is for the caller, about the URI."""
 
 
 class FetchError(Exception):
-    """The URI's host did not deliver. The message is for the caller, and tells nothing of the network."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Rule:
-    host: str
-    port: int
-    is_domain: bool
-
-    def allows(self, host: str, port: int) -> bool:
-        return port == self.port and (host.endswith(f".{self.host}") if self.is_domain else host == self.host)
-
-
-class AllowedHosts:
-    """Hosts that URIs may name: `example.com`, `example.com:8443`, or all below a domain: `.example.com`.
-
-    Raises ValueError for an entry that is none of these.
-    """
-
-    def __init__(self, entries: Iterable[str]) -> None:
-        self._rules = [_rule(entry) for entry in entries]
-
-    def __bool__(self) -> bool:
-        return bool(self._rules)
-
-    def allow(self, host: str, port: int) -> bool:
-        return any(rule.allows(host, port) for rule in self._rules)
+    """The URI's host did not deliver. The message is for the caller, and reveals nothing of the network."""
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is one of the internet's, and not of some network that the server is in."""
+    """Tell if an address belongs to the internet, and not to a private network that the server may be in."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast
     if address.ipv4_mapped is not None:
         return is_public(address.ipv4_mapped)
     if address in _NAT64:
         return is_public(ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF))
-    # `is_global` alone takes ::7f00:1 (an old way to write 127.0.0.1) for global. 6to4 and Teredo carry an
-    # IPv4 address too; both are retired, so there is no host to lose.
+    # `is_global` alone takes ::7f00:1 (an old way to write 127.0.0.1) for global. 6to4 and Teredo addresses
+    # carry an IPv4 address too. Both are retired, so no host is lost.
     is_tunnel = address.sixtofour is not None or address.teredo is not None
     return address in _GLOBAL_UNICAST and address.is_global and not is_tunnel
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """The addresses of a host; OSError or UnicodeError where it has none."""
+    """Return the addresses of a host; raise OSError or UnicodeError if it has none."""
     entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 class Fetcher:
-    """Fetches files of at most `max_bytes` bytes; `timeout_s` is for all of a fetch, redirects included.
+    """Fetches files of at most `max_bytes` bytes. `timeout_s` is for a whole fetch, redirects included.
 
-    The certificates are those of the environment variable SSL_CERT_FILE or SSL_CERT_DIR, else certifi's.
+    It trusts the certificate authorities that SSL_CERT_FILE or SSL_CERT_DIR names, by default certifi's.
     """
 
     def __init__(
@@ -105,7 +77,7 @@ class Fetcher:
         self._ssl_context = ssl_context or httpx.create_ssl_context()
 
     async def fetch(self, uri: str) -> bytes:
-        """The file that a URI names; raises UriError and FetchError."""
+        """Return the file that a URI names; raise UriError or FetchError."""
         if not self._hosts:
             raise UriError("is not taken by this server: send the image itself")
         try:
@@ -129,7 +101,7 @@ class Fetcher:
         raise FetchError(f"redirects more than {self._max_redirects} times")
 
     def _check(self, url: httpx.URL, subject: str) -> None:
-        """Refuses a URI by how it reads. The words never quote it: a redirect may lead to a secret one."""
+        """Raise UriError for a URI that is not allowed. The message quotes none: redirects may be secret."""
         if url.scheme != "https":
             raise UriError(f"{subject}does not start with https://")
         if url.userinfo:
@@ -138,10 +110,10 @@ class Fetcher:
             raise UriError(f"{subject}names a host or port that this server does not allow")
 
     async def _get(self, url: httpx.URL) -> bytes | httpx.URL:
-        """The file, or where the host redirects to."""
+        """Return the file, or the URI that the host redirects to."""
         host = _host(url)
         addresses = await self._addresses(host, _port(url))
-        # Addresses that do not answer must leave time for the others.
+        # An address that does not answer must leave time for the others.
         timeouts = {"connect": self._timeout_s / len(addresses)}
         failure: httpx.TransportError | None = None
         for address in addresses:
@@ -156,9 +128,9 @@ class Fetcher:
         raise FetchError("cannot be fetched: its host does not connect securely") from failure
 
     async def _addresses(self, host: str, port: int) -> Sequence[Address]:
-        """All addresses of the host, none of which may be forbidden: it could be the one that is used."""
+        """Return all addresses of the host; raise FetchError if one is not public: it might be used."""
         try:
-            # UnicodeError: for a label that is empty or too long, from Python's own codec.
+            # UnicodeError comes from Python's codec, for a label that is empty or too long.
             addresses = [ipaddress.ip_address(address) for address in await self._resolve(host, port)]
         except (OSError, UnicodeError) as error:
             logger.info("image.uri: %s has no address: %r", host, error)
@@ -167,7 +139,7 @@ class Fetcher:
         if forbidden:
             logger.warning("image.uri: %s has addresses that are not public: %s", host, ", ".join(forbidden))
         if forbidden or not addresses:
-            # In the same words: whether a name exists in the server's network is nobody's business.
+            # The same words for both: a caller must not learn which names exist in the server's network.
             raise FetchError("cannot be fetched: its host has no public address")
         return addresses
 
@@ -178,7 +150,7 @@ class Fetcher:
         named = url.copy_with(host=host)
         request = httpx.Request(
             "GET",
-            # The very address that was checked: a name would be looked up again, and may then lead elsewhere.
+            # The address that was checked. A name would be looked up again, and might then lead elsewhere.
             named.copy_with(host=str(address)),
             headers={
                 "Host": named.netloc.decode("ascii"),
@@ -186,11 +158,12 @@ class Fetcher:
                 "Accept": "image/*",
                 "Accept-Encoding": "identity",
             },
-            # The certificate is checked against `sni_hostname`.
+            # The certificate must be for `sni_hostname`.
             extensions={"sni_hostname": host, "timeout": timeouts},
         )
-        # A transport, not a client: it has no cookies, no proxies and follows nothing. One for each request:
-        # it keeps connections by address, also for other names than the certificate was checked for.
+        # A transport, not a client: it has no cookies and no proxies, and follows no redirects. One for each
+        # request: it keeps connections by address, and would reuse one for a name that its certificate is not
+        # for.
         async with httpx.AsyncHTTPTransport(verify=self._ssl_context, trust_env=False) as transport:
             response = await transport.handle_async_request(request)
             async with contextlib.aclosing(response):
@@ -214,18 +187,6 @@ class Fetcher:
         return bytes(data)
 
 
-def _rule(entry: str) -> _Rule:
-    name = entry.removeprefix(".")
-    try:
-        # By the same parser as URIs: case, dots at the end and IDNA come out the same.
-        url = httpx.URL(f"https://{name}")
-    except httpx.InvalidURL as error:
-        raise ValueError(f"{entry!r} is not a host: {error}") from error
-    if set(name) & set("/?#@\\ ") or not _HOST.fullmatch(_host(url)) or _host(url).startswith("."):
-        raise ValueError(f"{entry!r} is not a host (example.com), host:port, or domain (.example.com)")
-    return _Rule(_host(url), _port(url), is_domain=name != entry)
-
-
 def _host(url: httpx.URL) -> str:
     return url.raw_host.decode("ascii").removesuffix(".")
 
@@ -237,5 +198,5 @@ def _port(url: httpx.URL) -> int:
 def _redirect(url: httpx.URL, location: str) -> httpx.URL:
     try:
         return url.join(location)
-    except (httpx.InvalidURL, ValueError) as error:  # the latter from urllib, of broken brackets
+    except (httpx.InvalidURL, ValueError) as error:  # ValueError comes from urllib, for broken brackets
         raise FetchError("redirects to what is not a URI") from error

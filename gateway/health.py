@@ -1,6 +1,7 @@
-"""gRPC's health protocol, grpc.health.v1: which services can answer, for those who ask and those who watch.
+"""gRPC's health protocol, grpc.health.v1: which services can answer.
 
-In place of the package's own servicer, where a watcher that leaves takes the news away from all others.
+It replaces the servicer of the package grpcio-health-checking, in which a watcher that leaves keeps news from
+all others.
 """
 
 import asyncio
@@ -14,39 +15,39 @@ Request = health_pb2.HealthCheckRequest
 Response = health_pb2.HealthCheckResponse
 Context = grpc.aio.ServicerContext[Any, Any]
 
-# Anybody may watch, without a key: a bound, far above what clients need, to what that can take.
+# Anybody may watch, without a key. The limit is far above what clients need.
 MAX_WATCHERS = 10_000
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class Health(health_pb2_grpc.HealthServicer):
-    """Used from one event loop. A service that was never set is unknown."""
+    """The health servicer. It belongs to one event loop. A service that was never set is unknown."""
 
     def __init__(self) -> None:
         self._ready: dict[str, bool] = {}
         self._is_stopping = False
-        self._is_over = False
-        # Set at the next change, and another one then takes its place.
+        self._has_ended = False
+        # Set at the next change, and then replaced by a new event.
         self._changed = asyncio.Event()
         self._watchers = 0
 
     def set(self, service: str, ready: bool) -> None:
-        """Whether a service can answer; nothing any more after `stop`."""
+        """Say if a service can answer. Does nothing after `stop`."""
         if not self._is_stopping and self._ready.get(service) is not ready:
             self._ready[service] = ready
-            self._tell()
+            self._notify()
 
     def stop(self) -> None:
-        """From now on no service can answer."""
+        """Say that no service can answer from now on."""
         self._is_stopping = True
         self._ready = dict.fromkeys(self._ready, False)
-        self._tell()
+        self._notify()
 
-    def send_watchers_away(self) -> None:
-        """End all watches: they would hold up the end of the server."""
-        self._is_over = True
-        self._tell()
+    def end_watches(self) -> None:
+        """End all watches, which would otherwise delay the end of the server."""
+        self._has_ended = True
+        self._notify()
 
     async def Check(self, request: Request, context: Context) -> Response:  # noqa: N802
         if request.service not in self._ready:
@@ -56,17 +57,17 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(self, request: Request, context: Context) -> None:  # noqa: N802
         if self._watchers >= MAX_WATCHERS:
             await context.abort(
-                grpc.StatusCode.RESOURCE_EXHAUSTED, f"{MAX_WATCHERS} callers watch, and no more may"
+                grpc.StatusCode.RESOURCE_EXHAUSTED, f"at most {MAX_WATCHERS} callers may watch at a time"
             )
         self._watchers += 1
         try:
-            told = None
-            while not self._is_over:
+            sent = None
+            while not self._has_ended:
                 changed = self._changed
                 status = self._status(request.service)
-                if status != told:
+                if status != sent:
                     await context.write(status)
-                    told = status
+                    sent = status
                 await changed.wait()
         finally:
             self._watchers -= 1
@@ -77,6 +78,6 @@ class Health(health_pb2_grpc.HealthServicer):
             return Response(status=Response.SERVICE_UNKNOWN)
         return Response(status=Response.SERVING if self._ready[service] else Response.NOT_SERVING)
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()

@@ -1,7 +1,7 @@
-"""The C library's heap: kept small, and what is freed given back to the system.
+"""The C library's heap: few arenas, and freed memory that goes back to the operating system.
 
-Arrays of images come and go in many threads. By itself glibc makes a heap of its own for each few of them,
-which all grow to the most that was ever in them, and keeps it for good.
+Arrays of images come and go in many threads. By default, glibc gives groups of threads their own arena. Each
+arena grows to its peak and is never returned to the operating system.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ import ctypes
 
 TRIM_EVERY_S = 30.0
 ARENAS = 2
-# Of glibc's malloc.h.
+# From glibc's malloc.h.
 _M_ARENA_MAX = -8
 
 
 def limit_arenas() -> None:
-    """Let threads share a few heaps, those that start later; nothing where the C library has no such option.
+    """Let the threads that start later share a few arenas. Do nothing if the C library has no such option.
 
-    They hardly wait for each other there: most of what allocates holds Python's lock anyway.
+    Threads hardly wait for each other there: most code that allocates holds Python's lock anyway.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -24,9 +24,14 @@ def limit_arenas() -> None:
 
 
 async def keep_trimmed() -> None:
-    """Until cancelled; at once done where the C library has no `malloc_trim`."""
+    """Return freed memory to the operating system every 30 seconds until cancelled.
+
+    Returns immediately if the C library has no `malloc_trim`. That looks through one arena after another and
+    holds the arena's lock meanwhile: every thread that allocates or frees memory there has to wait, the event
+    loop's included.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     while trim is not None:
         await asyncio.sleep(TRIM_EVERY_S)
-        # Not in the event loop: it looks through the whole heap. ctypes lets go of the GIL meanwhile.
+        # In a thread: it looks through the whole heap, and ctypes releases Python's lock meanwhile.
         await asyncio.to_thread(trim, 0)

@@ -1,4 +1,4 @@
-"""The way of every call around its service: who calls, whether there is room, how long it may take."""
+"""What every call passes on its way to a service: who calls, whether there is room, how long it may take."""
 
 import asyncio
 import logging
@@ -10,11 +10,10 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from gateway import tracing
 from gateway.admission import Gate
-from gateway.errors import InvalidArgumentError, StatusError
+from gateway.call import REQUEST_ID, Call, observe
+from gateway.errors import SERVER_FAULTS, InvalidArgumentError, StatusError, forget_frames
 from gateway.health import HEALTH
-from gateway.observation import REQUEST_ID, Observation, observe
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +25,11 @@ class Authenticator(Protocol):
     """Knows callers by what they send."""
 
     def authenticate(self, metadata: Metadata) -> str:
-        """The caller's name; raises StatusError with UNAUTHENTICATED."""
+        """Return the caller's name. Raise StatusError with UNAUTHENTICATED if there is none."""
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Guards every method but those of health, which probes ask without a key.
+    """Guards every method except those of health, which probes call without a key.
 
     A `StatusError` becomes its status, and anything unexpected INTERNAL without its text.
     """
@@ -55,59 +54,60 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler.unary_unary is None:
             return self._guarded_stream(handler, method)
 
-        async def call(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
-            with observe(method, _metadata(context), context.peer()) as observation:
+        async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
+            with observe(method, _metadata(context), context.peer()) as call:
                 try:
-                    answer = await self._answer(handler, context, observation)
-                    context.set_trailing_metadata(((REQUEST_ID, observation.request_id),))
-                    return answer
-                except asyncio.CancelledError:
+                    response = await self._answer(handler, context, call)
+                    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+                    return response
+                except asyncio.CancelledError as error:
                     # gRPC cancels at the caller's deadline, and when it hangs up.
                     remaining = context.time_remaining()
                     is_late = remaining is not None and remaining <= 0
                     codes = grpc.StatusCode
-                    observation.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
+                    call.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
+                    forget_frames(error)
                     raise
                 except StatusError as error:
-                    status = error.to_status(observation.request_id)
-                    observation.code = error.code
-                    if error.code in tracing.SERVER_FAULTS:
-                        observation.cause = str(error.__cause__ or "")
-                except Exception:
+                    status = error.to_status(call.request_id)
+                    call.code = error.code
+                    if error.code in SERVER_FAULTS:
+                        call.cause = str(error.__cause__ or "")
+                    forget_frames(error)
+                except Exception as error:
                     # The text may name paths or other callers' data: it goes to the log alone.
                     logger.exception("%s failed", method)
                     fault = StatusError(
                         grpc.StatusCode.INTERNAL, "internal error: the server's log says more"
                     )
-                    status = fault.to_status(observation.request_id)
-                    observation.code = fault.code
-            # Of the exception nothing is kept: it knows this frame, and would keep all that the call held
-            # until Python looks for cycles.
+                    status = fault.to_status(call.request_id)
+                    call.code = fault.code
+                    forget_frames(error)
             await context.abort_with_status(status)
             return None
 
-        # As a stream of one message, which is read here: what is refused is refused before it is received.
-        return grpc.stream_unary_rpc_method_handler(call)
+        # A stream of one message, which is read here: a call is refused before its message is received.
+        return grpc.stream_unary_rpc_method_handler(answer)
 
-    async def _answer(self, handler: Any, context: Context, observation: Observation) -> bytes:
-        self._authenticate(context, observation)
+    async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:
+        self._authenticate(context, call)
         too_long = f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
-        with self._gate.enter():
+        with self._gate.admit():
             async with _limit(self._max_call_s, too_long):
                 data = await self._receive(context)
-                observation.request_bytes = len(data)
-                with self._gate.hold(len(data)):
+                call.request_bytes = len(data)
+                with self._gate.reserve(len(data)):
                     request = _parse(handler.request_deserializer, data)
                     response = await handler.unary_unary(request, context)
         answer: bytes = handler.response_serializer(response)
-        observation.response_bytes = len(answer)
+        call.response_bytes = len(answer)
         return answer
 
     async def _receive(self, context: Context) -> bytes:
-        """The call's one message. Callers that never send it must not keep the places of others.
+        """Return the call's one message. Callers that never send it must not keep the places of others.
 
-        Not by the iterator that the handler is given: unless it is read to its end it is in a cycle with
-        itself, and keeps the message until Python looks for cycles.
+        The iterator that the handler gets is not used: unless it is read to its end, it is in a cycle with
+        itself, and keeps the message until the cyclic garbage collector runs.
         """
         late = f"the request did not arrive within {self._max_receive_s:g} seconds"
         async with _limit(self._max_receive_s, late):
@@ -117,30 +117,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return cast(bytes, data)
 
     def _guarded_stream(self, handler: Any, method: str) -> Any:
-        """Reflection's stream: it costs little, so its callers must only be known."""
+        """Guard reflection's stream. It costs little, so its callers must only be known."""
 
-        async def call(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            with observe(method, _metadata(context), context.peer()) as observation:
+        async def answer_each(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+            with observe(method, _metadata(context), context.peer()) as call:
                 try:
-                    self._authenticate(context, observation)
+                    self._authenticate(context, call)
                 except StatusError as error:
-                    observation.code = error.code
-                    await context.abort_with_status(error.to_status(observation.request_id))
-                async for answer in handler.stream_stream(messages, context):
-                    yield answer
+                    call.code = error.code
+                    await context.abort_with_status(error.to_status(call.request_id))
+                async for response in handler.stream_stream(messages, context):
+                    yield response
 
         return grpc.stream_stream_rpc_method_handler(
-            call, handler.request_deserializer, handler.response_serializer
+            answer_each, handler.request_deserializer, handler.response_serializer
         )
 
-    def _authenticate(self, context: Context, observation: Observation) -> None:
+    def _authenticate(self, context: Context, call: Call) -> None:
         if self._authenticator is not None:
-            observation.caller = self._authenticator.authenticate(_metadata(context))
+            call.caller = self._authenticator.authenticate(_metadata(context))
 
 
 @asynccontextmanager
 async def _limit(seconds: float, message: str) -> AsyncIterator[None]:
-    """DEADLINE_EXCEEDED after so many seconds; a TimeoutError of the work inside is left alone."""
+    """Raise DEADLINE_EXCEEDED after so many seconds. A TimeoutError of the work inside is left alone."""
     timeout = asyncio.timeout(seconds)
     try:
         async with timeout:
@@ -152,7 +152,7 @@ async def _limit(seconds: float, message: str) -> AsyncIterator[None]:
 
 
 def _metadata(context: Context) -> Metadata:
-    """What the caller sent beside the message, but for binary values."""
+    """Return what the caller sent beside the message, except for binary values."""
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 

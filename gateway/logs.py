@@ -1,26 +1,26 @@
-"""The log: text for people, one JSON object a line for machines. On standard error."""
+"""The log on standard error: text for people, or one JSON object a line for programs."""
 
 import json
 import logging
 from datetime import UTC, datetime
 from typing import Any
 
-from gateway import observation
+from gateway.call import current
 from gateway.settings import Settings
 
 
 def configure(settings: Settings) -> None:
-    """Sets up the process's log."""
+    """Set up the log of the process."""
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
-    # Of other packages only warnings: below, httpx logs whole URLs and Pillow what images say of themselves.
+    # Other packages log warnings alone: on lower levels httpx logs whole URLs, and Pillow data from images.
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("gateway").setLevel(level)
 
 
 class TextFormatter(logging.Formatter):
-    """The message, then `name=value` of every field that has one."""
+    """The message, then `name=value` for every field that is not empty."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -31,7 +31,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object a line: time (RFC 3339, UTC), level, logger, message, the fields, exception."""
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, the fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
@@ -48,7 +48,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """What `extra={"fields": ...}` says, and the id of the call: what its caller can quote."""
-    call = observation.current()
+    """Return the fields of `extra={"fields": ...}`, and the call's request id, which its caller can quote."""
+    call = current()
     request_id = {"request_id": call.request_id} if call is not None else {}
     return request_id | getattr(record, "fields", {})

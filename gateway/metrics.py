@@ -1,11 +1,11 @@
-"""What Prometheus is told. Other modules count with these; nothing here knows of them."""
+"""Prometheus metrics. Other modules count with these; nothing here knows those modules."""
 
 import os
 
 WORKER_FOLDER = "VISIONGATE_WORKER_METRICS"
 """The environment variable by which a parent tells its workers where their metrics go."""
 
-# prometheus_client looks for its variables when it is imported. The environment's are another program's.
+# prometheus_client reads its variables when it is imported. Those in the environment are another program's.
 for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
     os.environ.pop(name, None)
 if WORKER_FOLDER in os.environ:
@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.exposition import choose_encoder  # noqa: E402
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead  # noqa: E402
 
-# From a cached embedding to a page of text on a CPU.
+# Seconds: from a cached embedding to a page of text on a CPU.
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
@@ -24,7 +24,7 @@ CALLS = Counter(
     "Calls that have ended, by gRPC status code and the name of the API key (empty without keys).",
     ["method", "code", "caller"],
 )
-CALL_SECONDS = Histogram("visiongate_call_seconds", "What calls took.", ["method"], buckets=_SECONDS)
+CALL_SECONDS = Histogram("visiongate_call_seconds", "Seconds that calls took.", ["method"], buckets=_SECONDS)
 CALLS_IN_FLIGHT = Gauge("visiongate_calls_in_flight", "Calls being answered.", multiprocess_mode="livesum")
 BYTES_IN_FLIGHT = Gauge(
     "visiongate_bytes_in_flight",
@@ -38,7 +38,7 @@ REQUEST_BYTES = Counter("visiongate_request_bytes", "Bytes of requests.", ["meth
 RESPONSE_BYTES = Counter("visiongate_response_bytes", "Bytes of answers.", ["method"])
 STAGE_SECONDS = Histogram(
     "visiongate_stage_seconds",
-    "What the stages of calls took: decode, preprocess, inference, postprocess.",
+    "Seconds that the stages of calls took: decode, preprocess, inference, postprocess.",
     ["stage"],
     buckets=_SECONDS,
 )
@@ -47,7 +47,7 @@ IMAGES = Counter(
 )
 CACHE_LOOKUPS = Counter(
     "visiongate_cache_lookups",
-    "Looks into a cache: hit, miss, or shared with a call that computes it already.",
+    "Lookups in a cache: hit, miss, or shared with a call that computes the value already.",
     ["cache", "result"],
 )
 CACHE_BYTES = Gauge("visiongate_cache_bytes", "Bytes a cache holds.", ["cache"], multiprocess_mode="livesum")
@@ -56,12 +56,14 @@ TRITON_REQUESTS = Counter(
 )
 TRITON_SECONDS = Histogram(
     "visiongate_triton_seconds",
-    "What Triton took, its queue and the way included.",
+    "Seconds that Triton took, its queue and the way there and back included.",
     ["model"],
     buckets=_SECONDS,
 )
 TRITON_RETRIES = Counter(
-    "visiongate_triton_retries", "Inference requests that were sent again: Triton was unavailable.", ["model"]
+    "visiongate_triton_retries",
+    "Inference requests that were sent again because Triton was unavailable.",
+    ["model"],
 )
 BATCH_SIZE = Histogram(
     "visiongate_batch_size",
@@ -74,9 +76,9 @@ TASKS = Gauge(
     "asyncio's tasks: far more than calls in flight, and ever more, is a leak.",
     multiprocess_mode="livesum",
 )
-# The whole server's service name, by the convention of gRPC's health protocol.
+# The name of the whole server in gRPC's health protocol.
 WHOLE_SERVER = ""
-# That of the workers whose parent this process is.
+# The folder of the workers whose parent this process is.
 _folder = ""
 READY = Gauge(
     "visiongate_ready",
@@ -87,13 +89,13 @@ READY = Gauge(
 
 
 def render(accept: str) -> tuple[bytes, str]:
-    """All metrics in a format that an Accept header names, and that format's content type."""
+    """Return all metrics in a format that an Accept header names, and that format's content type."""
     encode, content_type = choose_encoder(accept)
     return encode(_registry()), content_type
 
 
 def readiness() -> dict[str, bool]:
-    """Whether each service can answer, in every worker process; empty before the first has said so."""
+    """Return whether each service can answer, in every worker process; empty before any has told."""
     return {
         sample.labels["service"]: sample.value == 1
         for metric in _registry().collect()
@@ -115,10 +117,10 @@ def forget_worker(pid: int) -> None:
 
 
 def _registry() -> CollectorRegistry:
-    """The process's metrics, or those of all worker processes."""
+    """Return the process's metrics, or those of all worker processes."""
     if not _folder:
         return REGISTRY
-    # A new one each time, without this process's own metrics, which are nobody's.
+    # A new registry each time, without the parent's own metrics, which mean nothing.
     registry = CollectorRegistry()
     MultiProcessCollector(registry, _folder)  # type: ignore[no-untyped-call]
     return registry

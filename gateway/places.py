@@ -1,4 +1,4 @@
-"""Where things lie by default: beside the code in a checkout, else where the user's data belong."""
+"""Default folders: beside the code in a checkout, otherwise in the user's data folder."""
 
 from pathlib import Path
 
@@ -9,17 +9,17 @@ MODEL_REPOSITORY = "model_repository"
 
 
 def checkout() -> Path | None:
-    """The checkout that this code runs from, None where it is installed.
+    """Return the checkout that this code runs from, or None if the code is installed.
 
-    Its README is asked for too: packages have left a pyproject.toml beside the others before now, and
-    an older visiongate its exported models.
+    Both files are needed to be sure: other packages have installed a pyproject.toml beside this one, and an
+    older visiongate left its exported models there.
     """
     marks = (_PARENT / "pyproject.toml", _PARENT / MODEL_REPOSITORY / "README.md")
     return _PARENT if all(mark.is_file() for mark in marks) else None
 
 
 def default_repository() -> Path:
-    """The model repository that is exported to and served where nothing else is asked for."""
+    """Return the model repository that commands export to and serve by default."""
     return (checkout() or _user_data()) / MODEL_REPOSITORY
 
 

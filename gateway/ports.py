@@ -1,4 +1,4 @@
-"""Ports to listen on: whether they are free, and one held for several processes."""
+"""Ports to listen on: a check that a port is free, and a port that several processes share."""
 
 import contextlib
 import errno
@@ -6,20 +6,20 @@ import socket
 from collections.abc import Iterator
 from typing import Any
 
-from gateway.address import join
+from visiongate.address import join
 from visiongate.command_error import CommandError
 
 
 class ListenError(CommandError):
-    """A port cannot be listened on; the message says why and what to do."""
+    """A port cannot be listened on. The message says why, and what to do."""
 
     def __init__(self, host: str, port: int, option: str, error: Exception) -> None:
-        """Word the error of a socket, or gRPC's. `option` is the one that names the port, such as --port."""
+        """Put the error of a socket, or gRPC's, into words. `option` sets the port, such as --port."""
         code = getattr(error, "errno", None)
         if code == errno.EADDRINUSE:
-            reason = f"the port is in use: stop what uses it, or take another by {option}"
+            reason = f"the port is in use: stop what uses it, or choose another port by {option}"
         elif code == errno.EACCES:
-            reason = f"this user may not use the port: take one above 1023 by {option}"
+            reason = f"this user may not use the port: choose one above 1023 by {option}"
         elif code == errno.EADDRNOTAVAIL:
             reason = "this machine does not have the address"
         else:
@@ -28,37 +28,41 @@ class ListenError(CommandError):
 
 
 def check_free(host: str, port: int, option: str) -> None:
-    """Raise ListenError where nobody can listen on the port now. Port 0, any free one, is always there."""
-    with _held(host, port, option):
+    """Raise ListenError if nobody can listen on the port now. Port 0 stands for any free port."""
+    with _bind(host, port, option):
         pass
 
 
 @contextlib.contextmanager
 def reserved(host: str, port: int, option: str) -> Iterator[int]:
-    """Inside, the port, or a free one for 0, is this user's; ListenError where another program listens there.
+    """Reserve a port, or a free one for 0, for this user's processes; raise ListenError if it is in use.
 
-    Held by a socket that does not listen: the kernel gives it no calls, and processes can share its port.
+    A socket that does not listen holds the port: the kernel sends it no connections, and other processes can
+    share the port.
     """
-    # Without SO_REUSEPORT first: it would let two gateways of one user share their calls by mistake.
+    # First without SO_REUSEPORT: with it, two gateways of one user would share their calls by mistake.
     check_free(host, port, option)
-    with _held(host, port, option, socket.SO_REUSEPORT) as held:
-        yield held.getsockname()[1]
+    with _bind(host, port, option, socket.SO_REUSEPORT) as holder:
+        yield holder.getsockname()[1]
 
 
-def _held(host: str, port: int, option: str, *options: int) -> socket.socket:
+def _bind(host: str, port: int, option: str, *socket_options: int) -> socket.socket:
+    """Return a socket that is bound to the port and does not listen; raise ListenError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        return _bound(family, kind, protocol, address, options)
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = entries[0]
+        return _bind_address(family, kind, protocol, address, socket_options)
     except OSError as error:
         raise ListenError(host, port, option, error) from error
 
 
-def _bound(family: int, kind: int, protocol: int, address: Any, options: tuple[int, ...]) -> socket.socket:
+def _bind_address(
+    family: int, kind: int, protocol: int, address: Any, socket_options: tuple[int, ...]
+) -> socket.socket:
     bound = socket.socket(family, kind, protocol)
     try:
-        # Connections of an earlier run that have not quite ended are no hindrance.
-        for option in (socket.SO_REUSEADDR, *options):
+        # SO_REUSEADDR: connections of an earlier run that are still closing must not matter.
+        for option in (socket.SO_REUSEADDR, *socket_options):
             bound.setsockopt(socket.SOL_SOCKET, option, 1)
         bound.bind(address)
     except OSError:

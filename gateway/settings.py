@@ -1,14 +1,9 @@
-"""Everything that can be set, in one place: flags, over the environment, over a TOML file, over defaults."""
+"""The gateway's settings: names, defaults, allowed values and meanings."""
 
-import difflib
 import math
 import os
-import re
-import tomllib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -16,7 +11,6 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -24,165 +18,230 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from gateway import address
+from gateway.allowed_hosts import AllowedHosts
 from gateway.places import default_repository
 
 MEBIBYTE = 1 << 20
 
-PREFIX = "VISIONGATE_"
-CONFIG_VARIABLE = "VISIONGATE_CONFIG"
-"""The environment variable that names the TOML file of settings."""
-CACHE_VARIABLE = PREFIX + "CACHE_DIR"
-"""The environment variable, no setting, of the folder where Triton from pip is prepared."""
+T = TypeVar("T")
+Group = Literal[
+    "Serving",
+    "Triton",
+    "Who may call",
+    "Limits",
+    "Images by URI",
+    "Caches, batches, threads",
+    "Metrics, traces, log",
+]
 
-Source = Literal["default", "file", "environment", "flag"]
+
+def _setting(
+    group: Group, default: T, description: str, *, ge: float | None = None, le: float | None = None
+) -> T:
+    """Return pydantic's field of a setting. `group` is the heading that help shows the setting under."""
+    return Field(default, description=description, ge=ge, le=le, json_schema_extra={"group": group})
 
 
 class Settings(BaseModel):
-    """Settings of the gateway. Defaults suit one machine with one Triton.
+    """Settings of the gateway. The defaults suit one machine with one Triton.
 
-    The constructor takes values and looks nowhere else; `load` gathers them.
+    The constructor looks at its arguments alone; `settings_sources.load` gathers values from everywhere.
     """
 
-    # Infinity as a text: JSON has no such number.
+    # JSON has no infinity: it is written as a string.
     model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="strings")
 
-    host: str = Field(
+    host: str = _setting(
+        "Serving",
         "127.0.0.1",
-        description="Address to listen on, such as ::1 or localhost; 0.0.0.0 or :: for every interface.",
+        "Address to listen on, such as ::1 or localhost; 0.0.0.0 or :: for every interface.",
     )
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
-    workers: PositiveInt = Field(
-        1, description="Processes that share the port. Limits, caches and threads are those of each."
+    port: int = _setting("Serving", 50051, "Port to listen on; 0 picks a free one.", ge=0, le=65535)
+    processes: PositiveInt = _setting(
+        "Serving", 1, "Processes that share the port. Each has limits, caches and threads of its own."
     )
-    repository: Path = Field(
+    repository: Path = _setting(
+        "Serving",
         default_repository(),
-        description="Triton's model repository, or a copy of its small files (tokenizer.json).",
+        "Triton's model repository, or a copy of its small files (tokenizer.json).",
     )
-    health_interval_s: PositiveFloat = Field(2, description="Seconds between two looks at Triton's health.")
-    drain_s: float = Field(
+    health_interval_s: PositiveFloat = _setting(
+        "Serving", 2, "Seconds between two checks of Triton's health."
+    )
+    drain_s: float = _setting(
+        "Serving",
         0,
+        "Seconds after SIGTERM in which new calls are still answered, while health says NOT_SERVING. Load "
+        "balancers need this time to stop sending calls.",
         ge=0,
-        description="Seconds after SIGTERM in which new calls are still answered, while health says "
-        "NOT_SERVING: as long as load balancers take to look away.",
     )
-    grace_s: float = Field(
-        20, ge=0, description="Seconds that calls in flight may then still take, before they are cut off."
+    grace_s: float = _setting(
+        "Serving",
+        20,
+        "Seconds after drain_s that calls in flight may still take. Then they are cut off.",
+        ge=0,
     )
-    max_call_s: PositiveFloat = Field(
-        300, description="Most seconds of a call, whatever its own deadline says, or if it has none."
+    max_call_s: PositiveFloat = _setting(
+        "Serving", 300, "Most seconds that a call may take, even if its own deadline is later or it has none."
     )
-    max_receive_s: PositiveFloat = Field(
-        30, description="Most seconds from the start of a call until its request has arrived."
+    max_receive_s: PositiveFloat = _setting(
+        "Serving", 30, "Most seconds from the start of a call until its request has arrived."
     )
-    max_connection_age_s: PositiveFloat = Field(
+    max_connection_age_s: PositiveFloat = _setting(
+        "Serving",
         math.inf,
-        description="Seconds after which clients are asked to connect anew, and find new servers and show "
-        "certificates that are still valid; calls in flight go on. inf: never.",
+        "Seconds after which a client is asked to connect again. It then finds new servers, and shows a "
+        "certificate that is still valid. Calls in flight go on. inf: never.",
     )
 
-    triton: str = Field(
+    triton: str = _setting(
+        "Triton",
         "127.0.0.1:8001",
-        description="Triton's gRPC address: host:port, several after commas, or a name such as "
-        "dns:///triton:8001 that stands for several. Calls go round them, and never through a proxy.",
+        "Triton's gRPC address: host:port, several separated by commas, or a name such as dns:///triton:8001 "
+        "that stands for several. Calls go to each in turn, and never through a proxy.",
     )
-    triton_wait_s: float = Field(
-        math.inf,
-        ge=0,
-        description="How long to wait at start for Triton, in seconds; inf: as long as it takes.",
+    triton_wait_s: float = _setting(
+        "Triton", math.inf, "Seconds to wait for Triton at the start; inf: as long as it takes.", ge=0
     )
-    triton_attempts: PositiveInt = Field(
-        4, description="How often a request is sent to Triton, at most, while that is unavailable."
+    triton_attempts: PositiveInt = _setting(
+        "Triton", 4, "Most times that a request is sent to Triton while Triton is unavailable."
     )
 
-    tls_certificate: Path | None = Field(
-        None, description="The server's certificate chain, PEM. With tls_key: calls must use TLS."
+    tls_certificate: Path | None = _setting(
+        "Who may call", None, "The server's certificate chain, PEM. With tls_key: calls must use TLS."
     )
-    tls_key: Path | None = Field(None, description="The private key of tls_certificate, PEM.")
-    tls_client_ca: Path | None = Field(
-        None, description="Certificate authorities, PEM, of which a client must have a certificate."
+    tls_key: Path | None = _setting(
+        "Who may call", None, "The private key of tls_certificate, PEM, unencrypted."
     )
-    api_keys: Path | None = Field(
-        None, description="File of API keys that `visiongate keys` writes; calls then need one of them."
-    )
-
-    max_message_bytes: PositiveInt = Field(64 * MEBIBYTE, description="Largest request message.")
-    max_concurrent_calls: PositiveInt = Field(
-        64, description="Most calls of a process at once; what is more is refused at once."
-    )
-    max_bytes_in_flight: PositiveInt = Field(
-        2048 * MEBIBYTE,
-        description="Most bytes that the calls of a process hold at once: requests and decoded images. "
-        "Images being decoded take at most as much again.",
-    )
-    max_image_bytes: PositiveInt = Field(32 * MEBIBYTE, description="Largest image file.")
-    max_image_pixels: PositiveInt = Field(64_000_000, description="Most pixels of an image, width x height.")
-    max_images: PositiveInt = Field(64, description="Most images of an embedding or classification request.")
-    max_pages: PositiveInt = Field(32, description="Most images of a RecognizeText request.")
-    max_texts: PositiveInt = Field(1024, description="Most texts or labels of such a request.")
-    max_phrases: PositiveInt = Field(
-        256, description="Most phrases to detect; more can never fit a model's 256 tokens."
-    )
-    max_text_length: PositiveInt = Field(
-        10_000, description="Most characters of a text, or of all phrases of a request together."
-    )
-    max_prompts: PositiveInt = Field(1000, description="Most prompts of a SegmentRegions request.")
-    max_grid_points: PositiveInt = Field(
-        25_000, description="Most points of a SegmentEverything request, those of all its crops together."
-    )
-    max_mask_pixels: PositiveInt = Field(
-        2_000_000_000,
-        description="Most pixels of all masks of an answer, image size x masks.",
-    )
-
-    uri_hosts: tuple[str, ...] = Field(
-        (),
-        description="Hosts that image.uri may name, after commas: example.com, example.com:8443 for another "
-        "port than 443, .example.com for all below example.com. Without one, image.uri is refused.",
-    )
-    uri_timeout_s: PositiveFloat = Field(10, description="Most seconds to fetch the image of a URI.")
-    uri_max_redirects: int = Field(3, ge=0, description="Most redirects of a URI, each checked like the URI.")
-
-    image_cache_bytes: int = Field(256 * MEBIBYTE, ge=0, description="Decoded images kept.")
-    embedding_cache_bytes: int = Field(512 * MEBIBYTE, ge=0, description="Image embeddings kept.")
-    text_cache_bytes: int = Field(
-        32 * MEBIBYTE, ge=0, description="CLIP's text embeddings kept (about 2 KB each)."
-    )
-    image_vector_cache_bytes: int = Field(
-        32 * MEBIBYTE, ge=0, description="CLIP's image embeddings kept (about 2 KB each)."
-    )
-    decoder_batch: PositiveInt = Field(
-        32,
-        description="Prompts that SAM's decoder is given at once: more is faster until Triton's memory "
-        "is full (about 35 MB a prompt).",
-    )
-    recognition_batch: PositiveInt = Field(
-        64,
-        description="Words that docTR's recognition network is given at once, in requests that Triton joins; "
-        "never more than its max_batch_size there.",
-    )
-    worker_threads: PositiveInt = Field(
-        os.cpu_count() or 1, description="Threads that decode, resize and write masks."
-    )
-
-    metrics_host: str = Field(
-        "127.0.0.1", description="Address of /metrics, /livez and /readyz; 0.0.0.0 or :: for every interface."
-    )
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Port of /metrics, /livez and /readyz; without one they are off."
-    )
-    otlp_endpoint: str | None = Field(
+    tls_client_ca: Path | None = _setting(
+        "Who may call",
         None,
-        description="OTLP/gRPC address that traces go to (http://collector:4317), by the environment's proxy "
-        "unless it is this machine's; without one none.",
+        "Certificate authorities, PEM. A client must show a certificate of one of them.",
     )
-    log_format: Literal["text", "json"] = Field("text", description="text for people, json for machines.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged.")
+    api_keys: Path | None = _setting(
+        "Who may call", None, "File of API keys that `visiongate keys` writes. Calls then need one of them."
+    )
+
+    max_message_bytes: PositiveInt = _setting("Limits", 64 * MEBIBYTE, "Largest request message, in bytes.")
+    max_concurrent_calls: PositiveInt = _setting(
+        "Limits", 64, "Most calls that a process answers at a time. More are refused immediately."
+    )
+    max_bytes_in_flight: PositiveInt = _setting(
+        "Limits",
+        2048 * MEBIBYTE,
+        "Most bytes that the calls of a process hold at a time: requests and decoded images. Images that are "
+        "being decoded take at most as much again.",
+    )
+    max_image_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest image file, in bytes.")
+    max_image_pixels: PositiveInt = _setting("Limits", 64_000_000, "Most pixels of an image, width x height.")
+    max_images: PositiveInt = _setting("Limits", 64, "Most images of an embedding or classification request.")
+    max_pages: PositiveInt = _setting("Limits", 32, "Most images of a RecognizeText request.")
+    max_texts: PositiveInt = _setting(
+        "Limits", 1024, "Most texts or labels of an embedding or classification request."
+    )
+    max_phrases: PositiveInt = _setting(
+        "Limits", 256, "Most phrases to detect. More never fit into a model's 256 tokens."
+    )
+    max_text_length: PositiveInt = _setting(
+        "Limits", 10_000, "Most characters of a text, or of all phrases of a request together."
+    )
+    max_prompts: PositiveInt = _setting("Limits", 1000, "Most prompts of a SegmentRegions request.")
+    max_detections: PositiveInt = _setting("Limits", 1000, "Most detections that a request may ask for.")
+    max_faces: PositiveInt = _setting("Limits", 1000, "Most faces that a request may ask for.")
+    max_grid_points: PositiveInt = _setting(
+        "Limits", 25_000, "Most points of a SegmentEverything request, those of all its crops together."
+    )
+    max_mask_pixels: PositiveInt = _setting(
+        "Limits", 2_000_000_000, "Most pixels of all masks of an answer, image size x number of masks."
+    )
+
+    uri_hosts: tuple[str, ...] = _setting(
+        "Images by URI",
+        (),
+        "Hosts that image.uri may name, separated by commas: example.com, example.com:8443 for another port "
+        "than 443, .example.com for all hosts below example.com. If empty, image.uri is refused.",
+    )
+    uri_timeout_s: PositiveFloat = _setting(
+        "Images by URI", 10, "Most seconds to fetch the image of a URI, with all redirects."
+    )
+    uri_max_redirects: int = _setting(
+        "Images by URI", 3, "Most redirects of a URI. Each is checked like the URI.", ge=0
+    )
+
+    image_cache_bytes: int = _setting(
+        "Caches, batches, threads", 256 * MEBIBYTE, "Bytes of decoded images to keep.", ge=0
+    )
+    sam_embedding_cache_bytes: int = _setting(
+        "Caches, batches, threads",
+        512 * MEBIBYTE,
+        "Bytes of SAM's image embeddings to keep (4 MiB or more each).",
+        ge=0,
+    )
+    clip_text_cache_bytes: int = _setting(
+        "Caches, batches, threads",
+        32 * MEBIBYTE,
+        "Bytes of CLIP's text embeddings to keep (about 2 KB each).",
+        ge=0,
+    )
+    clip_image_cache_bytes: int = _setting(
+        "Caches, batches, threads",
+        32 * MEBIBYTE,
+        "Bytes of CLIP's image embeddings to keep (about 2 KB each).",
+        ge=0,
+    )
+    decoder_batch: PositiveInt = _setting(
+        "Caches, batches, threads",
+        32,
+        "Prompts in one request to SAM's decoder. More is faster until Triton's memory is full (about 35 MB "
+        "a prompt).",
+    )
+    recognition_batch: PositiveInt = _setting(
+        "Caches, batches, threads",
+        64,
+        "Words in one request to docTR's recognition network; at most the model's max_batch_size in Triton. "
+        "Triton joins requests.",
+    )
+    batches_in_flight: PositiveInt = _setting(
+        "Caches, batches, threads",
+        2,
+        "Requests that one call may have at Triton at a time. More keeps a large GPU busy, and holds more "
+        "memory.",
+    )
+    pages_in_flight: PositiveInt = _setting(
+        "Caches, batches, threads", 4, "Pages of one RecognizeText request that are worked on at a time."
+    )
+    threads: PositiveInt = _setting(
+        "Caches, batches, threads", os.cpu_count() or 1, "Threads that decode, resize and write masks."
+    )
+
+    metrics_host: str = _setting(
+        "Metrics, traces, log",
+        "127.0.0.1",
+        "Address of /metrics, /livez and /readyz; 0.0.0.0 or :: for every interface.",
+    )
+    metrics_port: int | None = _setting(
+        "Metrics, traces, log",
+        None,
+        "Port of /metrics, /livez and /readyz. Without a port they are off.",
+        ge=0,
+        le=65535,
+    )
+    otlp_endpoint: str | None = _setting(
+        "Metrics, traces, log",
+        None,
+        "OTLP/gRPC address that traces are sent to, such as http://collector:4317. They go through the "
+        "environment's proxy unless the address is on this machine. Without an address none are sent.",
+    )
+    log_format: Literal["text", "json"] = _setting(
+        "Metrics, traces, log", "text", "text for people, json for programs."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = _setting(
+        "Metrics, traces, log", "info", "Lowest level that is logged."
+    )
 
     @field_validator("uri_hosts")
     @classmethod
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        from gateway.fetch import AllowedHosts  # noqa: PLC0415 - its HTTP client takes a second
-
         AllowedHosts(hosts)
         return hosts
 
@@ -204,7 +263,7 @@ class Settings(BaseModel):
     @field_validator("otlp_endpoint")
     @classmethod
     def _has_scheme(cls, endpoint: str | None) -> str | None:
-        # OpenTelemetry would take an address without one for TLS, and keep trying.
+        # OpenTelemetry takes an address without a scheme for TLS, and keeps trying.
         if endpoint is not None and not endpoint.startswith(("http://", "https://")):
             raise ValueError("it must start with http:// (without TLS) or https://")
         return endpoint
@@ -212,15 +271,15 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _read_text(cls, value: object, info: ValidationInfo) -> object:
-        """What environment and flags can write too: lists with commas, and nothing as the empty text."""
+        """Read the text of an environment variable or a flag: a list has commas, an empty text is None."""
         name = info.field_name or ""
-        kind = _schema(name)
-        if isinstance(value, str) and kind.get("type") == "array":
+        schema = _schema(name)
+        if isinstance(value, str) and schema.get("type") == "array":
             return tuple(part.strip() for part in value.split(",") if part.strip())
-        if value == "" and kind.get("optional"):
+        if value == "" and schema.get("optional"):
             return None
         # Path("") would be the working directory, and True the number 1.
-        if value == "" or (isinstance(value, bool) and kind.get("type") != "boolean"):
+        if value == "" or (isinstance(value, bool) and schema.get("type") != "boolean"):
             raise PydanticCustomError("not_allowed", "must be {allowed}", {"allowed": allowed(name)})
         return value
 
@@ -231,203 +290,49 @@ class Settings(BaseModel):
         return self
 
 
-# The first setting of each group, as help shows them.
-GROUPS: Mapping[str, str] = {
-    "host": "Serving",
-    "triton": "Triton",
-    "tls_certificate": "Who may call",
-    "max_message_bytes": "Limits",
-    "uri_hosts": "Images by URI",
-    "image_cache_bytes": "Caches, batches, threads",
-    "metrics_host": "Watching",
-}
+_SCHEMA = Settings.model_json_schema()
 
 
-class SettingsError(ValueError):
-    """Settings that cannot be: a sentence a line for each thing that is wrong."""
+def _schema(name: str) -> dict[str, Any]:
+    """Return the JSON schema of a setting, with `optional` if the setting may be None."""
+    schema: dict[str, Any] = _SCHEMA["properties"][name]
+    types = [kind for kind in schema.get("anyOf", ()) if kind["type"] != "null"]
+    return {**schema, **types[0], "optional": True} if types else schema
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """Settings in force, and where each comes from."""
-
-    settings: Settings
-    sources: Mapping[str, Source]
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value that somebody wrote, and where."""
-
-    name: str
-    value: object
-    source: Source
-    place: str
-
-
-def load(
-    flags: Mapping[str, object],
-    environment: Mapping[str, str],
-    file: Path | None,
-    other_variables: Collection[str] = (),
-) -> Loaded:
-    """Gather the settings: flags by setting name, variables VISIONGATE_…, and a TOML file of plain keys.
-
-    other_variables: those named VISIONGATE_… that are something else, such as a command's option.
-    Raises SettingsError.
-    """
-    given: dict[str, _Given] = {}
-    problems = []
-    for item in (*_from_file(file), *_from_environment(environment, other_variables), *_from_flags(flags)):
-        if item.name in Settings.model_fields:
-            given[item.name] = item
-        else:
-            problems.append(_unknown(item, other_variables))
-    try:
-        settings = Settings.model_validate({item.name: item.value for item in given.values()})
-    except ValidationError as error:
-        # A list can be wrong in many places: one sentence a setting.
-        faults = {str(fault["loc"][0]) if fault["loc"] else "": fault for fault in error.errors()}
-        problems += [_sentence(given.get(name), fault) for name, fault in faults.items()]
-    if problems:
-        raise SettingsError("\n".join(problems))
-    sources: dict[str, Source] = dict.fromkeys(Settings.model_fields, "default")
-    return Loaded(settings, sources | {item.name: item.source for item in given.values()})
-
-
-def find_repository(asked: str | None = None) -> Path:
-    """The model repository in force, absolute, for commands that have no other settings.
-
-    As asked for on the command line, or else by VISIONGATE_REPOSITORY, by the file that VISIONGATE_CONFIG
-    names, or the default. Raises SettingsError.
-    """
-    flags = {} if asked is None else {"repository": asked}
-    name = variable("repository")
-    environment = {name: os.environ[name]} if name in os.environ else {}
-    file = os.environ.get(CONFIG_VARIABLE)
-    return load(flags, environment, Path(file) if file else None).settings.repository
-
-
-def variable(name: str) -> str:
-    """The environment variable of a setting."""
-    return PREFIX + name.upper()
-
-
-def flag(name: str) -> str:
-    """The command line option of a setting."""
-    return "--" + name.replace("_", "-")
-
-
-def shown(value: object) -> str:
-    """A value as one would write it, but for the user and password of a URL."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-    return re.sub(r"(?<=://)\S*(?=@)", "***", text)
+def group(name: str) -> str:
+    """Return the group that a setting belongs to."""
+    return str(_schema(name)["group"])
 
 
 def allowed(name: str) -> str:
-    """What values a setting can have, in words."""
-    kind = _schema(name)
-    if "enum" in kind:
-        return "one of " + ", ".join(kind["enum"])
+    """Say in words which values a setting can have."""
+    schema = _schema(name)
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
     words = {
         "integer": "a whole number",
         "number": "a number",
         "boolean": "true or false",
         "array": "a list of texts (with commas between them)",
-        "string": "a path" if kind.get("format") == "path" else "a text",
-    }[kind["type"]]
-    if "minimum" in kind and "maximum" in kind:
-        words += f" from {kind['minimum']} to {kind['maximum']}"
-    elif "minimum" in kind:
-        words += f" of at least {kind['minimum']}"
-    elif "exclusiveMinimum" in kind:
-        words += f" above {kind['exclusiveMinimum']}"
-    return words + (", or empty for none" if kind.get("optional") else "")
-
-
-def group(name: str) -> str:
-    """The group that a setting belongs to."""
-    names = list(Settings.model_fields)
-    until = names[: names.index(name) + 1]
-    return next(GROUPS[before] for before in reversed(until) if before in GROUPS)
+        "string": "a path" if schema.get("format") == "path" else "a text",
+    }[schema["type"]]
+    if "minimum" in schema and "maximum" in schema:
+        words += f" from {schema['minimum']} to {schema['maximum']}"
+    elif "minimum" in schema:
+        words += f" of at least {schema['minimum']}"
+    elif "exclusiveMinimum" in schema:
+        words += f" above {schema['exclusiveMinimum']}"
+    return words + (", or empty for none" if schema.get("optional") else "")
 
 
 def metavar(name: str) -> str:
-    """What stands for a setting's value in help."""
-    kind = _schema(name)
-    if "enum" in kind:
-        return "|".join(kind["enum"])
-    if kind["type"] == "array":
+    """Return the placeholder of a setting's value in help."""
+    schema = _schema(name)
+    if "enum" in schema:
+        return "|".join(schema["enum"])
+    if schema["type"] == "array":
         return "A,B,…"
-    return (
-        "PATH" if kind.get("format") == "path" else {"string": "TEXT"}.get(kind["type"], kind["type"].upper())
-    )
-
-
-def _schema(name: str) -> dict[str, Any]:
-    """A setting's JSON schema; `optional` where it may be None."""
-    schema: dict[str, Any] = _SCHEMA["properties"][name]
-    choices = [choice for choice in schema.get("anyOf", ()) if choice["type"] != "null"]
-    return {**choices[0], "optional": True} if choices else schema
-
-
-_SCHEMA = Settings.model_json_schema()
-
-
-def _from_file(file: Path | None) -> Iterator[_Given]:
-    if file is None:
-        return
-    try:
-        with file.open("rb") as opened:
-            values = tomllib.load(opened)
-    except OSError as error:
-        raise SettingsError(f"cannot read the settings in {file}: {error.strerror}") from error
-    except ValueError as error:
-        raise SettingsError(f"{file} is not a TOML file: {error}") from error
-    for name, value in values.items():
-        yield _Given(name, value, "file", f"{name} in {file}")
-
-
-def _from_environment(environment: Mapping[str, str], others: Collection[str]) -> Iterator[_Given]:
-    names = {variable(name): name for name in Settings.model_fields}
-    for key, value in environment.items():
-        is_other = key in others and key not in names
-        if key.upper().startswith(PREFIX) and not is_other and not _is_service_link(key, value):
-            yield _Given(names.get(key, key), value, "environment", f"the environment variable {key}")
-
-
-def _from_flags(flags: Mapping[str, object]) -> Iterator[_Given]:
-    for name, value in flags.items():
-        yield _Given(name, value, "flag", flag(name))
-
-
-def _is_service_link(key: str, value: str) -> bool:
-    """Whether Kubernetes set it: a Service named visiongate gives VISIONGATE_PORT=tcp://… to every pod."""
-    if re.search(r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT_\d+_(TCP|UDP|SCTP)(_\w+)?$", key):
-        return True
-    return key.endswith("_PORT") and re.match("(tcp|udp|sctp)://", value) is not None
-
-
-def _unknown(item: _Given, other_variables: Collection[str]) -> str:
-    notation = variable if item.source == "environment" else str
-    known = [*map(notation, Settings.model_fields)]
-    if item.source == "environment":
-        known += other_variables
-    # Without the prefix: it would make any two alike.
-    names = {key.removeprefix(PREFIX): key for key in known}
-    asked = item.name.upper().removeprefix(PREFIX) if item.source == "environment" else item.name
-    close = difflib.get_close_matches(asked, names, 1)
-    hint = f"did you mean {names[close[0]]}?" if close else "`visiongate settings` lists them"
-    return f"{item.place} is no setting: {hint}"
-
-
-def _sentence(item: _Given | None, fault: Any) -> str:
-    own_words = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""
-    if item is None:
-        return own_words
-    value = repr(shown(item.value)) if isinstance(item.value, str) else shown(item.value)
-    return f"{item.place} is {value}: " + (own_words or f"it must be {allowed(item.name)}")
+    if schema.get("format") == "path":
+        return "PATH"
+    return "TEXT" if schema["type"] == "string" else str(schema["type"]).upper()

@@ -1,4 +1,4 @@
-"""HTTP for operators: /metrics, /livez and /readyz, on a port of their own."""
+"""The HTTP server for operators: /metrics, /livez and /readyz, on a port of its own."""
 
 import logging
 import socket
@@ -11,31 +11,31 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway import metrics
-from gateway.address import join
 from gateway.ports import ListenError
 from gateway.settings import Settings
+from visiongate.address import join
 
 logger = logging.getLogger(__name__)
 
 
 class StatusServer:
-    """A context manager that answers on `settings.metrics_port` while entered; without one it does nothing.
+    """A context manager that answers on `settings.metrics_port` inside. Without a port it does nothing.
 
-    Answers come from the metrics alone, so that it works in a parent of worker processes as well.
+    Answers come from the metrics alone, so it also works in the parent of several gateway processes.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._host = settings.metrics_host
-        self._asked_port = settings.metrics_port
+        self._requested_port = settings.metrics_port
         self._server: _Server | None = None
 
     def __enter__(self) -> Self:
-        if self._asked_port is None:
+        if self._requested_port is None:
             return self
         try:
-            self._server = _Server(self._host, self._asked_port)
+            self._server = _Server(self._host, self._requested_port)
         except OSError as error:
-            raise ListenError(self._host, self._asked_port, "--metrics-port", error) from error
+            raise ListenError(self._host, self._requested_port, "--metrics-port", error) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
         self._thread.start()
         logger.info("/metrics, /livez and /readyz are at %s", join(self._host, self.port))
@@ -51,23 +51,23 @@ class StatusServer:
 
     @property
     def port(self) -> int:
-        """The port in use, also where a free one was asked for."""
+        """The port in use, also if the setting is 0."""
         assert self._server is not None, "not entered, or without a port"
         return self._server.server_port
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread a request: a slow client holds up nobody."""
+    """Answers each request in its own thread: a slow client delays nobody."""
 
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        self.address_family = found[0][0]
+        entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        self.address_family = entries[0][0]
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        # Not HTTPServer's, which asks DNS for the host's name: that may take many seconds.
+        # Not HTTPServer's method: it asks DNS for the host's name, which may take many seconds.
         TCPServer.server_bind(self)
         self.server_port = self.server_address[1]
 
@@ -95,7 +95,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Not a word: probes come every few seconds."""
+        """Log nothing: probes come every few seconds."""
 
     def _answer_readiness(self) -> None:
         readiness = metrics.readiness()

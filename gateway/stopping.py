@@ -1,4 +1,4 @@
-"""How a process that serves is asked to stop."""
+"""How signals stop a process that serves."""
 
 import asyncio
 import os
@@ -11,17 +11,17 @@ from visiongate_command import handle_stop_signals
 
 
 class StopSignals:
-    """Inside, in asyncio's main thread, signals that ask to stop set events in place of what they did before.
+    """A context manager, for asyncio's main thread, in which signals that ask to stop set events.
 
-    The first asks to stop in good order, the second at once, and a third ends the process. Not by asyncio's
-    own handlers: those leave the defaults behind when the loop closes, so that a signal during what is then
-    still to be stopped would end the process in the middle of it.
+    The first signal asks to finish calls and stop, the second to stop immediately, and a third ends the
+    process. asyncio's own handlers do not fit: when the loop closes they restore the default handlers, and a
+    signal that comes while the rest is being stopped would end the process in the middle of that.
     """
 
     def __init__(self) -> None:
         self.first, self.second = asyncio.Event(), asyncio.Event()
         self.exit_code = 0
-        """128 + N of the first signal N; 0 without one."""
+        """128 + N for the first signal N; 0 without a signal."""
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -40,12 +40,12 @@ class StopSignals:
             os._exit(128 + number)
         event = self.second if self.exit_code else self.first
         self.exit_code = self.exit_code or 128 + number
-        # A handler runs between any two steps of the loop's, or while that waits.
+        # A signal handler runs between any two steps of the loop, or while the loop waits.
         self._loop.call_soon_threadsafe(event.set)
 
 
 async def until_first(*work: Coroutine[Any, Any, Any]) -> None:
-    """Run all until the first ends, then cancel the others and wait for them."""
+    """Run all until the first ends, cancel the others and wait for them. Raise the first error."""
     tasks = [asyncio.create_task(item) for item in work]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -1,4 +1,4 @@
-"""TLS at the door: the server's certificate, and whose certificates it asks of clients."""
+"""The server's TLS: its certificate, and the authorities whose certificates clients must show."""
 
 import logging
 import ssl
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Certificates:
-    """PEM files of the server, read again when they change: certificates live shorter than servers."""
+    """The server's PEM files. They are read again when they change: certificates expire while servers run."""
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
         self._certificate = certificate
@@ -24,13 +24,13 @@ class Certificates:
         self._lock = threading.Lock()
 
     def read(self) -> grpc.ServerCertificateConfiguration:
-        """Raises ValueError, a sentence that names the file, where they cannot serve."""
+        """Read the files; raise ValueError, a sentence that names the file, if they are not usable."""
         pair = self._read(self._key), self._read(self._certificate)
         client_ca = None if self._client_ca is None else self._read(self._client_ca)
-        # gRPC takes anything, and then fails each handshake without a word on what is wrong.
+        # gRPC accepts anything, and then fails each handshake without saying why.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         try:
-            # With an empty password: OpenSSL would ask for that of an encrypted key at the terminal.
+            # The empty password: without it OpenSSL asks at the terminal for that of an encrypted key.
             context.load_cert_chain(self._certificate, self._key, password="")
         except (OSError, ValueError) as error:
             raise ValueError(
@@ -47,17 +47,20 @@ class Certificates:
         return grpc.ssl_server_certificate_configuration([pair], client_ca)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """What gRPC asks before each handshake, from threads of its own. None: as before."""
+        """Return the new configuration, or None if no file has changed or the new files are not usable.
+
+        gRPC calls this before each handshake, in its own threads.
+        """
         with self._lock:
             if not self._watch.has_changed():
                 return None
             try:
                 configuration = self.read()
             except ValueError as error:
-                # Seen also between the writing of a new certificate and that of its key.
-                logger.error("%s; the certificate of before stays in use", error)
+                # This also happens after a new certificate is written and before its key is.
+                logger.error("%s; the previous certificate stays in use", error)
                 return None
-        logger.info("%s, or a file beside it, has changed: new connections use it", self._certificate)
+        logger.info("the TLS files have changed: new connections use %s", self._certificate)
         return configuration
 
     @staticmethod
@@ -69,17 +72,19 @@ class Certificates:
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """What the server shows and asks; None: no TLS. Raises ValueError where settings or files are wrong."""
+    """Return the server's credentials, or None without TLS; raise ValueError for wrong settings or files."""
     certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
     if certificate is None or key is None:
         if certificate or key:
             raise ValueError("tls_certificate and tls_key go together: one of them is not set")
         if client_ca is not None:
-            raise ValueError("tls_client_ca needs tls_certificate and tls_key: clients show theirs over TLS")
+            raise ValueError(
+                "tls_client_ca needs tls_certificate and tls_key: certificates are shown over TLS"
+            )
         return None
     certificates = Certificates(certificate, key, client_ca)
     return grpc.dynamic_ssl_server_credentials(
         certificates.read(),
-        certificates.read_if_changed,  # type: ignore[arg-type]  # may return None, by gRPC's documentation
+        certificates.read_if_changed,  # type: ignore[arg-type]  # gRPC's documentation allows None
         require_client_authentication=client_ca is not None,
     )

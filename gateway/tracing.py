@@ -17,32 +17,21 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.address import is_loopback
+from gateway.errors import SERVER_FAULTS
 from gateway.settings import Settings
+from visiongate.address import is_local
 from visiongate.connection import NO_PROXY
 
 _INFERENCE = "inference.GRPCInferenceService/ModelInfer"
 _FLUSH_S = 3.0
 _PROPAGATOR = TraceContextTextMapPropagator()
-# Makes nothing but the caller's context until a provider is set.
+# Until a provider is set, its spans only carry the caller's context.
 _tracer = trace.get_tracer("visiongate")
-
-# Of a server's codes, those that the semantic conventions call errors: the others are the caller's doing.
-SERVER_FAULTS = frozenset(
-    {
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    }
-)
 
 
 @contextmanager
 def exporting(settings: Settings) -> Iterator[None]:
-    """Inside, spans go to the settings' collector, where one is set; OTEL_TRACES_SAMPLER says which.
+    """Send spans to the settings' collector, if there is one. OTEL_TRACES_SAMPLER says which spans.
 
     At most once a process: OpenTelemetry's provider can be set only once.
     """
@@ -55,28 +44,28 @@ def exporting(settings: Settings) -> Iterator[None]:
     try:
         yield
     finally:
-        # A collector that does not answer would hold up the end of the process by half a minute.
+        # A collector that does not answer would delay the end of the process by half a minute.
         flush = threading.Thread(target=provider.shutdown, daemon=True)
         flush.start()
         flush.join(_FLUSH_S)
 
 
 def _exporter(endpoint: str) -> SpanExporter:
-    # A second's import, which most do without.
+    # Its import takes a second, and most servers have no collector.
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
     url = urlsplit(endpoint)
     return OTLPSpanExporter(
         endpoint=endpoint,
-        # Otherwise OTEL_EXPORTER_OTLP_INSECURE would say something else than the setting.
+        # Otherwise OTEL_EXPORTER_OTLP_INSECURE could contradict the setting.
         insecure=url.scheme == "http",
-        channel_options=NO_PROXY if is_loopback(url.hostname or "") else (),  # type: ignore[arg-type]
+        channel_options=NO_PROXY if is_local(url.hostname or "") else (),  # type: ignore[arg-type]
     )
 
 
 @contextmanager
 def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[Span]:
-    """The span of a call, `/package.Service/Method`, which continues the caller's trace."""
+    """Open the span of a call, `/package.Service/Method`, which continues the caller's trace."""
     caller = _PROPAGATOR.extract(metadata, Context())
     name = method.removeprefix("/")
     attributes = {"rpc.system.name": "grpc", "rpc.method": name, "client.address": peer}
@@ -86,27 +75,27 @@ def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[S
     try:
         yield span
     finally:
-        # Not `detach`: a stream that is given up ends in another context, where a token is an error.
+        # Not `detach`: a stream that is given up ends in another context, where its token is an error.
         attach(outer)
         span.end()
 
 
 @contextmanager
 def stage_span(stage: str) -> Iterator[None]:
-    """The span of a stage, inside that of its call."""
+    """Open the span of a stage, inside that of its call."""
     if not trace.get_current_span().is_recording():
         yield
         return
-    # Exceptions are for the log alone: their text may hold what a caller sent.
+    # Exceptions belong in the log alone: their text may hold what a caller sent.
     with _tracer.start_as_current_span(stage, record_exception=False, set_status_on_exception=False):
         yield
 
 
 def start_inference(model: str, addresses: str) -> Span:
-    """The span of a request to Triton, which `end_inference` ends."""
+    """Start the span of a request to Triton, which `end_inference` ends."""
     current = trace.get_current_span()
     if not current.is_recording():
-        # Not itself: it may be that of a call which has ended, and left its work to others.
+        # Not the current span itself: its call may have ended, and have left its work to other calls.
         return NonRecordingSpan(current.get_span_context())
     attributes = {
         "rpc.system.name": "grpc",
@@ -118,24 +107,25 @@ def start_inference(model: str, addresses: str) -> Span:
 
 
 def headers(span: Span) -> dict[str, str]:
-    """What tells the next server of the span: `traceparent`, or nothing outside a trace."""
+    """Return the headers that tell the next server of the span: `traceparent`, or nothing outside a trace."""
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier
 
 
 def end_inference(span: Span, code: str) -> None:
+    """Record how a request to Triton ended, and end its span."""
     _set_code(span, code, is_error=code != grpc.StatusCode.OK.name)
     span.end()
 
 
 def set_call_code(span: Span, code: grpc.StatusCode) -> None:
-    """How the call of a span ended."""
+    """Record how the call of a span ended."""
     _set_code(span, code.name, is_error=code in SERVER_FAULTS)
 
 
 def trace_id(span: Span) -> str:
-    """Of the trace that a span is in, as hexadecimal digits; empty outside one."""
+    """Return the id of a span's trace as hexadecimal digits; empty outside a trace."""
     context = span.get_span_context()
     return format_trace_id(context.trace_id) if context.is_valid else ""
 

@@ -18,24 +18,26 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import address, metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
+from visiongate.address import join
 from visiongate.connection import NO_PROXY
 
 Tensors = Mapping[str, NDArray[Any]]
 
-# Questions that are answered at once by a server that is well.
+# For questions that a healthy server answers at once.
 HEALTH_TIMEOUT_S = 5.0
 
-# Before this version a request that is cancelled in the moment of its answer can bring all of Triton down: of
-# some thousand cancelled requests to quick models one does (2.51; triton-inference-server/server, pull 8078).
+# Before this version, a request that is cancelled at the moment of its answer can crash all of Triton: about
+# one in a few thousand cancelled requests to quick models does (seen with 2.51; pull request 8078 of
+# triton-inference-server/server).
 CANCELS_SAFELY = (2, 57)
-# There it is first given this long to end by itself: most do, and of the others that moment is seldom met. A
-# server that hangs must not hold up its callers for longer.
+# An older Triton first gets this long to end the request by itself. Most requests end, and the others seldom
+# meet that moment. A server that hangs must not delay its callers for longer.
 PATIENCE_S = 5.0
 
-# Before the second, third, ... attempt: a random part of twice as long each time.
+# Before each further attempt: a random part of a pause that doubles each time.
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
-# Round robin; of several servers, one that takes calls and answers none is left out for a while. Looks at its
-# health are among the calls, so that one cancelled by its caller does not make a server of no use.
+# Round robin. A server that takes calls and answers none is left out for a while. Health checks are among the
+# calls, so a call that its caller cancelled does not mark a server as useless.
 BALANCING = {
     "loadBalancingConfig": [
         {
@@ -66,12 +68,12 @@ CHANNEL_ARGUMENTS = [
     ("grpc.min_reconnect_backoff_ms", 1000),
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.dns_min_time_between_resolutions_ms", 5000),
-    # A host that has vanished says nothing: the kernel gives its connection up once data is unacknowledged
-    # for the timeout. It would take a quarter of an hour, but for a keepalive. The pings themselves are as
-    # rare as Triton bears: of more than one in five minutes of a call's wait it hangs up.
+    # A host that has vanished says nothing. With a keepalive, the kernel gives its connection up once data is
+    # unacknowledged for the timeout; without one it would take a quarter of an hour. The pings themselves are
+    # rare: Triton hangs up on a client that pings more than once in five minutes of waiting.
     ("grpc.keepalive_time_ms", 310_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # Connections of one channel only: else a test's dead server would slow down another's start.
+    # Each channel has its own connections. Otherwise a test's dead server would slow down another's start.
     ("grpc.use_local_subchannel_pool", 1),
 ]
 
@@ -80,7 +82,7 @@ CHANNEL_ARGUMENTS = [
 class ModelState:
     """What Triton says of a model.
 
-    is_changing: while it is loaded or unloaded. reason: why it is not ready otherwise.
+    is_changing: it is being loaded or unloaded. reason: why it is not ready otherwise.
     """
 
     name: str
@@ -109,25 +111,25 @@ class Triton(Protocol):
     """
 
     async def absence(self) -> str:
-        """Why the server does not answer; empty where it does. Never raises."""
+        """Return why the server does not answer; empty if it does. Never raises."""
 
     async def models(self) -> list[ModelState]:
-        """The models of the repository that the server was told to load."""
+        """Return the models of the repository that the server was told to load."""
 
     async def is_model_ready(self, name: str) -> bool | None:
-        """Whether a model answers requests; None where no answer came in time. Never raises."""
+        """Return whether a model answers requests; None if no answer came in time. Never raises."""
 
     async def config(self, model: str) -> ModelConfig:
-        """Tensors and parameters of a loaded model."""
+        """Return the tensors and parameters of a loaded model."""
 
     async def infer(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
-        """Runs a model on tensors whose first dimension is the batch."""
+        """Run a model on tensors whose first dimension is the batch. Return the outputs by name."""
 
 
 def channel_target(addresses: str) -> str:
-    """gRPC's target for one address, or for several after commas, whose names are looked up now.
+    """Return gRPC's target for one address, or for several after commas, whose names are looked up now.
 
-    Raises ValueError where an address is not host:port or has no such host.
+    Raises ValueError if an address is not host:port or its host is unknown.
     """
     parts = [part.strip() for part in addresses.split(",")]
     if len(parts) == 1:
@@ -143,14 +145,14 @@ def channel_target(addresses: str) -> str:
     versions = {6 if ":" in host else 4 for host, _ in found}
     if len(versions) > 1:
         raise ValueError("Triton's addresses are of IPv4 and IPv6: gRPC wants all of one kind")
-    return f"ipv{versions.pop()}:{','.join(address.join(*each) for each in found)}"
+    return f"ipv{versions.pop()}:{','.join(join(*each) for each in found)}"
 
 
 class GrpcTriton:
     """One or several Triton servers with the same models, reached by gRPC.
 
-    Inference is sent again, up to `attempts` times in all, where it found no server: it changes nothing
-    there. Not by gRPC's own retry policy, which keeps no more than 256 KiB of a request to send it again,
+    An inference request that found no server is sent again, up to `attempts` times in all: it changes nothing
+    there. gRPC's own retry policy would not do: it keeps no more than 256 KiB of a request to send it again,
     and counts nothing.
     """
 
@@ -248,7 +250,7 @@ class GrpcTriton:
         raise AssertionError("the last attempt returns or raises")
 
     async def _cancel_with_care(self, call: Coroutine[Any, Any, InferResult]) -> InferResult:
-        """The request's result; one that is cancelled is first given time to end, where Triton needs that."""
+        """Return the request's result. If it is cancelled, give it time to end if Triton needs that."""
         if self._cancels_safely:
             return await call
         request = asyncio.ensure_future(call)
@@ -260,12 +262,10 @@ class GrpcTriton:
             raise
         finally:
             if not request.cancel() and not request.cancelled():
-                request.exception()  # or Python would say that nobody asked for it
-            # An exception knows this frame, and the request it: a cycle, which would keep the tensors.
-            del request
+                request.exception()  # otherwise Python logs that nobody asked for it
 
     def _status(self, error: InferenceServerException, model: str = "") -> StatusError:
-        """A caller's view of Triton's error. Its words go to the log, as the exception's cause."""
+        """Return Triton's error as a caller sees it. Triton's own words go to the log, as its cause."""
         code = _code(error)
         about = f"model {model}" if model else "the model server"
         if code in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"):
@@ -285,7 +285,7 @@ def _model_state(name: str, versions: Sequence[Any]) -> ModelState:
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """(2, 51) of 2.51.0; of what is no version (), older than all."""
+    """Return (2, 51) for 2.51.0, and () for what is no version: older than all."""
     return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
 
 

@@ -1,41 +1,37 @@
-"""The gate: who gets in, and that places are given back; and the memory that threads share."""
-
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+"""The gate: which calls are admitted, and that places and bytes are released."""
 
 import pytest
 from google.rpc import error_details_pb2
 
-from gateway.admission import Gate, Memory, hold_more
+from gateway.admission import Gate, release, reserve_more
 from gateway.errors import OverloadedError
 
 
 def test_a_place_is_free_again_whatever_came_of_the_call() -> None:
     gate = Gate(max_calls=1, max_bytes=100)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), gate.enter():
+        with pytest.raises(ZeroDivisionError), gate.admit():
             raise ZeroDivisionError
-    with gate.enter(), pytest.raises(OverloadedError, match="answers 1 calls at once"), gate.enter():
+    with gate.admit(), pytest.raises(OverloadedError, match="at most 1 calls at a time"), gate.admit():
         pass
-    with gate.enter():
+    with gate.admit():
         pass
 
 
 def test_bytes_of_all_calls_together_are_limited() -> None:
     gate = Gate(max_calls=10, max_bytes=100)
-    with gate.hold(60):
-        with pytest.raises(OverloadedError, match="100 bytes"), gate.hold(41):
+    with gate.reserve(60):
+        with pytest.raises(OverloadedError, match="100 bytes"), gate.reserve(41):
             pass
-        with gate.hold(40):
+        with gate.reserve(40):
             pass
-    with gate.hold(100):
+    with gate.reserve(100):
         pass
 
 
 def test_one_large_request_always_fits() -> None:
     gate = Gate(max_calls=10, max_bytes=100)
-    with gate.hold(101), pytest.raises(OverloadedError), gate.hold(1):
+    with gate.reserve(101), pytest.raises(OverloadedError), gate.reserve(1):
         pass
 
 
@@ -43,7 +39,7 @@ def test_refusals_say_when_to_come_again_and_not_all_at_the_same_time() -> None:
     gate = Gate(max_calls=0, max_bytes=1)
     delays = set()
     for _ in range(10):
-        with pytest.raises(OverloadedError) as caught, gate.enter():
+        with pytest.raises(OverloadedError) as caught, gate.admit():
             pass
         [retry] = [
             detail for detail in caught.value.details if isinstance(detail, error_details_pb2.RetryInfo)
@@ -55,49 +51,25 @@ def test_refusals_say_when_to_come_again_and_not_all_at_the_same_time() -> None:
 
 def test_what_a_request_turns_into_counts_until_its_call_ends() -> None:
     gate = Gate(max_calls=10, max_bytes=100)
-    with gate.hold(10):
-        hold_more(500)  # alone: whatever one call may bring
-        with pytest.raises(OverloadedError), gate.hold(1):
+    with gate.reserve(10):
+        reserve_more(500)  # alone: whatever one call may bring
+        with pytest.raises(OverloadedError), gate.reserve(1):
             pass
-        hold_more(-460)
-        with gate.hold(40):
+        release(460)
+        with gate.reserve(40):
             with pytest.raises(OverloadedError):
-                hold_more(11)
-            hold_more(10)
-    with gate.hold(60), gate.hold(40):
+                reserve_more(11)
+            reserve_more(10)
+    with gate.reserve(60), gate.reserve(40):
+        pass
+
+
+def test_an_empty_request_always_fits() -> None:
+    gate = Gate(max_calls=10, max_bytes=100)
+    with gate.reserve(101), gate.reserve(0):
         pass
 
 
 def test_without_a_call_nothing_is_counted() -> None:
-    hold_more(1 << 60)
-
-
-def test_memory_is_never_taken_twice_and_everyone_gets_it() -> None:
-    memory = Memory(100)
-    lock, taken, most, done = threading.Lock(), 0, 0, 0
-
-    def work(size: int) -> None:
-        nonlocal taken, most, done
-        with memory.take(size):
-            # More than there is means all of it.
-            with lock:
-                taken += min(size, 100)
-                most = max(most, taken)
-            time.sleep(0.001)
-            with lock:
-                taken -= min(size, 100)
-                done += 1
-
-    sizes = [7, 40, 60, 100, 250] * 20
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(work, sizes))
-    assert done == len(sizes)
-    # Several at once, where there is room.
-    assert 60 < most <= 100
-
-
-def test_memory_comes_back_whatever_came_of_the_work() -> None:
-    memory = Memory(100)
-    for _ in range(3):
-        with pytest.raises(ZeroDivisionError), memory.take(100):
-            raise ZeroDivisionError
+    reserve_more(1 << 60)
+    release(1 << 60)

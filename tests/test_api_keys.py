@@ -129,7 +129,7 @@ def test_root_does_not_take_the_file_from_the_gateways_user(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", " ", "a b", 'a"]', "x" * 65, "-a", "a\n", "ключ"])
 def test_names_fit_logs_and_metrics(name: str) -> None:
-    with pytest.raises(ValueError, match="no name for a key"):
+    with pytest.raises(ValueError, match="not a name for a key"):
         ApiKey.generate(name)
 
 
@@ -141,8 +141,8 @@ CREATED = "created = 2026-01-01T00:00:00Z\n"
     ("content", "says"),
     [
         ("", "it is empty"),
-        ("[app", "no file of API keys"),
-        (b"\xff\xfe", "no file of API keys"),
+        ("[app", "not a file of API keys"),
+        (b"\xff\xfe", "not a file of API keys"),
         ("app = 1", "'app' is not a name with"),
         (f"[app]\n{HASH}", "'app' is not a name with"),
         (f'[app]\n{CREATED}salt = "00"\nsha256 = "00"', "'app' is not a name with"),
@@ -150,7 +150,7 @@ CREATED = "created = 2026-01-01T00:00:00Z\n"
         (f'[app]\n{CREATED}salt = 7\nsha256 = "{"0" * 64}"', "'app' is not a name with"),
         (f'[app]\n{CREATED}salt = "xy"\nsha256 = "{"0" * 64}"', "'app' is not a name with"),
         (f'["a b"]\n{CREATED}{HASH}', "'a b' is not a name with"),
-        (f"[app]\n{CREATED}{HASH}[app]\n{CREATED}{HASH}", "no file of API keys"),
+        (f"[app]\n{CREATED}{HASH}[app]\n{CREATED}{HASH}", "not a file of API keys"),
     ],
 )
 def test_a_broken_file_is_an_error_at_the_start(path: Path, content: str | bytes, says: str) -> None:
@@ -168,7 +168,7 @@ def test_a_missing_file_is_an_error_at_the_start(path: Path) -> None:
 
 def test_keys_come_and_go_with_the_file(path: Path) -> None:
     (old,) = written(path, "old")
-    keys = ApiKeys(path, look_every_s=0)
+    keys = ApiKeys(path, check_every_s=0)
     (new,) = written(path, "new")
     refusal(keys, x_api_key=old)
     assert keys.authenticate({"x-api-key": new}) == "new"
@@ -181,7 +181,7 @@ def test_a_file_that_breaks_leaves_the_keys_in_force(
     path: Path, damage: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     (text,) = written(path, "app")
-    keys = ApiKeys(path, look_every_s=0)
+    keys = ApiKeys(path, check_every_s=0)
     path.unlink()
     if damage is not None:
         path.write_text(damage)
@@ -194,7 +194,7 @@ def test_a_file_that_breaks_leaves_the_keys_in_force(
     assert keys.authenticate({"x-api-key": new}) == "new"
 
 
-def test_the_file_is_looked_at_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_checked_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (text,) = written(path, "app")
     now = 100.0
     monkeypatch.setattr("gateway.api_keys.time.monotonic", lambda: now)

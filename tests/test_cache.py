@@ -1,7 +1,6 @@
 """The byte bound, and computing once for many."""
 
 import asyncio
-import weakref
 
 import pytest
 
@@ -97,25 +96,3 @@ async def test_a_failure_reaches_all_who_wait_and_is_not_kept() -> None:
     )
     assert [str(result) for result in results] == ["no"] * 3
     assert await shared.get_or_compute("a", lambda: value(b"y")) == b"y"
-
-
-@pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_what_a_failed_computation_held_is_let_go_at_once(
-    is_cancelled: bool, without_cycle_search: None
-) -> None:
-    held: list[weakref.ref[set[int]]] = []
-
-    async def compute() -> bytes:
-        image = {1}
-        held.append(weakref.ref(image))
-        await asyncio.sleep(60 if is_cancelled else 0)
-        raise ValueError(image)
-
-    async def ask() -> None:
-        with pytest.raises(ValueError if not is_cancelled else TimeoutError):
-            async with asyncio.timeout(0.01 if is_cancelled else 60):
-                await cache().get_or_compute("a", compute)
-
-    await ask()
-    await asyncio.sleep(0.01)  # until what was cancelled has ended
-    assert [reference() for reference in held] == [None]

@@ -9,13 +9,12 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.catalog import Catalog, CatalogError
-from gateway.errors import InvalidArgumentError, NoModelError
-from gateway.models.grounding_dino import GroundingDinoSpec
-from gateway.models.sam import SamSpec
+from gateway.catalog import Catalog
+from gateway.catalog_loading import CatalogError, load
+from gateway.errors import InputError, NoModelError
 from gateway.pipelines.detection import GROUNDING_DINO
 from gateway.pipelines.segmentation import SAM, SAM2
-from gateway.server import FAMILIES
+from gateway.services.registry import FAMILIES
 from gateway.triton import ModelConfig, ModelState
 
 SIZES = {"image_size": "1024", "mask_size": "256"}
@@ -57,61 +56,61 @@ def sam2(variant: str = "hiera_tiny", suffix: str = "") -> dict[str, ModelConfig
     return {role.name + suffix: ModelConfig(role.inputs, role.outputs, parameters, 4) for role in SAM2.roles}
 
 
-async def load(offer: Offer) -> Catalog:
-    return await Catalog.load(offer, Path("nowhere"), FAMILIES)
+async def load_from(offer: Offer, folder: Path = Path("nowhere")) -> Catalog:
+    return await load(offer, folder, FAMILIES)
 
 
 async def test_variants_lie_side_by_side_and_the_plain_name_is_the_default() -> None:
-    catalog = await load(
+    catalog = await load_from(
         Offer(sam("vit_b") | sam("vit_h", "-vit_h") | {"something_else": replace(sam()["sam_decoder"])})
     )
     assert [(variant.name, variant.is_default) for variant in catalog.variants] == [
         ("vit_b", True),
         ("vit_h", False),
     ]
-    assert catalog.choose(SAM, "", SamSpec).name == "vit_b"
-    assert catalog.choose(SAM, "vit_h", SamSpec).triton_models["sam_decoder"] == "sam_decoder-vit_h"
+    assert catalog.choose(SAM, "").name == "vit_b"
+    assert catalog.choose(SAM, "vit_h").triton_models["sam_decoder"] == "sam_decoder-vit_h"
 
 
 async def test_alternative_families_share_one_default_and_one_set_of_names() -> None:
-    catalog = await load(Offer(sam2() | sam2("hiera_large", "-hiera_large") | sam() | sam("vit_h", "-vit_h")))
+    catalog = await load_from(
+        Offer(sam2() | sam2("hiera_large", "-hiera_large") | sam() | sam("vit_h", "-vit_h"))
+    )
     assert [(variant.family.name, variant.name, variant.is_default) for variant in catalog.variants] == [
         ("sam", "vit_b", True),
         ("sam2", "hiera_large", False),
         ("sam2", "hiera_tiny", False),
         ("sam", "vit_h", False),
     ]
-    assert catalog.choose(SAM, "", SamSpec).name == "vit_b"
-    chosen = catalog.choose(SAM, "hiera_tiny", SamSpec)
+    assert catalog.choose(SAM, "").name == "vit_b"
+    chosen = catalog.choose(SAM, "hiera_tiny")
     assert chosen.family is SAM2
     assert chosen.spec.stretches
     assert chosen.triton_models == {"sam2_encoder": "sam2_encoder", "sam2_decoder": "sam2_decoder"}
-    with pytest.raises(InvalidArgumentError, match="there is vit_b, hiera_large, hiera_tiny, vit_h"):
-        catalog.choose(SAM, "vit_x", SamSpec)
+    with pytest.raises(InputError, match="there is vit_b, hiera_large, hiera_tiny, vit_h"):
+        catalog.choose(SAM, "vit_x")
 
 
 async def test_an_alternative_alone_is_the_default() -> None:
-    catalog = await load(Offer(sam2()))
+    catalog = await load_from(Offer(sam2()))
     assert catalog.has(SAM)
     assert [(variant.name, variant.is_default) for variant in catalog.of(SAM)] == [("hiera_tiny", True)]
-    assert catalog.choose(SAM, "", SamSpec).family is SAM2
+    assert catalog.choose(SAM, "").family is SAM2
     # The plain name goes before a suffixed one, also where that is of the first family.
-    catalog = await load(Offer(sam2() | sam("vit_h", "-vit_h")))
-    assert catalog.choose(SAM, "", SamSpec).family is SAM2
+    catalog = await load_from(Offer(sam2() | sam("vit_h", "-vit_h")))
+    assert catalog.choose(SAM, "").family is SAM2
 
 
 async def test_unknown_variant_names_those_there_are() -> None:
-    catalog = await load(Offer(sam()))
-    with pytest.raises(
-        InvalidArgumentError, match=r"segmentation_model: no variant 'vit_x' of sam: there is vit_b"
-    ):
-        catalog.choose(SAM, "vit_x", SamSpec, "segmentation_model")
+    catalog = await load_from(Offer(sam()))
+    with pytest.raises(InputError, match=r"no variant 'vit_x' of sam: there is vit_b"):
+        catalog.choose(SAM, "vit_x")
 
 
 async def test_a_task_without_any_model_is_unimplemented() -> None:
-    catalog = await load(Offer(sam()))
+    catalog = await load_from(Offer(sam()))
     with pytest.raises(NoModelError) as caught:
-        catalog.choose(GROUNDING_DINO, "", GroundingDinoSpec)
+        catalog.choose(GROUNDING_DINO, "")
     assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
 
 
@@ -161,7 +160,7 @@ def changed(tensor: str, value: tuple[str, int] | None) -> dict[str, ModelConfig
 )
 async def test_what_cannot_be_served_is_one_clear_sentence(offer: Offer, says: str) -> None:
     with pytest.raises(CatalogError, match=says):
-        await load(offer)
+        await load_from(offer)
 
 
 def test_a_missing_tokenizer_names_the_file(tmp_path: Path) -> None:
@@ -174,4 +173,4 @@ def test_a_missing_tokenizer_names_the_file(tmp_path: Path) -> None:
     }
     offer = Offer({role.name: ModelConfig(role.inputs, role.outputs, sizes)})
     with pytest.raises(CatalogError, match=r"tokenizer\.json"):
-        asyncio.run(Catalog.load(offer, tmp_path, FAMILIES))
+        asyncio.run(load_from(offer, tmp_path))

@@ -12,7 +12,8 @@ import gateway
 import visiongate
 from gateway import cli as server_cli
 from gateway.metrics import WORKER_FOLDER
-from gateway.settings import CONFIG_VARIABLE, Settings, flag, variable
+from gateway.settings import Settings
+from gateway.settings_sources import CONFIG_VARIABLE, flag, variable
 from visiongate import cli
 from visiongate.commands import common
 
@@ -88,7 +89,7 @@ def test_faults_are_sentences(
     monkeypatch.setenv("VISIONGATE_PROT", "1")
     assert run(monkeypatch, command, "--port", "x") == 1
     assert capsys.readouterr().err.splitlines() == [
-        "error: the environment variable VISIONGATE_PROT is no setting: did you mean VISIONGATE_PORT?",
+        "error: the environment variable VISIONGATE_PROT is not a setting: did you mean VISIONGATE_PORT?",
         "--port is 'x': it must be a whole number from 0 to 65535",
     ]
 

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 import trustme
-from pydantic import ValidationError
 
 from gateway import fetch
-from gateway.fetch import Address, AllowedHosts, Fetcher, FetchError, UriError, is_public
-from gateway.settings import Settings, load
+from gateway.allowed_hosts import AllowedHosts
+from gateway.fetch import Address, Fetcher, FetchError, UriError, is_public
 from https_site import (
     PRIVATE,
     PUBLIC,
@@ -202,20 +201,6 @@ async def test_other_uris_are_refused_before_anything_is_asked(names: Names, uri
     )
     await refusal(fetcher, uri)
     assert names.asked == []
-
-
-@pytest.mark.parametrize(
-    "entry",
-    ["", ".", "*", "*.example.com", "https://a.example", "a.example/x", "a b", "u@a.example", "..a.example"],
-)
-def test_settings_say_which_hosts_are_none(entry: str) -> None:
-    with pytest.raises(ValidationError, match="is not a host"):
-        Settings(uri_hosts=("good.example", entry))
-
-
-def test_hosts_are_read_from_the_environment() -> None:
-    written = {"VISIONGATE_URI_HOSTS": "images.example, .cdn.example:8443"}
-    assert load({}, written, None).settings.uri_hosts == ("images.example", ".cdn.example:8443")
 
 
 @pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f000001", "017700000001", "127.1", "[::1]"])

@@ -104,7 +104,7 @@ async def test_watchers_do_not_hold_up_the_end(health: Health, server: grpc.aio.
     assert await status(watch) == Status.NOT_SERVING
     health.set(SERVICE, ready=True)
     assert (await stub.Check(asked())).status == Status.NOT_SERVING
-    health.send_watchers_away()
+    health.end_watches()
     # Were it to wait for the watcher, it would do so for longer than the test may take.
     await asyncio.wait_for(server.stop(grace=250), 60)
     with pytest.raises(grpc.aio.AioRpcError) as caught:

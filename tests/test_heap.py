@@ -41,8 +41,8 @@ async def test_a_c_library_that_cannot_is_left_alone(monkeypatch: pytest.MonkeyP
         await heap.keep_trimmed()
 
 
-# Threads that allocate at once, and how many heaps they made: glibc has one for the main thread, and puts
-# others at multiples of 64 MiB.
+# Threads that allocate at the same time, and how many arenas they make: glibc has one for the main thread,
+# and puts the others at multiples of 64 MiB.
 THREADS = """
 import ctypes, threading
 from gateway.heap import limit_arenas
@@ -61,11 +61,11 @@ print(sum(start % (64 << 20) == 0 for start in starts))
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have other heaps")
-def test_threads_share_a_few_heaps() -> None:
-    def heaps(limit: str) -> int:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no arenas")
+def test_threads_share_a_few_arenas() -> None:
+    def arenas(limit: str) -> int:
         command = [sys.executable, "-c", THREADS.format(limit=limit)]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    assert heaps("") > heap.ARENAS
-    assert heaps("limit_arenas()") == heap.ARENAS - 1
+    assert arenas("") > heap.ARENAS
+    assert arenas("limit_arenas()") == heap.ARENAS - 1

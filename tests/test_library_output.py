@@ -64,7 +64,7 @@ with library_output.logged():
     assert "ours" in [line["message"] for line in found]
     library = [line["message"] for line in found if line["logger"] == "gateway.library_output"]
     assert len(library) == 11
-    assert library[-1].startswith("libraries said ")
+    assert library[-1].startswith("libraries wrote ")
     assert max(map(len, library)) < 400
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway import logs
-from gateway.observation import observe
+from gateway.call import observe
 from gateway.settings import Settings
 
 logger = logging.getLogger("gateway.test")

@@ -17,13 +17,13 @@ def foreign() -> Iterator[socket.socket]:
         yield other
 
 
-def test_a_free_port_becomes_one_that_workers_can_share() -> None:
+def test_a_free_port_becomes_one_that_processes_can_share() -> None:
     with ports.reserved("127.0.0.1", 0, "--port") as port:
         assert port
         for _ in range(2):
-            with socket.socket() as worker:
-                worker.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-                worker.bind(("127.0.0.1", port))
+            with socket.socket() as sharer:
+                sharer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                sharer.bind(("127.0.0.1", port))
         # Who does not ask to share it, does not get it.
         with socket.socket() as other, pytest.raises(OSError, match="in use"):
             other.bind(("127.0.0.1", port))
@@ -73,7 +73,7 @@ def test_a_port_in_use_is_told_with_the_option_for_another(host: str) -> None:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     assert str(caught.value) == (
         f"cannot listen on {address}: the port is in use: "
-        "stop what uses it, or take another by --metrics-port"
+        "stop what uses it, or choose another port by --metrics-port"
     )
     ports.check_free(host, port, "--metrics-port")
 

@@ -124,7 +124,7 @@ def test_files_are_read_when_they_change(
     put(files.certificate, ca.issue_cert("127.0.0.1").cert_chain_pems[0].bytes())
     assert [certificates.read_if_changed() for _ in range(3)] == [None] * 3
     (record,) = (record for record in caplog.records if record.levelno == logging.ERROR)
-    assert "the certificate of before stays in use" in record.message
+    assert "the previous certificate stays in use" in record.message
     files.put_certificate(ca)
     assert certificates.read_if_changed() is not None
 

@@ -16,7 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from fake_triton import FakeTriton, reached
 from gateway import tracing
 from gateway.cache import ComputingCache
-from gateway.observation import observe, observe_stage
+from gateway.call import observe, stage
 from gateway.settings import Settings
 
 METHOD = "/visiongate.v1.DetectionService/DetectObjects"
@@ -55,21 +55,21 @@ def ended(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
 
 
 def test_a_call_continues_the_callers_trace(exporter: InMemorySpanExporter) -> None:
-    with observe(METHOD, {**CALLER, "x-request-id": "abc"}, "ipv4:10.0.0.7:1") as observation:
-        observation.caller = "app"
-        with observe_stage("inference"):
+    with observe(METHOD, {**CALLER, "x-request-id": "abc"}, "ipv4:10.0.0.7:1") as call:
+        call.caller = "app"
+        with stage("inference"):
             headers = infer()
     spans = ended(exporter)
     name, triton = METHOD[1:], "inference.GRPCInferenceService/ModelInfer"
     assert parents(spans) == {name: "", "inference": name, triton: "inference"}
-    call, request = spans[name], spans[triton]
-    assert call.parent is not None
-    assert f"{call.parent.span_id:016x}" == PARENT
+    span_of_call, request = spans[name], spans[triton]
+    assert span_of_call.parent is not None
+    assert f"{span_of_call.parent.span_id:016x}" == PARENT
     assert all(
         span.context is not None and f"{span.context.trace_id:032x}" == TRACE for span in spans.values()
     )
-    assert call.kind is SpanKind.SERVER
-    assert call.attributes == {
+    assert span_of_call.kind is SpanKind.SERVER
+    assert span_of_call.attributes == {
         "rpc.system.name": "grpc",
         "rpc.method": name,
         "client.address": "10.0.0.7",
@@ -116,8 +116,8 @@ def test_a_call_outside_a_trace_begins_one(exporter: InMemorySpanExporter) -> No
 def test_only_the_servers_faults_are_errors(
     exporter: InMemorySpanExporter, code: grpc.StatusCode, status: StatusCode
 ) -> None:
-    with observe(METHOD, {}) as observation:
-        observation.code = code
+    with observe(METHOD, {}) as call:
+        call.code = code
     (span,) = exporter.get_finished_spans()
     assert span.status.status_code is status
     assert span.attributes is not None
@@ -133,14 +133,14 @@ def test_every_failed_request_to_triton_is_an_error(exporter: InMemorySpanExport
 
 
 def test_texts_of_errors_stay_out(exporter: InMemorySpanExporter) -> None:
-    with pytest.raises(ValueError, match="secret"), observe(METHOD, {}), observe_stage("decode"):
+    with pytest.raises(ValueError, match="secret"), observe(METHOD, {}), stage("decode"):
         raise ValueError("secret")
     assert len(exporter.get_finished_spans()) == 2
     assert all("secret" not in span.to_json() for span in exporter.get_finished_spans())
 
 
 def test_the_callers_choice_not_to_sample_is_kept(exporter: InMemorySpanExporter) -> None:
-    with observe(METHOD, UNSAMPLED), observe_stage("inference"):
+    with observe(METHOD, UNSAMPLED), stage("inference"):
         headers = infer()
     assert exporter.get_finished_spans() == ()
     assert headers["traceparent"].startswith(f"00-{TRACE}-")
@@ -148,12 +148,12 @@ def test_the_callers_choice_not_to_sample_is_kept(exporter: InMemorySpanExporter
 
 
 def test_without_an_exporter_the_callers_trace_is_passed_on() -> None:
-    with tracing.exporting(Settings()), observe(METHOD, CALLER), observe_stage("inference"):
+    with tracing.exporting(Settings()), observe(METHOD, CALLER), stage("inference"):
         assert infer() == CALLER
 
 
 def test_without_a_trace_nothing_is_passed_on() -> None:
-    with observe(METHOD, {}), observe_stage("inference"):
+    with observe(METHOD, {}), stage("inference"):
         assert infer() == {}
     assert infer() == {}
 
@@ -193,13 +193,13 @@ async def test_shared_work_belongs_to_the_trace_of_the_first(exporter: InMemoryS
 
     async def compute() -> bytes:
         await release.wait()
-        with observe_stage("preprocess"):
+        with stage("preprocess"):
             pass
         headers.append(infer())
         return b"x"
 
     async def call(method: str) -> bytes:
-        with observe(method, {}), observe_stage("inference"):
+        with observe(method, {}), stage("inference"):
             return await cache.get_or_compute("key", compute)
 
     first, second = (asyncio.create_task(call(method)) for method in ("/a.A/First", "/a.A/Second"))
@@ -224,7 +224,7 @@ async def test_shared_work_outlives_the_call_that_began_it(
 
     async def compute() -> bytes:
         await release.wait()
-        with observe_stage("preprocess"):
+        with stage("preprocess"):
             headers.append(infer())
         return b"x"
 

@@ -22,7 +22,7 @@ from export.demo.scenes import (
 from export.demo.training import Recipe, save_halves, train
 from export.doctr_weights import DEMO, new_recognizer, normalised
 from gateway.models.doctr import fit
-from gateway.models.doctr_recognition import PIECE_WIDTH, WIDEST_CROP, decode_ctc, merge, split
+from gateway.models.doctr_recognition import MAX_CROP_RATIO, PIECE_RATIO, decode_ctc, merge, split
 
 Pixels = NDArray[np.uint8]
 
@@ -142,10 +142,10 @@ def cut(random: np.random.Generator, printed: Printed) -> tuple[str, Pixels]:
     text, box = printed.text, printed.box.astype(np.float64)
     width, height = box[2:] - box[:2]
     box += random.normal(OUTWARDS, DEVIATION, 4) * height * [-1, -1, 1, 1]
-    if width > PIECE_WIDTH * height and random.random() < (
-        1 if width > WIDEST_CROP * height else PIECES_SHARE
+    if width > PIECE_RATIO * height and random.random() < (
+        1 if width > MAX_CROP_RATIO * height else PIECES_SHARE
     ):
-        piece = PIECE_WIDTH * (box[3] - box[1])
+        piece = PIECE_RATIO * (box[3] - box[1])
         start = random.uniform(0, max(0.0, width - piece))
         text = visible(printed, start, start + piece)
         low = printed.box[0]

@@ -18,8 +18,8 @@ from export.demo.scenes import FIRST_UNSEEN_SEED, DrawnFace, Plan, Scene, draw
 from export.demo.training import Recipe
 from export.face_detection import DEMO_BLOCKS, DEMO_CHANNELS, DEMO_SIZES, STRIDES, Network
 from gateway.models import boxes
-from gateway.models import image as images
 from gateway.models.face_detection import OUTPUTS, DetectedFace, YuNetSpec
+from gateway.models.resizing import place, resize
 
 RECIPE = Recipe(steps=2400, learning_rate=2e-3, warmup=100, average=0.995, bfloat16=True)
 
@@ -70,7 +70,7 @@ class Learner:
             on_canvas(random, self._pool[index], side)
             for index in random.integers(len(self._pool), size=count)
         ]
-        pixels = np.stack([images.place(scene.image, (side, side)) for scene in scenes])
+        pixels = np.stack([place(scene.image, (side, side)) for scene in scenes])
         return detection_loss(self._net, pixels, [scene.faces for scene in scenes])
 
     def report(self) -> str:
@@ -114,7 +114,7 @@ def on_canvas(random: np.random.Generator, scene: Scene, side: int) -> Scene:
         factor *= random.uniform(LEAST_FACTOR, 1)
     height, width = (round(length * factor) for length in scene.image.shape[:2])
     resized = Scene(
-        relit(random, images.resize(scene.image, (height, width))),
+        relit(random, resize(scene.image, (height, width))),
         faces=[
             replace(face, box=face.box * np.float32(factor), landmarks=face.landmarks * np.float32(factor))
             for face in scene.faces
@@ -239,7 +239,7 @@ def found_faces(
     network: Network, image: NDArray[np.uint8], *, small_faces: bool = False
 ) -> list[DetectedFace]:
     """Find faces on RGB uint8 [H,W,3] as the gateway does by default."""
-    spec = YuNetSpec.from_parameters(DEMO_SIZES)
+    spec = YuNetSpec.from_parameters(DEMO_SIZES, Path())
     canvas, valid_size = spec.preprocess(image, small_faces=small_faces)
     device = next(network.parameters()).device
     planes = torch.from_numpy(canvas).to(device).permute(2, 0, 1).flip(0)[None].float()

@@ -32,6 +32,7 @@ from export.grounding_dino import text_inputs
 from export.grounding_dino_variants import DEMO_SIZES, DEMO_THRESHOLDS, VARIANTS
 from export.pixels import normalised
 from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.grounding_dino_text import TextTokenizer
 
 RECIPE = Recipe(steps=6500, learning_rate=1e-3, warmup=300, bfloat16=True, weight_decay=0.02)
 BATCH = 16
@@ -123,13 +124,12 @@ class Learner:
             shortest_edge=int(DEMO_SIZES["shortest_edge"]),
             longest_edge=int(DEMO_SIZES["longest_edge"]),
             canvases=tuple((-(-height // 32) * 32, -(-width // 32) * 32) for width, height in SIZES),
-            text_lengths=(LONGEST_TEXT,),
-            tokenizer=self.tokenizer,
+            text=TextTokenizer(self.tokenizer, (LONGEST_TEXT,)),
             box_threshold=float(DEMO_THRESHOLDS["box_threshold"]),
             nms_iou_threshold=float(DEMO_THRESHOLDS["nms_iou_threshold"]),
         )
         canvas, valid_size = processor.preprocess(image)
-        text = processor.encode_phrases(phrases)
+        text = processor.text.encode_phrases(phrases)
         pixels, mask = normalised(canvas[None], np.array([valid_size]))
         length = int(text.attention_mask.sum())
         output = self.network(

@@ -1,1 +1,1 @@
-"""Commands of the server that are more than a function, one file each."""
+"""Commands of the server that have more than one function, one file each."""

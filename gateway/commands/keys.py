@@ -1,4 +1,4 @@
-"""`visiongate keys`."""
+"""The command `visiongate keys`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,43 +11,45 @@ from visiongate.commands.common import note, say, table
 app = typer.Typer(
     name="keys",
     no_args_is_help=True,
-    help="Write the file of API keys that a gateway asks of its callers: the setting VISIONGATE_API_KEYS.",
+    help="Manage the file of API keys that callers need: the gateway's setting api_keys names it.",
 )
 
-# Not by VISIONGATE_API_KEYS: a variable is a setting of the gateway or an option of a command, not both.
+# VISIONGATE_API_KEYS is not read here: a variable is a gateway's setting or a command's option, never both.
 File = Annotated[Path, typer.Option("--file", help="The file of API keys.")]
-Name = Annotated[str, typer.Argument(help="Whose key it is: seen in logs and metrics.")]
+Name = Annotated[str, typer.Argument(help="Name of the caller who gets the key. Logs and metrics show it.")]
 FILE = Path("keys.toml")
 
 
 @app.command()
 def add(name: Name, file: File = FILE) -> None:
-    """Make a new key and print it, this once: the file keeps a hash of it.
+    """Make a new key and print it once: the file keeps only a hash.
 
-    A running gateway takes it within a second or so. To replace a key, add one by another name (app-2), hand
-    it out, then remove the first.
+    A running gateway accepts the key within about a second. To replace a key, add one with another name
+    (app-2), hand it out, then remove the first.
     """
     added, text = ApiKey.generate(name)
     with changing(file) as keys:
         if any(key.name == name for key in keys):
-            raise ValueError(f"{file} has a key {name} already: take another name, or remove that first")
+            raise ValueError(
+                f"{file} already has a key {name}: choose another name, or remove that key first"
+            )
         keys.append(added)
-    note(f"{file} has a key {name} now. It is shown this once:")
+    note(f"{file} now has a key {name}. The key is shown only once:")
     say(text)
 
 
 @app.command("list")
 def list_command(file: File = FILE) -> None:
-    """List whose keys the file has, and since when."""
+    """List the names of the keys, and when each was made."""
     table(("name", "created"), [(key.name, key.created.isoformat(sep=" ")) for key in read_keys(file)])
 
 
 @app.command()
 def remove(name: Name, file: File = FILE) -> None:
-    """Take a key away: a running gateway refuses it within a second or so."""
+    """Remove a key. A running gateway refuses it within about a second."""
     with changing(file) as keys:
-        kept = [key for key in keys if key.name != name]
-        if len(kept) == len(keys):
+        others = [key for key in keys if key.name != name]
+        if len(others) == len(keys):
             raise ValueError(f"{file} has no key {name}")
-        keys[:] = kept
-    note(f"{file} has no key {name} any more")
+        keys[:] = others
+    note(f"the key {name} is removed from {file}")

@@ -1,4 +1,4 @@
-"""The error of Triton from pip."""
+"""The error that Triton from pip raises."""
 
 from visiongate.command_error import CommandError
 

@@ -1,4 +1,4 @@
-"""What of a model repository Triton can serve: one folder that it cannot load would end it."""
+"""The models of a repository that Triton can serve. A single folder that it cannot load would end it."""
 
 import hashlib
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from gateway.embedded.environment import cache_directory, is_plain, made_whole
+from gateway.embedded.cache_folder import cache_folder, is_plain, made_whole
 from gateway.embedded.error import EmbeddedTritonError
 
-# What a version needs, by the backends of Triton from pip. Ensembles need no file.
+# The file that a version needs, by backend of Triton from pip. Ensembles need no file.
 _MODEL_FILES = {"onnxruntime": "model.onnx", "python": "model.py"}
-_INSTEAD = (
+_ADVICE = (
     "export models into it with `visiongate export`, serve the demo models with `visiongate up --demo`, "
     "or name another folder by --repository"
 )
@@ -22,50 +22,51 @@ _INSTEAD = (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A folder of a repository: the version folders that can be served, and what keeps others from it."""
+    """A model's folder: the versions that can be served, and in `fault` why others cannot."""
 
     path: Path
     versions: tuple[str, ...]
     fault: str
     is_complete: bool
-    """Whether the configuration names inputs and outputs, so that Triton need not look for them."""
+    """True if the configuration names inputs and outputs, so that Triton need not read the model for them."""
 
 
-def look(repository: Path, *, may_be_empty: bool = False) -> list[Model]:
-    """Return a repository's models by name. Files and hidden folders are none.
+def read_models(repository: Path, *, may_be_empty: bool = False) -> list[Model]:
+    """Return the models of a repository, sorted by name. Files and hidden folders are not models.
 
-    Raises EmbeddedTritonError where it is no folder, or has no model that can be served and may not be empty.
+    Raises EmbeddedTritonError if the repository is not a folder, or has no model that can be served although
+    it may not be empty.
     """
     try:
         folders = sorted(path for path in repository.iterdir() if path.is_dir())
-        models = [_look(path) for path in folders if not path.name.startswith(".")]
+        models = [_read_model(path) for path in folders if not path.name.startswith(".")]
     except FileNotFoundError:
-        raise EmbeddedTritonError(f"There is no model repository {repository}: {_INSTEAD}.") from None
+        raise EmbeddedTritonError(f"There is no model repository {repository}: {_ADVICE}.") from None
     except NotADirectoryError:
-        raise EmbeddedTritonError(f"The model repository {repository} is not a folder: {_INSTEAD}.") from None
+        raise EmbeddedTritonError(f"The model repository {repository} is not a folder: {_ADVICE}.") from None
     except OSError as error:
         raise EmbeddedTritonError(f"The model repository cannot be read: {error}.") from error
     if not may_be_empty and not any(model.versions for model in models):
-        faults = f" ({left_out(models)})" if models else ""
-        raise EmbeddedTritonError(f"The model repository {repository} has no models{faults}: {_INSTEAD}.")
+        faults = f" ({faults_of(models)})" if models else ""
+        raise EmbeddedTritonError(f"The model repository {repository} has no models{faults}: {_ADVICE}.")
     return models
 
 
-def left_out(models: list[Model]) -> str:
-    """Say in one line what cannot be served, and why; empty where all can."""
-    names: dict[str, list[str]] = {}
+def faults_of(models: list[Model]) -> str:
+    """Say in one line what cannot be served, and why. The line is empty if everything can be served."""
+    names_by_fault: dict[str, list[str]] = {}
     for model in models:
         if model.fault:
-            names.setdefault(model.fault, []).append(model.path.name)
-    return "; ".join(f"{', '.join(alike)}: {fault}" for fault, alike in names.items())
+            names_by_fault.setdefault(model.fault, []).append(model.path.name)
+    return "; ".join(f"{', '.join(names)}: {fault}" for fault, names in names_by_fault.items())
 
 
 def servable(repository: Path, models: list[Model]) -> Path:
     """Return a path at which Triton finds the models that can be served, and nothing else.
 
-    That is the repository itself, or a folder of links to what can be served of it: where something of it
-    cannot, and where its path has spaces or quotes. Triton starts its Python processes through a shell and
-    quotes nothing; one that finds its arguments shifted dies, and Triton waits for it for ever.
+    That is the repository itself. It is a folder of links instead if part of the repository cannot be served,
+    or if its path has spaces or quotes. Triton starts its Python processes through a shell and quotes
+    nothing: a process whose arguments are shifted dies, and Triton waits for it forever.
     """
     repository = repository.absolute()
     names = {path.name for path in repository.iterdir() if path.is_dir()}
@@ -83,22 +84,22 @@ def servable(repository: Path, models: list[Model]) -> Path:
 
 
 def linked(repository: Path) -> Path:
-    """Return a path without spaces and quotes to all of a repository, also to what is added later."""
+    """Return a path without spaces and quotes to a whole repository, with models that are added later."""
     repository = repository.absolute()
     return repository if is_plain(repository) else _linked({Path("all"): repository}) / "all"
 
 
-def _look(path: Path) -> Model:
+def _read_model(path: Path) -> Model:
     config = model_config_pb2.ModelConfig()
     try:
         text_format.Parse((path / "config.pbtxt").read_text(), config)
     except (OSError, ValueError, text_format.ParseError):
-        config.Clear()  # Triton finds out what is missing, or says what is wrong
-    needed = config.default_model_filename or _MODEL_FILES.get(config.backend, "")
+        config.Clear()  # Triton completes what is missing, or says what is wrong
+    file = config.default_model_filename or _MODEL_FILES.get(config.backend, "")
     is_ensemble = config.platform == "ensemble"
 
     def is_whole(version: Path) -> bool:
-        return is_ensemble or ((version / needed).exists() if needed else any(version.iterdir()))
+        return is_ensemble or ((version / file).exists() if file else any(version.iterdir()))
 
     try:
         numbers = [entry.name for entry in path.iterdir() if entry.name.isdecimal() and entry.is_dir()]
@@ -109,19 +110,19 @@ def _look(path: Path) -> Model:
     if not numbers:
         fault = "no version folder"
     elif missing := sorted(set(numbers) - set(whole), key=int):
-        fault = f"version {', '.join(missing)} has no {needed or 'file'}"
+        fault = f"version {', '.join(missing)} has no {file or 'file'}"
     return Model(path.absolute(), tuple(whole), fault, bool(config.input and config.output))
 
 
 def _linked(links: Mapping[Path, Path]) -> Path:
-    """Return a folder of symbolic links in the cache. It is named after them, so what is there is right."""
+    """Return a folder of these symbolic links in the cache. Its name is their hash, so it is never stale."""
     key = hashlib.sha256()
-    for link, to in sorted(links.items()):
-        key.update(os.fsencode(link) + b"\0" + os.fsencode(to) + b"\0")
-    folder = cache_directory() / "repositories" / key.hexdigest()[:16]
+    for link, target in sorted(links.items()):
+        key.update(os.fsencode(link) + b"\0" + os.fsencode(target) + b"\0")
+    folder = cache_folder() / "repositories" / key.hexdigest()[:16]
     if not folder.is_dir():
         with made_whole(folder) as partial:
-            for link, to in links.items():
+            for link, target in links.items():
                 (partial / link).parent.mkdir(exist_ok=True)
-                (partial / link).symlink_to(to)
+                (partial / link).symlink_to(target)
     return folder

@@ -1,4 +1,4 @@
-"""A real Triton as a child process: started on free loopback ports, watched, and never left behind."""
+"""A real Triton as a child process: started on loopback ports, watched, and never left behind."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ from gateway.embedded.environment import (
     ensure_backends,
     ensure_environment,
     process_environment,
-    triton_directory,
+    triton_folder,
 )
 from gateway.embedded.error import EmbeddedTritonError
 from gateway.embedded.server_log import ServerLog, explanation
@@ -30,13 +30,13 @@ _HOST = "127.0.0.1"
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _STOP_GRACE_S = 10
 _POLL_S = 0.05
-# Triton goes on to unload the models one by one, and takes seconds for it.
+# Triton logs it once all requests are answered. Then it unloads the models one by one, which takes seconds.
 _REQUESTS_DONE = "All models are stopped, unloading models"
-# Large models take minutes to load.
-_WORD_EVERY_S = 20
-_PORT_ATTEMPTS = 5
+# How often the user is told that Triton is loading: large models take minutes.
+_PROGRESS_EVERY_S = 20
+_MAX_PORT_ATTEMPTS = 5
 _PORT_OPTIONS = ("--grpc-port", "--http-port", "--metrics-port")
-# For the supervisor to end all processes, once it has been told to.
+# The time that the supervisor has to end all processes.
 _KILL_S = 10
 
 
@@ -47,9 +47,9 @@ def _silent(_: str) -> None:
 class EmbeddedTriton:
     """Triton from pip, serving a model repository until the `with` block or this process ends.
 
-    Without model control it serves all that can be served, and tells `progress` what it leaves out.
-    Every port is bound to loopback; port 0 picks a free one. `log` is given the server's log line by line
-    (in another thread), `progress` what the user waits for. A supervisor process ends Triton and its Python
+    Without model control it serves every model that can be served, and tells `progress` which ones cannot.
+    Every port is bound to loopback; port 0 picks a free one. `log` gets the server's log line by line, in
+    another thread; `progress` gets what the user waits for. A supervisor process ends Triton and its Python
     processes when this process dies, even by SIGKILL.
     """
 
@@ -67,9 +67,9 @@ class EmbeddedTriton:
         progress: Progress = _silent,
     ) -> None:
         self._repository = repository
-        # Where Triton finds it, and whether that is all Triton needs to know of its models.
+        # The path by which Triton gets the repository, and whether all configurations there are complete.
         self._served, self._is_complete = repository, False
-        self._asked_ports = (grpc_port, http_port, metrics_port)
+        self._requested_ports = (grpc_port, http_port, metrics_port)
         self._model_control = model_control
         self._start_timeout_s = start_timeout_s
         self._extra_arguments = tuple(extra_arguments)
@@ -103,27 +103,27 @@ class EmbeddedTriton:
         return self._pid
 
     def start(self) -> None:
-        """Start Triton and return when it and all its models are ready; raise its own words if it fails."""
+        """Start Triton, and return when all models are ready; raise an error with its words if it fails."""
         if self._supervisor is not None:
             raise EmbeddedTritonError("Triton is already started.")
         # The quick checks come first: preparing the environment can take minutes.
-        self._look_at_repository()
-        for port, option in zip(self._asked_ports, _PORT_OPTIONS, strict=True):
+        self._read_repository()
+        for port, option in zip(self._requested_ports, _PORT_OPTIONS, strict=True):
             check_free(_HOST, port, option)
         shared_memory.sweep()
         shared_memory.check(self._progress)
         environment = ensure_environment(self._progress)
         backends = ensure_backends(environment)
         deadline = time.monotonic() + self._start_timeout_s
-        for attempt in range(_PORT_ATTEMPTS):
-            self._ports = _fill_ports(self._asked_ports)
+        for attempt in range(_MAX_PORT_ATTEMPTS):
+            self._ports = _fill_ports(self._requested_ports)
             try:
                 self._launch(environment, backends)
                 self._wait_until_ready(deadline)
             except _PortTakenError:
-                # Somebody took a free port between our look and Triton's bind.
+                # Another program took a free port before Triton bound it.
                 self._kill()
-                if attempt == _PORT_ATTEMPTS - 1:
+                if attempt == _MAX_PORT_ATTEMPTS - 1:
                     raise
             except BaseException:
                 self._kill()
@@ -132,7 +132,7 @@ class EmbeddedTriton:
                 return
 
     def stop(self) -> None:
-        """Stop Triton: requests under way get some seconds to finish. Does nothing if it is not running."""
+        """Stop Triton; requests in progress have 10 seconds to finish. Do nothing if it is not started."""
         if self._supervisor is None:
             return
         try:
@@ -147,15 +147,15 @@ class EmbeddedTriton:
             self._kill()
 
     def _kill(self) -> None:
-        """Stop Triton at once: nobody waits for its answers."""
+        """Stop Triton immediately: nobody waits for its answers."""
         if self._supervisor is None:
             return
         deadline = time.monotonic() + _KILL_S
         while self._supervisor.poll() is None:
             if time.monotonic() > deadline:
-                self._supervisor.kill()  # and the kernel tritonserver with it
+                self._supervisor.kill()  # and then the kernel kills tritonserver
             else:
-                self._supervisor.terminate()  # the second time: without grace
+                self._supervisor.terminate()  # the second SIGTERM allows no time to finish
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._supervisor.wait(_POLL_S)
         if self._log is not None:
@@ -169,11 +169,11 @@ class EmbeddedTriton:
         raise EmbeddedTritonError(f"Triton died with exit code {self.poll()}: {self.explanation()}")
 
     def poll(self) -> int | None:
-        """Return None while Triton runs, its exit status (128 + N for signal N) once it has ended."""
+        """Return None while Triton runs, then its exit status: 128 + N for signal N."""
         return self._running().poll()
 
     def wait(self, timeout_s: float | None = None) -> int:
-        """Wait until Triton has ended and return its exit status; TimeoutError when it runs on."""
+        """Wait until Triton has ended and return its exit status; raise TimeoutError if it still runs."""
         try:
             return self._running().wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -204,21 +204,21 @@ class EmbeddedTriton:
         self._running()
         return f"{_HOST}:{self._ports[index]}"
 
-    def _look_at_repository(self) -> None:
-        models = repository.look(self._repository, may_be_empty=self._model_control != "none")
+    def _read_repository(self) -> None:
+        models = repository.read_models(self._repository, may_be_empty=self._model_control != "none")
         if self._model_control != "none":
-            # What is not there now, or not whole, may come later.
+            # Models that are missing or incomplete now may come later.
             self._served = repository.linked(self._repository)
         else:
             self._served = repository.servable(self._repository, models)
-            if left_out := repository.left_out(models):
-                self._progress(f"not served: {left_out}")
+            if faults := repository.faults_of(models):
+                self._progress(f"not served: {faults}")
         self._is_complete = all(model.is_complete for model in models if model.versions)
 
     def _launch(self, environment: Path, backends: Path) -> None:
         lock, self._server_id = shared_memory.claim()
         try:
-            # No preexec_fn, so that Python starts it by vfork: a fork in a process that runs gRPC may hang.
+            # Without preexec_fn Python uses vfork: a fork in a process that runs gRPC may hang.
             self._supervisor = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
@@ -230,11 +230,11 @@ class EmbeddedTriton:
                 stderr=subprocess.PIPE,
                 text=True,
                 errors="replace",
-                # The embedded interpreters look for modules in the working directory first.
+                # The embedded interpreters import modules from the working directory first.
                 cwd=backends,
                 env=process_environment(environment),
                 pass_fds=(lock,),
-                start_new_session=True,  # Ctrl-C is ours to handle
+                start_new_session=True,  # this process handles Ctrl-C
             )
         finally:
             os.close(lock)
@@ -245,7 +245,7 @@ class EmbeddedTriton:
             self._pid = int(stdout.readline() or 0)
 
     def _command(self, environment: Path, backends: Path) -> list[str]:
-        triton = triton_directory(environment)
+        triton = triton_folder(environment)
         grpc_port, http_port, metrics_port = self._ports
         return [
             str(triton / "bin" / "tritonserver"),
@@ -263,7 +263,7 @@ class EmbeddedTriton:
             f"--metrics-port={metrics_port}",
             "--allow-gpu-metrics=false",
             f"--exit-timeout-secs={_STOP_GRACE_S}",
-            # Completing starts and ends a Python process for each model: about a second, one after another.
+            # Completion starts and ends a Python process for each model, which takes about a second each.
             *(["--disable-auto-complete-config"] if self._is_complete else []),
             *self._extra_arguments,
         ]
@@ -271,7 +271,7 @@ class EmbeddedTriton:
     def _wait_until_ready(self, deadline: float) -> None:
         assert self._log is not None
         start = time.monotonic()
-        next_word = start + _WORD_EVERY_S
+        next_progress = start + _PROGRESS_EVERY_S
         while not self._is_ready():
             status = self.poll()
             if status is not None:
@@ -283,16 +283,16 @@ class EmbeddedTriton:
                     f"Triton was not ready within {self._start_timeout_s:g} s; its log ends:\n"
                     + self.explanation()
                 )
-            if time.monotonic() > next_word:
+            if time.monotonic() > next_progress:
                 self._progress(f"Triton is loading the models: {time.monotonic() - start:.0f} s so far")
-                next_word += _WORD_EVERY_S
+                next_progress += _PROGRESS_EVERY_S
             time.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:
         connection = http.client.HTTPConnection(_HOST, self._ports[1], timeout=2)
         try:
             connection.request("GET", "/v2")
-            # Another server may have taken the port while ours is still loading its models.
+            # Another server may have taken the port while this one is still loading its models.
             if json.load(connection.getresponse()).get("name") != self._server_id:
                 return False
             connection.request("GET", "/v2/health/ready")
@@ -304,14 +304,17 @@ class EmbeddedTriton:
 
 
 class _PortTakenError(EmbeddedTritonError):
-    pass
+    """Another program listens on one of the ports."""
 
 
 def _fill_ports(ports: tuple[int, int, int]) -> tuple[int, int, int]:
     """Replace each 0 by a port that is free now."""
+    # All are open at a time, so that no two get the same port.
     sockets = [socket.create_server((_HOST, 0)) for _ in ports]
-    free = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    grpc_port, http_port, metrics_port = (port or other for port, other in zip(ports, free, strict=True))
+    free_ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    grpc_port, http_port, metrics_port = (
+        port or free_port for port, free_port in zip(ports, free_ports, strict=True)
+    )
     return grpc_port, http_port, metrics_port

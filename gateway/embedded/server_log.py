@@ -1,4 +1,4 @@
-"""What tritonserver writes: passed on line by line, and its last words kept to explain a failure."""
+"""The output of tritonserver: forwarded line by line, with the last lines kept to explain a failure."""
 
 import json
 import re
@@ -7,21 +7,21 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import IO
 
-_KEPT_LINES = 1000
-_EXPLAINING_LINES = 20
+_MAX_LINES = 1000
+_MAX_EXPLAINING_LINES = 20
 # E1124 01:50:23.149956 6767 model_lifecycle.cc:642] "failed to load 'toy' version 1: …\n…"
 _ERROR = re.compile(r'E\d{4} \S+ \d+ \S+\] "?(?P<message>.*)')
-# What it writes to the terminal before it has a log, and as it gives up.
+# Lines that tritonserver writes before it has a log, and when it gives up.
 _PLAIN_ERROR = re.compile(r"error: .*|Bad option.*|Invalid option.*|.*: unrecognized option .*")
-# Written on every host without a GPU.
+# tritonserver writes it on every host without a GPU.
 _HARMLESS = "CudaDriverHelper has not been initialized."
 
 
 class ServerLog:
-    """Reads a server's output in a thread of its own until the last process that writes to it has ended."""
+    """Reads a server's output in its own thread until the last process that writes to it has ended."""
 
     def __init__(self, stream: IO[str], forward: Callable[[str], None] | None) -> None:
-        self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
+        self._lines: deque[str] = deque(maxlen=_MAX_LINES)
         self._forward = forward
         self._stream = stream
         self._thread = threading.Thread(target=self._read, name="triton-log", daemon=True)
@@ -48,12 +48,12 @@ class ServerLog:
                     try:
                         self._forward(line)
                     except Exception:
-                        # Whatever ails the receiver: a pipe that nobody reads would stop the server.
+                        # Whatever fails in the receiver: a pipe that nobody reads would stop the server.
                         self._forward = None
 
 
 def explanation(lines: Iterable[str]) -> str:
-    """Return the lines that say why the server failed: its errors, or else the last that it wrote."""
+    """Return the lines that say why the server failed: its errors, or the last lines if there are none."""
     lines = [line for line in lines if line.strip()]
     messages: dict[str, None] = {}  # in order, each once
     for line in lines:
@@ -61,13 +61,13 @@ def explanation(lines: Iterable[str]) -> str:
             messages[line] = None
         elif match := _ERROR.fullmatch(line):
             messages[_readable(match["message"])] = None
-    found = [
+    errors = [
         message
         for message in messages
-        # "failed to load" says the same again, and the model's name with it.
+        # "failed to load" says the same, with the model's name.
         if message != _HARMLESS and not message.startswith("ERROR: Failed to create instance")
     ]
-    return "\n".join((found or lines)[-_EXPLAINING_LINES:])
+    return "\n".join((errors or lines)[-_MAX_EXPLAINING_LINES:])
 
 
 def _readable(message: str) -> str:

@@ -1,16 +1,20 @@
-"""Run a command so that it cannot outlive the process that asked for it.
+"""Run a command that cannot outlive the process that asks for it.
 
-A program of its own, on the standard library alone:
+A separate program that uses the standard library alone:
 `python -I -S supervisor.py PARENT GRACE PREFIX COMMAND…`.
-It ends the command, and every process that the command started, when it is told to (by SIGTERM, with GRACE
-seconds to finish; by a second one at once), when the process PARENT has died in whatever way, or when one of
-the command's own children has died and the command does not care: Triton calls a model ready whose process
-was killed, and at its start waits for it for ever. Then it removes the shared memory named PREFIX* that they
-left. It writes the command's process id to standard output, sends the command's output to standard error, and
-exits with the command's status, 128 + N for signal N.
+It ends the command, and every process that the command started, in three cases:
 
-The kernel's own means, PR_SET_PDEATHSIG, would not do in the parent: it fires when the *thread* that started
-the child ends. This process has one thread, so from here on it does.
+- A SIGTERM comes: the command has GRACE seconds to finish. A second SIGTERM ends it immediately.
+- The process PARENT has died, in whatever way.
+- A child process of the command has died, and the command ignores it. Triton calls a model ready although its
+  process was killed, and during its start waits for such a process forever.
+
+Then it removes the shared memory named PREFIX* that is left. It writes the command's process id to standard
+output, sends the command's output to standard error, and exits with the command's status, 128 + N for signal
+N.
+
+The kernel's own way, PR_SET_PDEATHSIG, does not work in the parent: it fires when the *thread* that started
+the child ends. This process has a single thread, so it works here.
 """
 
 import contextlib
@@ -33,10 +37,10 @@ _prctl = ctypes.CDLL(None).prctl
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command until it ends, is to be stopped, or has lost its parent."""
+    """Run the command until it ends or must be ended; return the exit status."""
     parent, grace_s, prefix, *command = arguments
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    # Descendants whose parent died become children of this process, which so can wait for them.
+    # Descendants whose parent died become children of this process, which can then wait for them.
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     supervisor = os.getpid()
 
@@ -46,7 +50,7 @@ def main(arguments: list[str]) -> int:
         if os.getppid() != supervisor:
             os._exit(1)
 
-    # close_fds: the lock that marks the run as alive is to be held by every process of it.
+    # close_fds: every process of the run must hold the lock that marks the run as alive.
     try:
         child = subprocess.Popen(
             command,
@@ -76,31 +80,31 @@ def main(arguments: list[str]) -> int:
             deadline = now + float(grace_s)
             child.terminate()
         elif now > next_check and deadline is None:
-            # Twice in a row: one that is about to be reaped is nothing amiss.
+            # Twice in a row: the command may be about to reap a child that it has ended itself.
             before, unreaped = unreaped, _unreaped_children(child.pid)
             if dead := unreaped & before:
                 with contextlib.suppress(BrokenPipeError):
                     print(
                         f"error: process {min(dead)}, which ran a model, died: "
-                        "perhaps for lack of memory, which the system's log would tell",
+                        "perhaps memory ran out, which the system's log then says",
                         file=sys.stderr,
                     )
                 break
             next_check = now + _CHILDREN_CHECK_S
 
-    # Before the leader is reaped, so that its process group's number cannot have been given away.
+    # Before the leader is reaped: until then, the number of its process group is not reused.
     os.killpg(child.pid, signal.SIGKILL)
     status = child.wait()
     with contextlib.suppress(ChildProcessError):
         while True:
-            os.waitpid(-child.pid, 0)  # the rest of its group, handed down to this process
+            os.waitpid(-child.pid, 0)  # the rest of its group, now children of this process
     for path in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108
         path.unlink(missing_ok=True)
     return status if status >= 0 else 128 - status
 
 
 def _has_ended(leader: int) -> bool:
-    """Reap ended descendants, but leave the leader to be reaped last."""
+    """Reap ended descendants, but not the leader, which must be reaped last. Tell if the leader has ended."""
     while ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         if ended.si_pid == leader:
             return True
@@ -109,15 +113,16 @@ def _has_ended(leader: int) -> bool:
 
 
 def _unreaped_children(parent: int) -> set[int]:
-    found = set()
+    """Return the children of a process that have died and that it has not waited for."""
+    unreaped = set()
     for children in Path(f"/proc/{parent}/task").glob("*/children"):
-        # Threads and processes may end while they are looked at.
+        # Threads and processes may end meanwhile.
         with contextlib.suppress(OSError):
             for pid in children.read_text().split():
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
                 if state == "Z":
-                    found.add(int(pid))
-    return found
+                    unreaped.add(int(pid))
+    return unreaped
 
 
 if __name__ == "__main__":

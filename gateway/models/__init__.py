@@ -1,1 +1,1 @@
-"""Pre- and post-processing of each model: pure functions on arrays, equal to the references."""
+"""Pre- and post-processing of each model: pure functions on arrays that equal the references."""

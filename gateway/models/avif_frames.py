@@ -1,29 +1,30 @@
-"""How large the frames inside of an AVIF file are, whatever the file says of its size.
+"""The size of the frames inside an AVIF file, whatever size the file declares.
 
-The decoder takes memory for the frames as the AV1 data has them, and only then scales them to the size that
-the file names. Neither it nor Pillow has a limit that could be set to ours. Layout of the file: ISO/IEC
-14496-12 and 23008-12; of the AV1 data: sections 5.3 to 5.5 of the AV1 specification.
+The decoder takes memory for the frames at their size in the AV1 data, and only then scales them to the size
+that the file declares. Neither the decoder nor Pillow has a limit that could be set to ours. The layout of
+the file is in ISO/IEC 14496-12 and 23008-12, the layout of the AV1 data in sections 5.3 to 5.5 of the AV1
+specification.
 """
 
 import itertools
 import struct
 from collections.abc import Iterator
 
-# Of boxes, items and extents in a file, and of units in an image: far above what any encoder writes.
+# Boxes, items and extents in a file, and units in an image. Far above what any encoder writes.
 MAX_PARTS = 5_000
 
 _SEQUENCE_HEADER = 1
 
 
 class TooManyPartsError(ValueError):
-    """The file has more parts than any encoder writes."""
+    """The file has more than MAX_PARTS parts of a kind."""
 
 
 def coded_pixels(data: bytes) -> int:
-    """The pixels of all AV1 frames that are decoded together: colours, alpha, every tile of a grid.
+    """Return the pixels of all AV1 frames that are decoded together: colours, alpha, every tile of a grid.
 
-    Of an image sequence its first frames count. Raises TooManyPartsError; ValueError, LookupError or
-    struct.error where the file is damaged.
+    The first frames of an image sequence count. Raises TooManyPartsError, and ValueError, LookupError or
+    struct.error if the file is damaged.
     """
     view = memoryview(data)
     images: list[bytes | memoryview] = []
@@ -39,37 +40,37 @@ def coded_pixels(data: bytes) -> int:
 
 
 def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Kind and content of the boxes that lie one after another."""
-    place = 0
+    """Yield the kind and the content of boxes that lie one after another."""
+    position = 0
     for number in itertools.count():
-        if place + 8 > len(view):
+        if position + 8 > len(view):
             return
         if number == MAX_PARTS:
             raise TooManyPartsError
-        size, kind = struct.unpack_from(">I4s", view, place)
-        head = 8
+        size, kind = struct.unpack_from(">I4s", view, position)
+        header_size = 8
         if size == 1:
-            (size,) = struct.unpack_from(">Q", view, place + 8)
-            head = 16
-        end = place + size if size else len(view)
-        if end < place + head:
-            raise ValueError("a box is smaller than its head")
-        yield kind, view[place + head : end]
-        place = end
+            (size,) = struct.unpack_from(">Q", view, position + 8)
+            header_size = 16
+        end = position + size if size else len(view)
+        if end < position + header_size:
+            raise ValueError("a box is smaller than its header")
+        yield kind, view[position + header_size : end]
+        position = end
 
 
 def _items(file: memoryview, meta: memoryview) -> list[bytes | memoryview]:
-    """The data of the file's AV1 images."""
+    """Return the data of the file's AV1 images."""
     parts = dict(_boxes(meta))
     kinds = dict(_item_kinds(parts[b"iinf"]))
-    # Where an item's data lies: in the file, or in this box. The decoder does not know the third way.
+    # An item's data lies in the file or in the box idat. The decoder does not know the third way.
     sources = {0: file, 1: parts.get(b"idat", memoryview(b""))}
     images: list[bytes | memoryview] = []
     joined = 0
     for number, construction, extents in _locations(parts[b"iloc"]):
         if kinds.get(number) != b"av01":
             continue
-        # An extent without a length is all there is.
+        # An extent without a length goes to the end.
         pieces = [
             sources[construction][start : start + length if length else None] for start, length in extents
         ]
@@ -82,7 +83,7 @@ def _items(file: memoryview, meta: memoryview) -> list[bytes | memoryview]:
 
 
 def _item_kinds(iinf: memoryview) -> Iterator[tuple[int, bytes]]:
-    """The number of each item, and what it is."""
+    """Yield the number and the kind of each item."""
     for kind, infe in _boxes(iinf[6 if iinf[0] == 0 else 8 :]):
         if kind == b"infe":
             number, _, item_kind = struct.unpack_from(">HH4s" if infe[0] == 2 else ">IH4s", infe, 4)
@@ -90,7 +91,7 @@ def _item_kinds(iinf: memoryview) -> Iterator[tuple[int, bytes]]:
 
 
 def _locations(iloc: memoryview) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
-    """The number of each item, how it is constructed, and where its extents start and how long they are."""
+    """Yield the number of each item, its construction method, and the start and length of its extents."""
     version, read = iloc[0], _Bits(iloc[4:]).read
     offset_bits, length_bits, base_bits, index_bits = (8 * read(4) for _ in range(4))
     number_bits = 32 if version == 2 else 16
@@ -111,7 +112,7 @@ def _locations(iloc: memoryview) -> Iterator[tuple[int, int, list[tuple[int, int
 
 
 def _first_samples(file: memoryview, moov: memoryview) -> Iterator[memoryview]:
-    """The data of the first frame of each AV1 track."""
+    """Yield the data of the first frame of each AV1 track."""
     for kind, track in _boxes(moov):
         if kind != b"trak":
             continue
@@ -121,7 +122,7 @@ def _first_samples(file: memoryview, moov: memoryview) -> Iterator[memoryview]:
         table = dict(_boxes(box))
         if b"av01" not in bytes(table.get(b"stsd", b"")[:1000]):
             continue
-        # One size for all samples, else a list of them.
+        # One size for all samples, or else a list of sizes.
         (size,) = struct.unpack_from(">I", table[b"stsz"], 4)
         if not size:
             (size,) = struct.unpack_from(">I", table[b"stsz"], 12)
@@ -134,29 +135,29 @@ def _first_samples(file: memoryview, moov: memoryview) -> Iterator[memoryview]:
 
 
 def _frame_sizes(image: bytes | memoryview) -> Iterator[int]:
-    """The most pixels that a frame may have after each sequence header in a row of AV1's units (OBUs)."""
+    """Yield the largest frame size, in pixels, of each sequence header among AV1's units (OBUs)."""
     view = memoryview(image)
-    place = 0
+    position = 0
     for number in itertools.count():
-        if place >= len(view):
+        if position >= len(view):
             return
         if number == MAX_PARTS:
             raise TooManyPartsError
-        head = view[place]
-        place += 2 if head & 4 else 1
-        size = len(view) - place
-        if head & 2:
+        header = view[position]
+        position += 2 if header & 4 else 1
+        size = len(view) - position
+        if header & 2:
             size = shift = 0
             for _ in range(8):
-                byte = view[place]
-                place += 1
+                byte = view[position]
+                position += 1
                 size |= (byte & 127) << shift
                 shift += 7
                 if byte < 128:
                     break
-        if head >> 3 & 15 == _SEQUENCE_HEADER:
-            yield _largest_frame(view[place : place + size])
-        place += size
+        if header >> 3 & 15 == _SEQUENCE_HEADER:
+            yield _largest_frame(view[position : position + size])
+        position += size
 
 
 def _largest_frame(header: memoryview) -> int:
@@ -171,7 +172,7 @@ def _largest_frame(header: memoryview) -> int:
             read(64)
             if read(1):
                 bits.skip_number()
-            if read(1):  # of the decoder's model
+            if read(1):  # decoder model
                 delay_bits = read(5) + 1
                 read(42)
         has_display_delay = read(1)
@@ -188,23 +189,23 @@ def _largest_frame(header: memoryview) -> int:
 
 
 class _Bits:
-    """A row of bits, the highest of each byte first."""
+    """A reader of bits, the highest of each byte first."""
 
     def __init__(self, view: memoryview) -> None:
         self._view = view
-        self._place = 0
+        self._position = 0
 
     def read(self, count: int) -> int:
-        """The next bits as a number; IndexError at the end."""
-        start, self._place = self._place, self._place + count
-        last = -(-self._place // 8)
+        """Return the next bits as a number; raise IndexError at the end."""
+        start, self._position = self._position, self._position + count
+        last = -(-self._position // 8)
         if last > len(self._view):
             raise IndexError("the data ends too early")
         number = int.from_bytes(self._view[start // 8 : last])
-        return number >> (last * 8 - self._place) & (1 << count) - 1
+        return number >> (last * 8 - self._position) & (1 << count) - 1
 
     def skip_number(self) -> None:
-        """Of variable length: as many bits follow its first 1 as zeros were before."""
+        """Skip a number of variable length: as many bits follow its first 1 as zeros come before it."""
         zeros = 0
         while not self.read(1):
             zeros += 1

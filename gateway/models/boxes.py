@@ -1,4 +1,4 @@
-"""Boxes as arrays [...,4]: xyxy in pixels unless a name says otherwise."""
+"""Boxes as arrays [...,4]: xyxy in pixels, unless a name says otherwise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,10 @@ def clip(boxes: Boxes, size: tuple[int, int]) -> Boxes:
 
 
 def iou(boxes: Boxes, others: Boxes) -> Boxes:
-    """Intersection over union of xyxy boxes [N,4] and [M,4]: float32 [N,M]; 0 where both have no area."""
+    """Return the intersection over union of xyxy boxes [N,4] and [M,4], float32 [N,M].
+
+    It is 0 for two boxes without area.
+    """
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
     sides = np.maximum(high - low, 0)
@@ -38,14 +41,14 @@ def iou(boxes: Boxes, others: Boxes) -> Boxes:
 def nms(
     boxes: Boxes, scores: Boxes, iou_threshold: float, classes: NDArray[np.integer] | None = None
 ) -> NDArray[np.intp]:
-    """Greedy non-maximum suppression: the indices kept, by falling score (ties in input order).
+    """Return the indices kept by greedy non-maximum suppression, by falling score (ties in input order).
 
-    boxes float32 [N,4] xyxy, scores float32 [N]. A box goes where its IoU with a kept box of higher score is
-    over the threshold; with `classes` [N], only boxes of one class suppress each other. Agrees with
-    `torchvision.ops.nms` and `batched_nms`.
+    boxes: float32 [N,4] xyxy. scores: float32 [N]. A box is dropped if its IoU with a kept box of higher
+    score is over the threshold. With `classes` [N], only boxes of the same class suppress each other. Agrees
+    with `torchvision.ops.nms` and `batched_nms`.
     """
     order = np.argsort(-scores, kind="stable")
-    # Four contiguous rows, best box first: the many small steps are several times slower on [N,4].
+    # Four contiguous rows, best box first. The many small steps would be several times slower on [N,4].
     x_min, y_min, x_max, y_max = np.ascontiguousarray(boxes[order].T)
     areas = (x_max - x_min) * (y_max - y_min)
     ranked_classes = None if classes is None else classes[order]
@@ -58,7 +61,7 @@ def nms(
         heights = np.minimum(y_max[best], y_max[rest]) - np.maximum(y_min[best], y_min[rest])
         intersections = np.maximum(widths, 0) * np.maximum(heights, 0)
         unions = areas[best] + areas[rest] - intersections
-        with np.errstate(invalid="ignore"):  # 0/0, of boxes without area, is over no threshold
+        with np.errstate(invalid="ignore"):  # 0/0, for boxes without area, is over no threshold
             rivals = intersections / unions > iou_threshold
         if ranked_classes is not None:
             rivals &= ranked_classes[rest] == ranked_classes[best]
@@ -72,9 +75,9 @@ def _area(boxes: Boxes) -> Boxes:
 
 
 def turn_back(points: NDArray[np.float32], turns: int, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Points float32 [n,2] of an image turned clockwise by quarter turns, as (x, y) of the image before.
+    """Map points float32 [n,2] of a turned image back to (x, y) of the image before.
 
-    size: (height, width) before it was turned.
+    turns: how many quarter turns clockwise. size: the image's (height, width) before them.
     """
     height, width = size
     x, y = points[:, 0], points[:, 1]

@@ -1,10 +1,9 @@
-"""CLIP: images and texts to its inputs, embeddings to similarities and probabilities.
+"""CLIP: images and texts to inputs, embeddings to similarities and probabilities.
 
 Agrees with open_clip's image_transform (for inference, before it normalises colours) and SimpleTokenizer.
 """
 
 import html
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,29 +15,32 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
+from gateway.models.parameters import ParameterReader
+from gateway.models.tokenizer import TextTooLongError, load_tokenizer, token_id
+
 START, END = "<start_of_text>", "<end_of_text>"
-# Of an image this many times longer than wide, only a stretch of that shape around its middle is resized.
-MAX_ELONGATED = 64
+# Longer side to shorter side. A more elongated image is cut to this ratio around its middle before a resize.
+MAX_ASPECT_RATIO = 64
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
 class NoWordsError(ValueError):
-    """A text with nothing in it to read."""
-
-
-class TextTooLongError(ValueError):
-    """A text with more tokens than the model reads; the message gives both numbers."""
+    """A text has no tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipSpec:
-    """Constants of one variant and its tokenizer.
+    """The constants of one variant, and its tokenizer.
 
-    image_size: side of the square input, in pixels. resize_mode: a name of RESIZES. interpolation: a name
-    of INTERPOLATIONS. fill_color: grey level, 0 to 255, around images that do not fill the square.
-    context_length: tokens of a text, start and end counted. logit_scale: what cosines are multiplied by
-    before the softmax. embedding_size: dimensions of an embedding. start, end: token ids that enclose a text.
+    image_size: side of the square input, in pixels.
+    resize_mode: a key of RESIZES.
+    interpolation: a key of INTERPOLATIONS.
+    fill_color: grey level, 0 to 255, around images that do not fill the square.
+    context_length: tokens of a text, start and end counted.
+    logit_scale: factor of the cosines before the softmax.
+    embedding_size: dimensions of an embedding.
+    start, end: ids of the tokens that enclose a text.
     """
 
     image_size: int
@@ -53,35 +55,43 @@ class ClipSpec:
     end: int
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str], tokenizer_file: Path) -> Self:
-        """Read the parameters of those names; ValueError names what is missing or wrong."""
-        tokenizer = _load_tokenizer(tokenizer_file)
+    def from_parameters(cls, parameters: Mapping[str, str], folder: Path) -> Self:
+        """Read the parameters of those names, and `tokenizer.json` in the model's folder.
+
+        Raises ValueError that names what is missing or wrong.
+        """
+        reader = ParameterReader(parameters)
+        tokenizer = load_tokenizer(folder, (START, END))
+        # A control token that a caller writes out is text: it must not end the text early, or start it again.
+        tokenizer.encode_special_tokens = True
         return cls(
-            image_size=_integer(parameters, "image_size", 1),
-            resize_mode=_choice(parameters, "resize_mode", RESIZES),
-            interpolation=_choice(parameters, "interpolation", INTERPOLATIONS),
-            fill_color=_integer(parameters, "fill_color", 0, 255),
-            context_length=_integer(parameters, "context_length", 3),
-            logit_scale=_positive(parameters, "logit_scale"),
-            embedding_size=_integer(parameters, "embedding_size", 1),
+            image_size=reader.whole_number("image_size"),
+            resize_mode=reader.one_of("resize_mode", RESIZES),
+            interpolation=reader.one_of("interpolation", INTERPOLATIONS),
+            fill_color=reader.whole_number("fill_color", 0, 255),
+            context_length=reader.whole_number("context_length", 3),
+            logit_scale=reader.positive_number("logit_scale"),
+            embedding_size=reader.whole_number("embedding_size"),
             tokenizer=tokenizer,
-            start=_token(tokenizer, START),
-            end=_token(tokenizer, END),
+            start=token_id(tokenizer, START),
+            end=token_id(tokenizer, END),
         )
 
     @property
     def input_size(self) -> int:
-        """Side that images are resized to, in pixels."""
+        """Longest side, in pixels, that images are resized to."""
         return self.image_size
 
     def preprocess(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring RGB uint8 [H,W,3] to the model's square: uint8 [S,S,3].
+        """Resize RGB uint8 [H,W,3] to the model's square, uint8 [S,S,3].
 
-        Equal to open_clip's image_transform of the RGB image up to where that makes floats of it. (Given
-        an image with transparency or a palette, open_clip resizes first and converts to RGB after, which
-        differs: ours are RGB from the door on.) Images more elongated than MAX_ELONGATED to 1 are first
-        cut to that around their middle, where "shortest" crops anyway: the reference's result moves by
-        less than a source pixel, and would need gigabytes.
+        Equal to open_clip's image_transform of the RGB image, up to the step that converts it to floats.
+        (open_clip resizes an image with transparency or a palette before it converts it to RGB, which gives
+        other pixels. Here images are RGB as soon as they are decoded.)
+
+        With "shortest", an image more elongated than MAX_ASPECT_RATIO is first cut to that ratio around its
+        middle, where this mode crops anyway. The result is less than a source pixel away from the reference,
+        which would need gigabytes.
         """
         resize = RESIZES[self.resize_mode]
         picture = resize(
@@ -90,27 +100,27 @@ class ClipSpec:
         return np.asarray(picture)
 
     def encode(self, text: str, *, truncate: bool = False) -> NDArray[np.int64]:
-        """Token ids int64 [context_length] of a text: start, its tokens, end, zeros.
+        """Return the token ids int64 [context_length] of a text: start, its tokens, end, zeros.
 
-        Equal to open_clip's SimpleTokenizer, but that control tokens written out in a text ("<end_of_text>")
-        are spelled like any other word, and that its Unicode is version 14. Raises NoWordsError, and
-        TextTooLongError unless `truncate` asks for the text's beginning, as open_clip always gives it.
+        Equal to open_clip's SimpleTokenizer with two exceptions: a control token written out in a text
+        ("<end_of_text>") is spelled like any other word, and the tokenizer knows Unicode 14. With `truncate`
+        the end of a long text is cut off, as open_clip always does.
+
+        Raises NoWordsError, and without `truncate` TextTooLongError.
         """
         tokens: list[int] = self.tokenizer.encode(clean(text), add_special_tokens=False).ids
         if not tokens:
             raise NoWordsError("has no words")
-        room = self.context_length - 2
-        if len(tokens) > room and not truncate:
-            raise TextTooLongError(
-                f"has {len(tokens) + 2} tokens, start and end counted; the limit is {self.context_length}"
-            )
+        max_tokens = self.context_length - 2
+        if len(tokens) > max_tokens and not truncate:
+            raise TextTooLongError(len(tokens) + 2, self.context_length, counted="start and end")
         ids = np.zeros(self.context_length, dtype=np.int64)
-        kept = tokens[:room]
+        kept = tokens[:max_tokens]
         ids[: len(kept) + 2] = [self.start, *kept, self.end]
         return ids
 
     def probabilities(self, similarities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Softmax of cosines float32 [N,L] over the L labels, sharpened by the model's own logit scale."""
+        """Return the softmax, over L labels, of cosines float32 [N,L] times the model's logit scale."""
         logits = similarities.astype(np.float64) * self.logit_scale
         exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares: NDArray[np.float64] = exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -118,9 +128,9 @@ class ClipSpec:
 
 
 def clean(text: str) -> str:
-    """Mend a text as CLIP's training texts were: mojibake, HTML entities, white space, capitals."""
-    mended = html.unescape(html.unescape(ftfy.fix_text(text)))
-    return " ".join(mended.split()).lower()
+    """Repair mojibake, HTML entities, white space and capitals, as in CLIP's training texts."""
+    repaired = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(repaired.split()).lower()
 
 
 def normalise(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -131,12 +141,12 @@ def normalise(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def cosines(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Cosine similarities float32 [N,M], -1 to 1, of raw embeddings [N,D] and [M,D]."""
+    """Return the cosine similarities float32 [N,M], -1 to 1, of raw embeddings [N,D] and [M,D]."""
     return (normalise(rows) @ normalise(columns).T).clip(-1, 1)
 
 
 def _shortest(picture: Image.Image, size: int, resample: Image.Resampling, _fill_color: int) -> Image.Image:
-    """Shorter side to `size`, the middle of the longer one."""
+    """Resize the shorter side to `size`, and keep the middle of the longer side."""
     picture = _middle(picture)
     width, height = picture.size
     long = int(size * max(width, height) / min(width, height))
@@ -145,9 +155,9 @@ def _shortest(picture: Image.Image, size: int, resample: Image.Resampling, _fill
 
 
 def _longest(picture: Image.Image, size: int, resample: Image.Resampling, fill_color: int) -> Image.Image:
-    """Longer side to `size`, the shorter one filled up on both sides."""
+    """Resize the longer side to `size`, and fill up the shorter side at both ends."""
     ratio = max(picture.size) / size
-    # The reference rounds a side thinner than half a pixel to 0 and fails; here it stays one pixel.
+    # The reference rounds a side of less than half a pixel to 0 and fails. Here it becomes one pixel.
     width, height = (max(1, round(side / ratio)) for side in picture.size)
     square = Image.new("RGB", (size, size), (fill_color,) * 3)
     square.paste(_resize(picture, (width, height), resample), ((size - width) // 2, (size - height) // 2))
@@ -155,7 +165,7 @@ def _longest(picture: Image.Image, size: int, resample: Image.Resampling, fill_c
 
 
 def _squash(picture: Image.Image, size: int, resample: Image.Resampling, _fill_color: int) -> Image.Image:
-    """Both sides to `size`, whatever becomes of the shapes."""
+    """Resize both sides to `size`, without regard for the aspect ratio."""
     return _resize(picture, (size, size), resample)
 
 
@@ -171,14 +181,14 @@ def _resize(picture: Image.Image, size: tuple[int, int], resample: Image.Resampl
 
 
 def _center(picture: Image.Image, size: int) -> Image.Image:
-    # Python's rounding to even, as torchvision's CenterCrop has it.
+    # Python rounds halves to even, as torchvision's CenterCrop does.
     left, top = (round((side - size) / 2) for side in picture.size)
     return picture.crop((left, top, left + size, top + size))
 
 
 def _middle(picture: Image.Image) -> Image.Image:
     short, long = sorted(picture.size)
-    kept = MAX_ELONGATED * short
+    kept = MAX_ASPECT_RATIO * short
     if long <= kept:
         return picture
     start = (long - kept) // 2
@@ -186,55 +196,3 @@ def _middle(picture: Image.Image) -> Image.Image:
     return picture.crop(
         (start, 0, start + kept, height) if width > height else (0, start, width, start + kept)
     )
-
-
-def _load_tokenizer(path: Path) -> Tokenizer:
-    if not path.is_file():
-        raise ValueError("The model has no tokenizer.json.")
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise ValueError("The model's tokenizer.json cannot be read.") from error
-    # What a caller writes is text: it must not end the text early, or start it again.
-    tokenizer.encode_special_tokens = True
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
-
-
-def _token(tokenizer: Tokenizer, token: str) -> int:
-    index = tokenizer.token_to_id(token)
-    if index is None:
-        raise ValueError(f"The model's tokenizer.json has no token {token}.")
-    return index
-
-
-def _parameter(parameters: Mapping[str, str], name: str) -> str:
-    if name not in parameters:
-        raise ValueError(f"The model has no parameter {name}.")
-    return parameters[name]
-
-
-def _choice(parameters: Mapping[str, str], name: str, known: Mapping[str, object]) -> str:
-    value = _parameter(parameters, name)
-    if value not in known:
-        raise ValueError(f"Parameter {name} is {value!r}; it must be one of {', '.join(known)}.")
-    return value
-
-
-def _integer(parameters: Mapping[str, str], name: str, least: int, most: float = math.inf) -> int:
-    value = _parameter(parameters, name)
-    if not (value.isdecimal() and least <= int(value) <= most):
-        raise ValueError(f"Parameter {name} is wrong: {value!r}.")
-    return int(value)
-
-
-def _positive(parameters: Mapping[str, str], name: str) -> float:
-    value = _parameter(parameters, name)
-    try:
-        number = float(value)
-    except ValueError as error:
-        raise ValueError(f"Parameter {name} is not a number: {value!r}.") from error
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"Parameter {name} is wrong: {value!r}.")
-    return number

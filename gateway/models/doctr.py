@@ -1,6 +1,6 @@
-"""docTR: pages to words. Detection, recognition and layout are in files of their own beside this one.
+"""docTR: pages to words, from the parts in `doctr_detection` and `doctr_recognition`.
 
-Agrees with python-doctr's `ocr_predictor` at its defaults; for rotated text, with its
+Agrees with python-doctr's `ocr_predictor` at its defaults. For rotated text, agrees with
 `assume_straight_pages=False` without the orientation classifiers (`disable_page_orientation` and
 `disable_crop_orientation`).
 """
@@ -8,6 +8,7 @@ Agrees with python-doctr's `ocr_predictor` at its defaults; for rotated text, wi
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -24,13 +25,14 @@ from gateway.models.doctr_recognition import (
     merge,
     split,
 )
+from gateway.models.parameters import ParameterReader
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Places:
-    """Where the words of a page are, in parts of its sides (0 to 1).
+    """Where the words of a page are, as fractions of its sides (0 to 1).
 
     points: float64 [n, 4] xyxy, or [n, 4, 2] corners clockwise from the top-left one. scores: float64 [n].
     """
@@ -45,7 +47,7 @@ class Places:
         return Places(self.points[part], self.scores[part])
 
     def quadrilaterals(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Corners float32 [n, 4, 2] in pixels of a page of `size` (height, width), from the top-left one."""
+        """Return corners float32 [n, 4, 2], top-left first, in pixels of a page of `size` (height, width)."""
         points = self.points
         corners = points if points.ndim == 3 else points[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
         return (corners * [size[1], size[0]]).astype(np.float32)
@@ -53,10 +55,10 @@ class Places:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Crops:
-    """What the recognition network reads of some words.
+    """The recognition network's inputs for some words.
 
-    pixels: uint8 [n, h, w, 3]. counts: how many of them each word has, left to right; 0 where it has no
-    pixels at all. last_overlaps: see `doctr_recognition.split`.
+    pixels: uint8 [n, h, w, 3], the crops of each word from left to right. counts: how many crops each word
+    has; 0 if it has no pixels at all. last_overlaps: for each word, see `doctr_recognition.split`.
     """
 
     pixels: Pixels
@@ -66,73 +68,67 @@ class Crops:
 
 @dataclass(frozen=True, slots=True)
 class DoctrSpec:
-    """A variant's constants, as the exporter wrote them.
+    """The constants of one variant.
 
-    image_size: side of the detection network's square input. crop_size: (height, width) of the recognition
-    network's. vocabulary: its characters in the order of its classes.
+    image_size: side of the detection network's square input, in pixels. thresholds: for a request that has
+    none. crop_size: (height, width) of the recognition network's input, in pixels. vocabulary: the
+    recognition network's characters in the order of its classes.
     """
 
     image_size: int
-    detection: MapThresholds
+    thresholds: MapThresholds
     crop_size: tuple[int, int]
     vocabulary: str
     decoder: Decoder
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Reads both models' `parameters`; raises ValueError where one is missing or makes no sense."""
-        try:
-            height, width = map(int, parameters["crop_size"].split("x"))
-            doctr = cls(
-                image_size=int(parameters["image_size"]),
-                detection=MapThresholds(
-                    bin_threshold=float(parameters["bin_threshold"]),
-                    box_threshold=float(parameters["box_threshold"]),
-                    unclip_ratio=float(parameters["unclip_ratio"]),
-                    min_box_size=int(parameters["min_box_size"]),
-                ),
-                crop_size=(height, width),
-                vocabulary=parameters["vocabulary"],
-                decoder=DECODERS[parameters["decoder"]],
-            )
-        except KeyError as error:
-            raise ValueError(f"its parameters lack {error}, or it is none that visiongate knows") from error
-        if min(doctr.image_size, *doctr.crop_size) < 1:
-            raise ValueError("its image_size and crop_size must be positive")
-        if not doctr.vocabulary:
-            raise ValueError("its vocabulary is empty")
-        return doctr
+    def from_parameters(cls, parameters: Mapping[str, str], folder: Path) -> Self:
+        """Read the parameters of both networks; raise ValueError that names what is missing or wrong."""
+        reader = ParameterReader(parameters)
+        return cls(
+            image_size=reader.whole_number("image_size"),
+            thresholds=MapThresholds(
+                bin_threshold=reader.fraction("bin_threshold"),
+                box_threshold=reader.fraction("box_threshold"),
+                unclip_ratio=reader.positive_number("unclip_ratio"),
+                min_box_size=reader.whole_number("min_box_size", 0),
+            ),
+            crop_size=reader.size("crop_size"),
+            vocabulary=reader.text("vocabulary"),
+            decoder=DECODERS[reader.one_of("decoder", DECODERS)],
+        )
 
     @property
     def input_size(self) -> int:
+        """Longest side, in pixels, that images are resized to."""
         return self.image_size
 
     def preprocess(self, image: Pixels) -> Pixels:
-        """uint8 [H, W, 3] to the detection network's [S, S, 3]: the image in the middle, black around it."""
+        """Fit uint8 [H, W, 3] into the middle of the detection network's [S, S, 3], black around it."""
         return fit(image, (self.image_size, self.image_size), centred=True)
 
     def find_words(
         self,
         probability: NDArray[np.float32],
         size: tuple[int, int],
-        detection: MapThresholds,
+        thresholds: MapThresholds,
         *,
         rotated: bool,
     ) -> Places:
-        """Words of a page of `size` (height, width), in no particular order.
+        """Find the words of a page of `size` (height, width), in no particular order.
 
         probability: float32 [S, S], the detection network's answer.
         """
         if rotated:
-            points, scores = find_quadrilaterals(probability, detection)
+            points, scores = find_quadrilaterals(probability, thresholds)
         else:
-            boxes, scores = find_boxes(probability, detection)
+            boxes, scores = find_boxes(probability, thresholds)
             points = boxes.reshape(-1, 2, 2)
         unpadded = remove_padding(points, size)
         return Places(unpadded if rotated else unpadded.reshape(-1, 4), scores)
 
     def cut(self, image: Pixels, places: Places) -> Crops:
-        """Crops of words out of uint8 [H, W, 3]."""
+        """Cut words out of uint8 [H, W, 3]."""
         cut = cut_quadrilaterals if places.points.ndim == 3 else cut_boxes
         pixels: list[Pixels] = []
         counts, overlaps = [], []
@@ -148,23 +144,23 @@ class DoctrSpec:
         )
 
     def read(self, crops: Crops, logits: Sequence[NDArray[np.float32]]) -> list[Decoded | None]:
-        """What each word says, None where it has no pixels.
+        """Return what each word says, or None for a word without pixels.
 
-        logits: float32 [., L, V + 1], in as many parts as the crops were sent in.
+        logits: float32 [., L, V + 1], in as many batches as the crops were sent in.
         """
-        pieces = iter([piece for part in logits for piece in self.decoder(part, self.vocabulary)])
+        decoded = iter([piece for batch in logits for piece in self.decoder(batch, self.vocabulary)])
         words: list[Decoded | None] = []
         for count, overlap in zip(crops.counts, crops.last_overlaps, strict=True):
-            parts = [next(pieces) for _ in range(count)]
-            words.append(merge(parts, overlap) if parts else None)
+            pieces = [next(decoded) for _ in range(count)]
+            words.append(merge(pieces, overlap) if pieces else None)
         return words
 
 
 def fit(image: Pixels, size: tuple[int, int], *, centred: bool) -> Pixels:
-    """Resize uint8 [H, W, 3] to fit into `size` (height, width), and pad with black.
+    """Resize uint8 [H, W, 3] to fit into `size` (height, width), and pad it with black.
 
-    The image is in the middle, or else at the top-left. Agrees with docTR's `Resize` with
-    `preserve_aspect_ratio=True` to one grey level in a few of 100,000 values.
+    The image goes to the middle, or to the top-left if not `centred`. Agrees with docTR's `Resize` with
+    `preserve_aspect_ratio=True`, except for one grey level in a few of 100,000 values.
     """
     height, width = size
     ratio = image.shape[0] / image.shape[1]
@@ -184,10 +180,10 @@ def fit(image: Pixels, size: tuple[int, int], *, centred: bool) -> Pixels:
 
 
 def _resize(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bilinear with antialiasing, as torch does it.
+    """Resize with a bilinear filter and antialiasing, as torch does.
 
-    Pillow rounds 8-bit images twice, once a direction, which changes every seventh value by one; its
-    floating-point images it does not round.
+    Pillow rounds 8-bit images twice, once in each direction, which changes every seventh value by one. It
+    does not round floating-point images, which is why this function uses them.
     """
     if image.shape[:2] == size:
         return image

@@ -1,7 +1,7 @@
-"""Words to lines and blocks, in reading order.
+"""docTR's layout: words to lines and blocks, in reading order.
 
-Agrees with python-doctr's DocumentBuilder at its defaults. Coordinates are parts of the page's sides, 0 to 1;
-a page's size is (height, width) in pixels.
+Agrees with python-doctr's DocumentBuilder at its defaults. Coordinates are fractions of the page's sides, 0
+to 1. A page's size is (height, width) in pixels.
 """
 
 from typing import Any
@@ -14,24 +14,25 @@ from gateway.models.doctr_detection import order_points
 
 Points = NDArray[np.float64]
 
-# The least gap between words of different columns, as a part of the page's width.
-COLUMN_GAP = 0.035
-# Lines whose features are this close are of one block.
-BLOCK_DISTANCE = 0.1
-# So many gaps between words make their median worth something.
-ENOUGH_GAPS = 5
-# Below this, in degrees, a page counts as upright.
-LEAST_ANGLE = 1.0
+# Words of one line are always closer than this fraction of the page's width.
+MAX_WORD_GAP = 0.035
+# Lines belong to one block if the distance of their features is at most this.
+MAX_BLOCK_DISTANCE = 0.1
+# Fewer gaps between words than this are too few to judge a page by.
+MIN_GAPS = 5
+# Below this angle, in degrees, a page counts as upright.
+MIN_PAGE_ANGLE = 1.0
+# docTR's scale for OpenCV's smallest enclosing rectangle.
 RECTANGLE_SCALE = 1024
 
 
 def arrange(
     words: Points, size: tuple[int, int], *, lines: bool = True, blocks: bool = False
 ) -> list[list[list[int]]]:
-    """Blocks of lines of indices of words, in reading order.
+    """Arrange words in reading order: blocks of lines of indices of words.
 
-    words [n, 4] xyxy, or [n, 4, 2] corners clockwise from the top-left one. Without `lines` all words are one
-    line; without `blocks` all lines are one block.
+    words: [n, 4] xyxy, or [n, 4, 2] corners clockwise from the top-left one. Without `lines` all words form
+    one line. Without `blocks` all lines form one block.
     """
     if not len(words):
         return []
@@ -39,12 +40,12 @@ def arrange(
     order = _top_to_bottom(boxes)
     if not lines:
         return [[order]]
-    found = _lines(boxes, order, size)
-    return _blocks(words, found) if blocks and len(found) > 1 else [found]
+    text_lines = _lines(boxes, order, size)
+    return _blocks(words, text_lines) if blocks and len(text_lines) > 1 else [text_lines]
 
 
 def page_angle(corners: Points) -> float:
-    """The median angle of words [n, 4, 2] in pixels, in degrees counter-clockwise, -90 to 90."""
+    """Return the median angle of words [n, 4, 2] in pixels: degrees counter-clockwise, -90 to 90."""
     left, right = corners[:, 0] + corners[:, 3], corners[:, 1] + corners[:, 2]
     with np.errstate(divide="ignore", invalid="ignore"):
         angles = np.arctan((left[:, 1] - right[:, 1]) / (right[:, 0] - left[:, 0])) * 180 / np.pi
@@ -53,17 +54,17 @@ def page_angle(corners: Points) -> float:
 
 
 def _straighten(words: Points, size: tuple[int, int]) -> Points:
-    """Upright boxes [n, 4] of the words after the page is turned back about its centre."""
+    """Return boxes [n, 4] of the words after the page is rotated upright about its centre."""
     height, width = size
     scale = np.array([width, height], np.float64)
     angle = page_angle(words * scale)
     turned = words.copy()
-    if LEAST_ANGLE <= abs(angle) <= 90 - LEAST_ANGLE:
+    if MIN_PAGE_ANGLE <= abs(angle) <= 90 - MIN_PAGE_ANGLE:
         sine, cosine = np.sin(-angle * np.pi / 180), np.cos(-angle * np.pi / 180)
         centre = scale / 2
         turned = (centre + (words * scale - centre) @ np.array([[cosine, -sine], [sine, cosine]])) / scale
-    if abs(angle) >= LEAST_ANGLE:
-        # A word that is not turned like the page, such as a short one, only moves with it.
+    if abs(angle) >= MIN_PAGE_ANGLE:
+        # A word that is not rotated like the page, such as a short one, moves but does not rotate.
         edges = (words[:, 1] - words[:, 0]) * scale
         upright = np.abs(np.rad2deg(np.arctan2(-edges[:, 1], edges[:, 0]))) < abs(angle) / 2
         moved = turned.mean(1, keepdims=True) - words.mean(1, keepdims=True)
@@ -80,7 +81,7 @@ def _top_to_bottom(boxes: Points) -> list[int]:
 
 
 def _lines(boxes: Points, order: list[int], size: tuple[int, int]) -> list[list[int]]:
-    """Rows of words about as high as each other, cut where columns part."""
+    """Collect words at about the same height into rows, and split the rows at gaps between columns."""
     height = float(np.median(boxes[:, 3] - boxes[:, 1]))
     centres = boxes[:, [1, 3]].mean(1)
     rows = [[order[0]]]
@@ -94,12 +95,12 @@ def _lines(boxes: Points, order: list[int], size: tuple[int, int]) -> list[list[
             total = centres[word]
     sorted_rows = [[row[index] for index in boxes[row, 0].argsort()] for row in rows]
     gaps = np.concatenate([boxes[row[1:], 0] - boxes[row[:-1], 2] for row in sorted_rows])
-    widest = _widest_gap(gaps, height * size[0] / size[1])
+    max_gap = _max_gap(gaps, height * size[0] / size[1])
     lines = []
     for row in sorted_rows:
         line = [row[0]]
         for word in row[1:]:
-            if boxes[word, 0] - boxes[line[-1], 2] < widest:
+            if boxes[word, 0] - boxes[line[-1], 2] < max_gap:
                 line.append(word)
             else:
                 lines.append(line)
@@ -108,35 +109,38 @@ def _lines(boxes: Points, order: list[int], size: tuple[int, int]) -> list[list[
     return lines
 
 
-def _widest_gap(gaps: NDArray[np.float64], height: float) -> float:
-    """The gap that parts columns. `height` is the words' median one, in parts of the page's width."""
+def _max_gap(gaps: NDArray[np.float64], height: float) -> float:
+    """Return the gap at which a row is split.
+
+    height: the median height of words, as a fraction of the page's width.
+    """
     positive = gaps[gaps > 0]
-    if len(positive) >= max(ENOUGH_GAPS, 0.5 * len(gaps)):
-        return min(COLUMN_GAP, max(3.0 * float(np.median(positive)), height))
-    return min(COLUMN_GAP, height) if len(gaps) >= ENOUGH_GAPS else COLUMN_GAP
+    if len(positive) >= max(MIN_GAPS, 0.5 * len(gaps)):
+        return min(MAX_WORD_GAP, max(3.0 * float(np.median(positive)), height))
+    return min(MAX_WORD_GAP, height) if len(gaps) >= MIN_GAPS else MAX_WORD_GAP
 
 
 def _blocks(words: Points, lines: list[list[int]]) -> list[list[list[int]]]:
-    """Groups of lines that a chain of close ones connects, which is single-linkage clustering."""
+    """Group lines that chains of close lines connect, which is single-linkage clustering."""
     features = _line_features(words, lines)
-    label = np.full(len(lines), -1)
+    block_of_line = np.full(len(lines), -1)
     count = 0
     for first in range(len(lines)):
-        if label[first] >= 0:
+        if block_of_line[first] >= 0:
             continue
         waiting = [first]
-        label[first] = count
+        block_of_line[first] = count
         while waiting:
             distances = np.linalg.norm(features - features[waiting.pop()], axis=1)
-            close = np.flatnonzero((distances <= BLOCK_DISTANCE) & (label < 0))
-            label[close] = count
+            close = np.flatnonzero((distances <= MAX_BLOCK_DISTANCE) & (block_of_line < 0))
+            block_of_line[close] = count
             waiting.extend(close.tolist())
         count += 1
-    return [[lines[index] for index in np.flatnonzero(label == block)] for block in range(count)]
+    return [[lines[index] for index in np.flatnonzero(block_of_line == block)] for block in range(count)]
 
 
 def _line_features(words: Points, lines: list[list[int]]) -> Points:
-    """What tells lines apart, [n, 6]; docTR's own choice of coordinates."""
+    """Return features [n, 6] that tell lines apart: docTR's own choice of coordinates."""
     if words.ndim == 2:
         x_min, y_min = np.array([words[line, :2].min(0) for line in lines]).T
         x_max, y_max = np.array([words[line, 2:].max(0) for line in lines]).T

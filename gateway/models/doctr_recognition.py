@@ -1,4 +1,4 @@
-"""What words say: crops of an image, and characters out of a network's logits.
+"""docTR's text recognition: crops of words, and characters from the network's logits.
 
 Agrees with python-doctr's `extract_crops`, `extract_rcrops`, `RecognitionPredictor` and post-processors.
 """
@@ -14,33 +14,34 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 Points = NDArray[np.float64]
 
-# A crop wider than this times its height is read in overlapping pieces, each this many heights wide.
-WIDEST_CROP = 8
-PIECE_WIDTH = 6
-OVERLAP = 0.5
-# It warps no image with a longer side.
-OPENCV_LIMIT = 32767
+# A crop with a larger ratio of width to height is read in overlapping pieces.
+MAX_CROP_RATIO = 8
+# The ratio of width to height of a piece, and the fraction of it that the next piece covers.
+PIECE_RATIO = 6
+PIECE_OVERLAP = 0.5
+# Longest side, in pixels, of an image that OpenCV can warp.
+MAX_WARP_SIDE = 32766
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Characters and confidence, 0 to 1."""
+    """The characters of a word or of a piece of one, and their confidence from 0 to 1."""
 
     text: str
     confidence: float
 
 
 def cut_boxes(image: Pixels, boxes: Points) -> list[Pixels]:
-    """Crops of uint8 [H, W, 3] at xyxy boxes [n, 4] in 0..1; a box at the very edge may give no pixels."""
+    """Cut xyxy boxes [n, 4], 0 to 1, out of uint8 [H, W, 3]. A box at the very edge may give no pixels."""
     height, width = image.shape[:2]
     pixels = (boxes * [width, height, width, height]).round().astype(np.intp)
     return [image[y_min : y_max + 1, x_min : x_max + 1] for x_min, y_min, x_max, y_max in pixels]
 
 
 def cut_quadrilaterals(image: Pixels, quadrilaterals: Points) -> list[Pixels]:
-    """Crops of uint8 [H, W, 3] at [n, 4, 2] in 0..1, turned upright, no more than 90 degrees.
+    """Cut quadrilaterals [n, 4, 2], 0 to 1, out of uint8 [H, W, 3].
 
-    A quadrilateral without area gives no pixels.
+    They are turned upright, by at most 90 degrees. A quadrilateral without area gives no pixels.
     """
     height, width = image.shape[:2]
     return [_cut(image, corners) for corners in quadrilaterals * [width, height]]
@@ -57,8 +58,8 @@ def _cut(image: Pixels, corners: Points) -> Pixels:
     if width < 1 or height < 1:
         return image[:0, :0]
     low = np.zeros(2, np.intp)
-    if max(image.shape) >= OPENCV_LIMIT:
-        # Only the part that is needed: this is not done always, because it rounds a little differently.
+    if max(image.shape) > MAX_WARP_SIDE:
+        # Warp only the part that is needed. Not always, because this rounds a little differently.
         low = np.maximum(np.floor(corners.min(0)).astype(np.intp) - 2, 0)
         high = np.ceil(corners.max(0)).astype(np.intp) + 3
         image = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
@@ -69,43 +70,46 @@ def _cut(image: Pixels, corners: Points) -> Pixels:
 
 
 def split(crop: Pixels) -> tuple[list[Pixels], float]:
-    """A crop as it is, or where it is very wide the pieces it is read in, left to right.
+    """Split a very wide crop into the pieces in which it is read, from left to right.
 
-    The second value is how much of the last piece the one before it covers, 0 to 1.
+    A crop that is not very wide is the only piece. The second value is the fraction of the last piece, 0 to
+    1, that the piece before it covers.
     """
     height, width = crop.shape[:2]
-    if width / height <= WIDEST_CROP:
+    if width / height <= MAX_CROP_RATIO:
         return [crop], 0.0
-    piece = height * PIECE_WIDTH
-    starts = list(range(0, width - piece + 1, piece - math.floor(piece * OVERLAP)))
-    if starts[-1] + piece < width:
-        starts.append(width - piece)
-    return [crop[:, start : start + piece] for start in starts], (starts[-2] + piece - starts[-1]) / piece
+    piece_width = height * PIECE_RATIO
+    step = piece_width - math.floor(piece_width * PIECE_OVERLAP)
+    starts = list(range(0, width - piece_width + 1, step))
+    if starts[-1] + piece_width < width:
+        starts.append(width - piece_width)
+    last_overlap = (starts[-2] + piece_width - starts[-1]) / piece_width
+    return [crop[:, start : start + piece_width] for start in starts], last_overlap
 
 
 def merge(pieces: Sequence[Decoded], last_overlap: float) -> Decoded:
-    """What a split crop says; the confidence is the pieces' mean."""
+    """Merge what the pieces of a split crop say. The confidence is the pieces' mean."""
     text = pieces[0].text
     for index, piece in enumerate(pieces[1:], 2):
-        text = merge_texts(text, piece.text, last_overlap if index == len(pieces) else OVERLAP)
+        text = merge_texts(text, piece.text, last_overlap if index == len(pieces) else PIECE_OVERLAP)
     return Decoded(text, sum(piece.confidence for piece in pieces) / len(pieces))
 
 
 def merge_texts(left: str, right: str, overlap: float) -> str:
-    """Join two readings of neighbouring pieces whose ends show the same characters.
+    """Join the texts of neighbouring pieces, which end and begin with the same characters.
 
-    `overlap` is the part of `right` that `left` probably covers. The last character of `left` and the first
-    of `right` are distrusted, because the cut may run through them.
+    `overlap` is the fraction of `right` that `left` probably covers. The last character of `left` and the
+    first of `right` are distrusted, because the cut may run through them.
     """
     if min(len(left), len(right)) <= 1:
         return left + right
     head, tail = left[:-1], right[1:]
     mismatches = {
-        count: sum(one != other for one, other in zip(head[-count:], tail[:count], strict=True))
+        count: sum(in_head != in_tail for in_head, in_tail in zip(head[-count:], tail[:count], strict=True))
         for count in range(1, min(len(head), len(tail)) + 1)
     }
     expected = round(len(right) * overlap) - 2
-    exact = [count for count, wrong in mismatches.items() if wrong == 0]
+    exact = [count for count, mismatch_count in mismatches.items() if mismatch_count == 0]
     if exact:
         return head + tail[min(exact, key=lambda count: abs(count - expected)) :]
     if expected < 0:
@@ -116,9 +120,9 @@ def merge_texts(left: str, right: str, overlap: float) -> str:
 
 
 def decode_ctc(logits: NDArray[np.float32], vocabulary: str) -> list[Decoded]:
-    """Best path of CTC: logits [n, L, V + 1], the last class is the blank.
+    """Decode the best path of CTC from logits [n, L, V + 1], whose last class is the blank.
 
-    Repeated characters count once; the confidence is that of the least certain step, blanks included.
+    Repeated characters count once. The confidence is that of the least certain step, blanks included.
     """
     best, probability = _best(logits)
     blank = len(vocabulary)
@@ -132,9 +136,9 @@ def decode_ctc(logits: NDArray[np.float32], vocabulary: str) -> list[Decoded]:
 
 
 def decode_attention(logits: NDArray[np.float32], vocabulary: str) -> list[Decoded]:
-    """One character a step up to the end: logits [n, L, V + 1], the last class is the end of the word.
+    """Decode one character a step from logits [n, L, V + 1], whose last class is the end of the word.
 
-    The confidence is the characters' mean, 0 for no characters.
+    The confidence is the characters' mean, or 0 if there are none.
     """
     best, probability = _best(logits)
     is_end = best == len(vocabulary)
@@ -142,9 +146,9 @@ def decode_attention(logits: NDArray[np.float32], vocabulary: str) -> list[Decod
     return [
         Decoded(
             "".join(vocabulary[index] for index in row[:length]),
-            min(float(sure[:length].mean()), 1.0) if length else 0.0,
+            min(float(confidences[:length].mean()), 1.0) if length else 0.0,
         )
-        for row, sure, length in zip(best, probability, lengths, strict=True)
+        for row, confidences, length in zip(best, probability, lengths, strict=True)
     ]
 
 
@@ -153,7 +157,7 @@ DECODERS: Mapping[str, Decoder] = {"ctc": decode_ctc, "attention": decode_attent
 
 
 def _best(logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """The best class of every step and its softmax probability."""
+    """Return the best class of every step and its softmax probability."""
     best = logits.argmax(-1)
     highest = logits.max(-1, keepdims=True)
     probability: NDArray[np.float32] = 1 / np.exp(logits - highest).sum(-1)

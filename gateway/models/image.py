@@ -1,4 +1,4 @@
-"""Images at the door: encoded or raw bytes in, RGB uint8 out; and the resize all models share."""
+"""Encoded or raw bytes of images to RGB uint8."""
 
 import warnings
 from collections.abc import Callable
@@ -12,8 +12,9 @@ from gateway.models import image_limits
 from gateway.models.image_formats import FORMATS, looks_like
 from gateway.models.image_limits import ImageError
 
-__all__ = ["FORMATS", "ImageError", "decode", "from_raw", "place", "resize"]
+__all__ = ["FORMATS", "ImageError", "decode"]
 
+# The transposition that turns an image upright, by its EXIF orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -24,18 +25,18 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# The most that decoding takes, measured: 7 for most JPEG and PNG files, 10 for progressive JPEGs that are to
-# be turned, 10 to 13 for AVIF, 16 for WebP, 17 for TIFFs of floats.
-BYTES_A_PIXEL = 17
+# The most memory that decoding takes, measured: 7 bytes a pixel for most JPEG and PNG files, 10 for
+# progressive JPEGs that have to be turned, 10 to 13 for AVIF, 16 for WebP, 17 for TIFFs of floats.
+PEAK_BYTES_PER_PIXEL = 17
 
-# The largest value of a range, and what its values are multiplied by.
+# The largest value of a range, and the factor that brings its values to 8 bits.
 _FLOAT_RANGES = ((1, 255), (0xFF, 1), (0xFFFF, 1 / (1 << 8)), (0xFFFFFFFF, 1 / (1 << 24)))
 
-# Converted at once: what fits a core's cache.
-PIXELS_AT_ONCE = 64_000
+# Pixels that are converted to RGB at a time: they fit into a core's cache.
+PIXELS_PER_CHUNK = 64_000
 
-# Pillow warns of odd metadata, which is the caller's affair and no reason to refuse the pixels. Once and for
-# all: `catch_warnings` swaps state of the whole process, so that threads would have to take turns.
+# Pillow warns of odd metadata, which is no reason to refuse the pixels. The filter is set once for the whole
+# process: `catch_warnings` swaps state of the whole process, so threads would have to take turns with it.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
@@ -48,19 +49,19 @@ def decode(
     `ImageOps.exif_transpose(Image.open(...)).convert("RGB")`: alpha is dropped (not blended over a
     background), CMYK is converted without a colour profile, the EXIF orientation is applied.
 
-    Grey values of more than 8 bits are scaled by one rule, as Pillow's conversion would clip them to white.
-    16-bit files keep the high byte, which is what Pillow keeps of 16-bit colour. 32-bit integers and floats
-    are taken to be of 8, 16 or 32 bits, whichever first holds the largest value, and keep the highest 8 of
-    these. Floats may also be of 0 to 1; where one is beyond 32 bits, the largest becomes white; and a range
-    holds floats up to a quarter above it, as filters overshoot. Negative values and NaN are black, infinity
-    is white.
+    Grey values of more than 8 bits are scaled by the following rule, because Pillow's conversion would clip
+    them to white. 16-bit files keep the high byte, as Pillow does for 16-bit colour. The values of 32-bit
+    integers and floats are taken to have 8, 16 or 32 bits, whichever first holds the largest value, and the
+    highest 8 of these bits are kept. Floats may also range from 0 to 1. If a float is beyond 32 bits, the
+    largest becomes white. A range holds floats up to a quarter above it, because filters overshoot. Negative
+    values and NaN are black, infinity is white.
 
-    `room` is called with the bytes of memory that decoding may take, once the header has told; what it
-    returns is entered meanwhile.
+    `room` is called once the header is read, with the bytes of memory that decoding may take. The context
+    manager that it returns is entered while the pixels are decoded.
 
-    Raises ImageError for no data, an unknown format, damaged or truncated data, and images of more than
-    `max_pixels` pixels (or Pillow's own ceiling, 178,956,970), which are refused from the header alone, as
-    are tiles and frames of more, and files of more parts or scans than anyone means.
+    Raises ImageError for no data, an unknown format, and damaged or truncated data. An image of more than
+    `max_pixels` pixels (or Pillow's own limit, 178,956,970) is refused from its header alone, and so are
+    tiles and frames of more pixels. A file of more parts or scans than any encoder writes is refused too.
     """
     if not data:
         raise ImageError("The image is empty: it has no bytes.")
@@ -69,84 +70,53 @@ def decode(
         image: Image.Image = Image.open(image_limits.File(data), formats=FORMATS)
         pixels = image_limits.check_parts(data, image, max_pixels)
     except UnidentifiedImageError as error:
-        found = looks_like(data)
+        kind = looks_like(data)
         raise ImageError(
             f"The data is not an image in a supported format ({', '.join(FORMATS)})"
-            + (f": it looks like {found}." if found else ".")
+            + (f": it looks like {kind}." if kind else ".")
         ) from error
     except Image.DecompressionBombError as error:
-        ceiling = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
-        raise ImageError(f"The image has too many pixels; the limit is {ceiling}.") from error
+        limit = min(max_pixels, 2 * (Image.MAX_IMAGE_PIXELS or max_pixels))
+        raise ImageError(f"The image has too many pixels; the limit is {limit}.") from error
     except (ImageError, MemoryError):
         raise
     except Exception as error:  # Pillow's plugins raise many kinds on bad headers
         raise ImageError("The image header is damaged, or its metadata is too large.") from error
     image_limits.check_size(image.width, image.height, max_pixels)
-    kind = image.format
+    image_format = image.format
     try:
-        with room(BYTES_A_PIXEL * pixels):
-            # Not `Image.draft`: it decodes a JPEG at reduced size, which no reference does.
+        with room(PEAK_BYTES_PER_PIXEL * pixels):
+            # Without `Image.draft`, which decodes a JPEG at a reduced size: no reference does that.
             image.load()
             # A GIF frame may be larger than the screen its header declares.
             image_limits.check_size(image.width, image.height, max_pixels)
-            upright = _orientation(image)
-            if upright is not None:
-                image = image.transpose(upright)
+            transpose = _upright_transpose(image)
+            if transpose is not None:
+                image = image.transpose(transpose)
             return _to_rgb(image)
     except (ImageError, MemoryError):
         raise
     except Exception as error:
-        raise ImageError(f"The {kind} image is damaged, truncated or of an unsupported kind.") from error
-
-
-def from_raw(data: bytes, width: int, height: int, *, max_pixels: int) -> NDArray[np.uint8]:
-    """View raw RGB8 bytes (row by row from the top, no padding) as uint8 [height,width,3], read-only.
-
-    Raises ImageError where the size is not positive, over `max_pixels`, or not that of the data.
-    """
-    image_limits.check_size(width, height, max_pixels)
-    expected = width * height * 3
-    if len(data) != expected:
         raise ImageError(
-            f"A raw RGB8 image of {width}x{height} pixels has {expected} bytes, but {len(data)} were sent."
-        )
-    return np.frombuffer(data, dtype=np.uint8).reshape(height, width, 3)
+            f"The {image_format} image is damaged, truncated or of an unsupported kind."
+        ) from error
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Resize uint8 [H,W,3] to `size` (height, width) with Pillow's bilinear filter.
-
-    The filter widens when shrinking (antialiasing), as transformers' `...ImageProcessorPil` classes have it;
-    OpenCV's and torch's plain bilinear do not.
-    """
-    if image.shape[:2] == size:
-        return image
-    height, width = size
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
-
-
-def place(image: NDArray[np.uint8], canvas: tuple[int, int]) -> NDArray[np.uint8]:
-    """Put uint8 [h,w,3] at the top-left of a zeroed uint8 canvas of size (height, width)."""
-    height, width = image.shape[:2]
-    placed = np.zeros((*canvas, 3), dtype=np.uint8)
-    placed[:height, :width] = image
-    return placed
-
-
-def _orientation(image: Image.Image) -> Image.Transpose | None:
+def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
     try:
         return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged metadata on good pixels
+    except Exception:  # Pillow raises many kinds on damaged metadata, and the pixels may be good
         return None
 
 
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
-    image.info.pop("transparency", None)  # Pillow warns about it when a palette is converted, and drops it
+    # Pillow drops this anyway when it converts a palette, but warns of it.
+    image.info.pop("transparency", None)
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_high_bits(np.asarray(image)))
     rgb = np.empty((image.height, image.width, 3), np.uint8)
-    # Some rows at a time: of a whole image, Pillow's copies on the way take four times its memory.
-    rows = max(1, PIXELS_AT_ONCE // image.width)
+    # Some rows at a time: Pillow's copies of a whole image would take four times its memory.
+    rows = max(1, PIXELS_PER_CHUNK // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
         rgb[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
@@ -155,10 +125,10 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _high_bits(grey: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Grey values of any type to 8 bits, by the rule of `decode`."""
+    """Scale grey values of any type to 8 bits, by the rule of `decode`."""
     if grey.dtype.itemsize == 2:
         return (grey.astype(np.uint16) >> 8).astype(np.uint8)
-    # In place from here on: these are the largest of images, four bytes a pixel.
+    # In place from here on: these images are the largest, with four bytes a pixel.
     if grey.dtype.kind == "i":
         whole = np.maximum(grey.astype(np.int32, copy=False), 0)
         whole >>= next(bits for bits in (0, 8, 24) if int(whole.max()) >> bits < 256)

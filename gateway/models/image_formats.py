@@ -1,42 +1,44 @@
-"""Which image files are read, and what other data looks like: to say it in one sentence."""
+"""The image formats that are read, and short descriptions of other data for error messages."""
 
 import importlib
 import re
 
 from PIL import AvifImagePlugin
 
-# Pillow's names. JPEG 2000 is left out on purpose: photos are not kept in it, its decoder takes seconds for a
-# photo's pixels, and it has been a source of memory faults.
+# Pillow's names. JPEG 2000 is left out on purpose: photos are rarely kept in it, its decoder takes seconds
+# for a photo, and it has been a source of memory faults.
 _FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"]
 
-# A worker thread decodes one image: more threads would fight over the same cores.
+# Each worker thread decodes an image of its own: more threads would compete for the same cores.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 try:
     _heif = importlib.import_module("pi_heif")
 except ImportError:
-    HEIC_ADVICE = ", which a server reads where its extra `heic` (the package pi-heif) is installed"
+    pass
 else:
-    HEIC_ADVICE = ", which a server reads where its extra `heic` (the package pi-heif) is installed"
     _heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     _FORMATS.append("HEIF")
 
 FORMATS = tuple(_FORMATS)
 
-# Of the files of the ISO base media family, by their brand.
+_HEIC_DESCRIPTION = (
+    "a HEIC image, which a server reads if its extra `heic` (the package pi-heif) is installed"
+)
+
+# Descriptions of files of the ISO base media family, by their brand.
 _BRANDS = {
     b"avif": "an AVIF image, but a damaged one",
     b"avis": "an AVIF image, but a damaged one",
     **dict.fromkeys(
-        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"),
-        f"a HEIC image{HEIC_ADVICE}",
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"), _HEIC_DESCRIPTION
     ),
     b"crx ": "a camera's raw file (CR3)",
     b"jp2 ": "a JPEG 2000 image",
     b"qt  ": "a QuickTime video",
 }
 
-# In order: the first that matches the start of the data.
+# Descriptions of other data. The first pattern that matches the start of the data counts.
 _KINDS = tuple(
     (re.compile(pattern, re.DOTALL | re.IGNORECASE), kind)
     for pattern, kind in (
@@ -77,10 +79,12 @@ _KINDS = tuple(
         (rb"https?://", "an address: send it as the image's uri"),
     )
 )
+# Printable ASCII, white space, and the bytes of other characters in UTF-8.
+_TEXT = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])
 
 
 def looks_like(data: bytes) -> str:
-    """What the data seems to be, with an article; "" where nothing is known of it."""
+    """Return what the data seems to be, with an article, or "" if nothing is known of it."""
     start = data[:1024].removeprefix(b"\xef\xbb\xbf")
     if start[4:8] == b"ftyp":
         return _BRANDS.get(start[8:12], "a video (MP4)")
@@ -92,10 +96,6 @@ def looks_like(data: bytes) -> str:
     if len(start.translate(None, _TEXT)) == 0 and _is_utf8(start):
         return "text"
     return ""
-
-
-# Printable ASCII, white space, and what UTF-8 consists of.
-_TEXT = bytes([9, 10, 13, *range(32, 127), *range(128, 256)])
 
 
 def _is_utf8(start: bytes) -> bool:

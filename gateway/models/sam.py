@@ -1,31 +1,34 @@
-"""Segment Anything, SAM 2 included: images and prompts to its frame, low-resolution logits to masks.
+"""Segment Anything 1 and 2: images and prompts to the encoder's frame, low-resolution logits to masks.
 
-Agrees with transformers' SamImageProcessorPil and SamProcessor, and for SAM 2 with Sam2Processor, but for
-the resize of the image: Sam2ImageProcessor has it from torchvision, this one from Pillow, at most a grey
-level away.
+Agrees with transformers' SamImageProcessorPil and SamProcessor, and for SAM 2 with Sam2Processor. One
+exception: Sam2ImageProcessor resizes images with torchvision, this module with Pillow, at most a grey level
+away.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.models import image as images
+from gateway.models.parameters import ParameterReader
+from gateway.models.resizing import place, resize
 
+# Labels of points, as the prompt encoder knows them.
 FOREGROUND, BACKGROUND, PADDING, BOX_MIN, BOX_MAX = 1, 0, -1, 2, 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
-    """What to segment: points, a box, a previous mask, or any of them together.
+    """What to segment: points, a box, a previous mask, or any combination of them.
 
     points: float [n,2] of (x, y), in pixels of the image.
-    labels: int [n], 1 where the point is on the object and 0 where it is not.
+    labels: int [n], 1 for a point on the object, 0 for one on the background.
     box: float32 [4] xyxy in pixels of the image, or None.
-    mask_logits: float32 [m,m], the low-resolution logits of an earlier answer, or None.
+    mask_logits: float32 [m,m], low-resolution logits of an earlier answer, or None.
     """
 
     points: NDArray[np.floating] = field(default_factory=lambda: np.zeros((0, 2), dtype=np.float32))
@@ -36,11 +39,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PromptGroup:
-    """Prompts that go through the decoder together, as its inputs without the batch axis.
+    """Prompts that go through the decoder together: its inputs without the batch axis.
 
-    indices: place of each of the P prompts in the list they came from.
+    indices: index of each of the P prompts in the list that they came from.
     points: float32 [P,N,2], (x, y) in the encoder's frame. labels: int32 [P,N].
-    mask_input: float32 [M,m,m]; has_mask_input: bool [M]. M is P, or 1 (zeros) where no prompt has a mask.
+    mask_input: float32 [M,m,m]. has_mask_input: bool [M]. M is P, or 1 (zeros) if no prompt has a mask.
     """
 
     indices: tuple[int, ...]
@@ -52,12 +55,12 @@ class PromptGroup:
 
 @dataclass(frozen=True, slots=True)
 class SamSpec:
-    """How one variant sees images and prompts.
+    """The constants of one variant.
 
-    image_size, mask_size: the encoder's square input and the decoder's square logits, in pixels.
-    stretches: images are stretched to the square and masks brought back from it as they are (SAM 2), not
-    scaled by their longer side and padded (SAM). pads_boxes: prompts with a box end in a padding point too,
-    as all others do.
+    image_size, mask_size: sides of the encoder's square input and of the decoder's square logits, in pixels.
+    stretches: images are stretched to the square (SAM 2), instead of scaled by their longer side and padded
+    (SAM 1).
+    pads_boxes: prompts with a box end in a padding point too, as all other prompts do.
     """
 
     image_size: int
@@ -66,63 +69,67 @@ class SamSpec:
     pads_boxes: bool = False
 
     @classmethod
-    def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
-        """Read `image_size`, `mask_size`, and where they are given `fit` (longest, stretch) and
-        `padding_point` (without_box, always); ValueError names the one that is missing or wrong.
+    def from_parameters(cls, parameters: Mapping[str, str], folder: Path) -> Self:
+        """Read `image_size` and `mask_size`, and the optional `fit` and `padding_point`.
+
+        `fit`: longest (the default) or stretch. `padding_point`: without_box (the default) or always. Raises
+        ValueError that names the parameter that is missing or wrong.
         """
-        sam = cls(
-            _positive(parameters, "image_size"),
-            _positive(parameters, "mask_size"),
-            _choice(parameters, "fit", ("longest", "stretch")) == "stretch",
-            _choice(parameters, "padding_point", ("without_box", "always")) == "always",
+        reader = ParameterReader(parameters)
+        image_size, mask_size = reader.whole_number("image_size"), reader.whole_number("mask_size")
+        if image_size % mask_size:
+            raise reader.wrong("image_size", f"a multiple of mask_size, {mask_size}")
+        return cls(
+            image_size,
+            mask_size,
+            stretches=reader.one_of("fit", ("longest", "stretch"), "longest") == "stretch",
+            pads_boxes=reader.one_of("padding_point", ("without_box", "always"), "without_box") == "always",
         )
-        if sam.image_size % sam.mask_size:
-            raise ValueError(f"image_size {sam.image_size} is not a multiple of mask_size {sam.mask_size}.")
-        return sam
 
     @property
     def input_size(self) -> int:
-        """Longest side that images are resized to, in pixels."""
+        """Longest side, in pixels, that images are resized to."""
         return self.image_size
 
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-        """Scale RGB uint8 [H,W,3] so that its longer side, or each, is S; top-left on a canvas.
+        """Scale RGB uint8 [H,W,3] to `valid_size`, and put it at the top-left of the encoder's square.
 
-        Returns the canvas uint8 [S,S,3], zero elsewhere, and the (height, width) that the image covers.
+        Returns the square uint8 [S,S,3], zero elsewhere, and the (height, width) that the image covers.
         """
         valid_size = self.valid_size((image.shape[0], image.shape[1]))
-        return images.place(images.resize(image, valid_size), (self.image_size, self.image_size)), valid_size
+        return place(resize(image, valid_size), (self.image_size, self.image_size)), valid_size
 
     def valid_size(self, original_size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) in the encoder's frame of an image of `original_size` (height, width)."""
+        """Return the size in the encoder's frame of an image of `original_size`; both are (height, width)."""
         if self.stretches:
             return self.image_size, self.image_size
         factor = self.image_size / max(original_size)
-        # The reference rounds a side thinner than half a pixel to 0 and fails; here it stays one pixel.
+        # The reference rounds a side of less than half a pixel to 0 and fails. Here it becomes one pixel.
         height, width = (max(1, int(side * factor + 0.5)) for side in original_size)
         return height, width
 
     def group_prompts(
         self, prompts: Sequence[Prompt], original_size: tuple[int, int], *, max_prompts: int
     ) -> list[PromptGroup]:
-        """Group prompts on an image of `original_size` (height, width) by what can share one decoder call.
+        """Group prompts on an image of `original_size` (height, width) into those that share a decoder call.
 
-        That is the same number of points (padding and box corners counted) and all or none with a mask:
-        points cannot be padded to a common number without changing the answer. Groups come in the order
-        of their first prompt and hold at most `max_prompts`. A prompt without a box, or every one, gets one
-        padding point at its end, and a prompt of a mask alone has nothing but that point.
-        Raises ValueError naming the prompt's index.
+        The prompts of a group have the same number of points (padding and box corners counted), and either
+        all or none have a mask: points cannot be padded to a common number without a change of the answer.
+        Groups come in the order of their first prompt and hold at most `max_prompts`. A prompt ends in one
+        padding point if it has no box or if `pads_boxes` is set. A prompt of a mask alone has only that
+        point. Raises ValueError that names the index of a wrong prompt.
         """
         height, width = original_size
         valid_height, valid_width = self.valid_size(original_size)
         factor = np.array([valid_width / width, valid_height / height])
-        alike: dict[tuple[int, bool], list[int]] = {}
+        indices_by_shape: dict[tuple[int, bool], list[int]] = {}
         sequences = []
         for index, prompt in enumerate(prompts):
             _check(prompt, index, self.mask_size)
             points, labels = _sequence(prompt, factor, self.pads_boxes)
             sequences.append((points, labels))
-            alike.setdefault((len(labels), prompt.mask_logits is not None), []).append(index)
+            shape = (len(labels), prompt.mask_logits is not None)
+            indices_by_shape.setdefault(shape, []).append(index)
         return [
             PromptGroup(
                 chunk,
@@ -130,7 +137,7 @@ class SamSpec:
                 np.stack([sequences[index][1] for index in chunk]),
                 *self._mask_inputs([prompts[index].mask_logits for index in chunk]),
             )
-            for indices in alike.values()
+            for indices in indices_by_shape.values()
             for chunk in _chunks(indices, max_prompts)
         ]
 
@@ -142,11 +149,12 @@ class SamSpec:
         *,
         threshold: float = 0.0,
     ) -> NDArray[np.bool_]:
-        """Bring logits float32 [m,m] to the image's size and cut at `threshold`: bool [H,W].
+        """Resize logits float32 [m,m] to the image's size and cut them at `threshold`: bool [H,W].
 
         Sizes are (height, width): `valid_size` as from `preprocess`, `original_size` of the image. Agrees
-        with SamProcessor.post_process_masks (bilinear to S, crop, bilinear to the image) and Sam2Processor's
-        (bilinear to the image) but for pixels whose logit is within float32 rounding of the threshold.
+        with SamProcessor.post_process_masks (bilinear to S, crop, bilinear to the image) and with
+        Sam2Processor's (bilinear to the image), except for pixels whose logit is within float32 rounding of
+        the threshold.
         """
         if low_res_logits.max() <= threshold:  # interpolation stays between its inputs
             return np.zeros(original_size, dtype=np.bool_)
@@ -155,11 +163,11 @@ class SamSpec:
     def resize_logits(
         self, low_res_logits: NDArray[np.float32], valid_size: tuple[int, int], original_size: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Bring logits float32 [m,m] to the image's size, float32 [H,W], as `postprocess_mask` does."""
+        """Resize logits float32 [m,m] to the image's size, float32 [H,W], as `postprocess_mask` does."""
         if self.stretches:
             return _resize_bilinear(np.ascontiguousarray(low_res_logits, dtype=np.float32), original_size)
         ratio = self.image_size // self.mask_size
-        # Only the cells that the valid area touches, and one more for their interpolation at its edge.
+        # Only the cells that the valid area touches, and one more for the interpolation at its edge.
         rows, columns = (-(-side // ratio) + 1 for side in valid_size)
         cells = np.ascontiguousarray(low_res_logits[:rows, :columns], dtype=np.float32)
         frame = _resize_bilinear(cells, (cells.shape[0] * ratio, cells.shape[1] * ratio))
@@ -169,17 +177,16 @@ class SamSpec:
         self, logits: Sequence[NDArray[np.float32] | None]
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         masks = [mask for mask in logits if mask is not None]
-        if not masks:  # one for all: P of them would be most of the request's bytes
-            return np.zeros((1, self.mask_size, self.mask_size), dtype=np.float32), np.zeros(
-                1, dtype=np.bool_
-            )
+        if not masks:  # one empty mask for all: P of them would be most of the request's bytes
+            empty = np.zeros((1, self.mask_size, self.mask_size), dtype=np.float32)
+            return empty, np.zeros(1, dtype=np.bool_)
         return np.stack(masks).astype(np.float32), np.ones(len(masks), dtype=np.bool_)
 
 
 def _sequence(
     prompt: Prompt, factor: NDArray[np.float64], pads_boxes: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    # float64 until the end, as the reference scales; the padding point is (0, 0) in the encoder's frame.
+    # The reference scales in float64 until the end. The padding point is (0, 0) in the encoder's frame.
     points, labels = [prompt.points * factor], list(prompt.labels)
     if prompt.box is not None:
         points.append(prompt.box.reshape(2, 2) * factor)
@@ -195,15 +202,17 @@ def _check(prompt: Prompt, index: int, mask_size: int) -> None:
     if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
         raise ValueError(f"Prompt {index}: points must be finite (x, y) pairs.")
     if labels.shape != (len(points),):
-        raise ValueError(f"Prompt {index}: {len(points)} points need as many labels, not {labels.size}.")
+        raise ValueError(f"Prompt {index}: there are {len(points)} points, but {labels.size} labels.")
     if not np.isin(labels, (FOREGROUND, BACKGROUND)).all():
-        raise ValueError(f"Prompt {index}: a label must be 1 (on the object) or 0 (not on it).")
+        raise ValueError(f"Prompt {index}: a label must be 1 (on the object) or 0 (on the background).")
     if box is not None and (box.shape != (4,) or not np.isfinite(box).all() or (box[:2] > box[2:]).any()):
-        raise ValueError(f"Prompt {index}: a box is finite (x_min, y_min, x_max, y_max), min not over max.")
+        raise ValueError(
+            f"Prompt {index}: a box must be finite (x_min, y_min, x_max, y_max), min at most max."
+        )
     if mask is not None and (mask.shape != (mask_size, mask_size) or not np.isfinite(mask).all()):
         raise ValueError(f"Prompt {index}: mask logits must be {mask_size}x{mask_size} finite numbers.")
     if not len(points) and box is None and mask is None:
-        raise ValueError(f"Prompt {index}: it has no point, box or mask.")
+        raise ValueError(f"Prompt {index}: there is no point, box or mask.")
 
 
 def _chunks(indices: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
@@ -212,25 +221,6 @@ def _chunks(indices: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
 
 
 def _resize_bilinear(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    # OpenCV's float bilinear is torch's `align_corners=False` without antialiasing, about 15 times faster.
+    # Equal to torch's bilinear with `align_corners=False` and no antialiasing, and about 15 times faster.
     height, width = size
     return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
-
-
-def _positive(parameters: Mapping[str, str], name: str) -> int:
-    try:
-        value = int(parameters[name])
-    except KeyError:
-        raise ValueError(f"The model has no parameter {name}.") from None
-    except ValueError:
-        raise ValueError(f"Parameter {name} is not an integer: {parameters[name]!r}.") from None
-    if value < 1:
-        raise ValueError(f"Parameter {name} must be positive, not {value}.")
-    return value
-
-
-def _choice(parameters: Mapping[str, str], name: str, known: Sequence[str]) -> str:
-    value = parameters.get(name, known[0])
-    if value not in known:
-        raise ValueError(f"Parameter {name} is {value!r}, none of {', '.join(known)}.")
-    return value

@@ -1,9 +1,9 @@
-"""Segment Anything without prompts: a grid of points, and which of the masks they lead to are kept.
+"""Segment Anything's automatic mask generator: point grids over an image and its crops, and filters of masks.
 
 Agrees with transformers' `mask-generation` pipeline on SamImageProcessorPil (generate_crop_boxes,
 filter_masks, post_process_for_mask_generation), and for small regions with the automatic mask generator of
-segment-anything. The model is asked for three masks a point. Where the reference fails (grids of different
-sizes, crops of no pixels), this does what it meant.
+segment-anything. The model gives three masks for each point. transformers fails on point grids of different
+sizes and on crops without pixels; this module does what was meant.
 """
 
 import math
@@ -18,13 +18,19 @@ from numpy.typing import NDArray
 from gateway.models import boxes, masks
 from gateway.models.sam import FOREGROUND, Prompt, SamSpec
 
-# A mask whose box comes this near to the edge of its crop goes on outside of it, in pixels.
-CROP_EDGE = 20
+# In pixels. A mask whose box is this close to an edge of its crop is taken to be cut off there.
+CROP_EDGE_TOLERANCE = 20
 
 
 @dataclass(frozen=True, slots=True)
 class GridOptions:
-    """What is asked, and what is kept; proto's SegmentEverythingRequest says what each means."""
+    """The options of the automatic mask generator. SegmentEverythingRequest in proto/ explains each.
+
+    segment-anything calls them, in this order: points_per_side, crop_n_layers, crop_overlap_ratio,
+    crop_n_points_downscale_factor, pred_iou_thresh, stability_score_thresh, stability_score_offset,
+    box_nms_thresh. Its min_mask_region_area is min_region_area here. It has neither min_mask_area nor
+    max_masks.
+    """
 
     points_per_side: int = 32
     crop_layers: int = 0
@@ -41,18 +47,19 @@ class GridOptions:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crop:
-    """A part of the image: xyxy in its pixels, and a grid of points float64 [n,2], (x, y) within the crop."""
+    """A part of the image: xyxy in its pixels, and a point grid float64 [n,2] of (x, y) within the crop."""
 
     box: tuple[int, int, int, int]
     points: NDArray[np.float64]
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width)."""
+        """The (height, width) in pixels."""
         left, top, right, bottom = self.box
         return bottom - top, right - left
 
     def prompts(self) -> list[Prompt]:
+        """Return one prompt for each point of the grid."""
         labels = np.array([FOREGROUND], np.int32)
         return [Prompt(point[None], labels) for point in self.points]
 
@@ -61,9 +68,9 @@ class Crop:
 class Candidate:
     """A mask that passed the filters.
 
-    rle: its pixels within `frame`, xyxy in pixels of the image. box: float32 [4] xyxy in pixels of the image,
-    through the centres of its outermost pixels (max edges inclusive): boxes are suppressed so by the
-    reference. area: pixels. point: (x, y) in pixels of the image.
+    rle: the mask's pixels within `frame`. frame: xyxy in pixels of the image. box: float32 [4] xyxy in pixels
+    of the image, through the centres of the outermost pixels (max edges inclusive), because the reference
+    suppresses such boxes. area: in pixels. point: the prompt (x, y), in pixels of the image.
     """
 
     rle: masks.Rle
@@ -75,24 +82,24 @@ class Candidate:
     point: tuple[float, float]
 
     def pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """The mask bool [H,W] of the image, whose `size` is (height, width)."""
+        """Return the mask bool [H,W] on an image of `size` (height, width)."""
         left, top, right, bottom = self.frame
-        whole = np.zeros(size, np.bool_)
-        whole[top:bottom, left:right] = masks.decode_rle(self.rle)
-        return whole
+        pixels = np.zeros(size, np.bool_)
+        pixels[top:bottom, left:right] = masks.decode_rle(self.rle)
+        return pixels
 
 
-def crops(size: tuple[int, int], choice: GridOptions) -> Iterator[Crop]:
-    """The whole image of `size` (height, width), then layer after layer of smaller, overlapping crops."""
+def crops(size: tuple[int, int], options: GridOptions) -> Iterator[Crop]:
+    """Yield the whole image of `size` (height, width), then layers of smaller, overlapping crops."""
     height, width = size
-    for layer in range(choice.crop_layers + 1):
-        grid = _grid(max(1, choice.points_per_side // choice.crop_points_downscale**layer))
-        a_side = 2**layer
-        overlap = int(choice.crop_overlap_ratio * min(size) * (2 / a_side)) if layer else 0
+    for layer in range(options.crop_layers + 1):
+        grid = _point_grid(max(1, options.points_per_side // options.crop_points_downscale**layer))
+        crops_per_side = 2**layer
+        overlap = int(options.crop_overlap_ratio * min(size) * (2 / crops_per_side)) if layer else 0
         crop_width, crop_height = (
-            math.ceil((overlap * (a_side - 1) + side) / a_side) for side in (width, height)
+            math.ceil((overlap * (crops_per_side - 1) + side) / crops_per_side) for side in (width, height)
         )
-        for column, row in product(range(a_side), repeat=2):
+        for column, row in product(range(crops_per_side), repeat=2):
             left, top = (crop_width - overlap) * column, (crop_height - overlap) * row
             right, bottom = min(left + crop_width, width), min(top + crop_height, height)
             if left < right and top < bottom:
@@ -100,90 +107,96 @@ def crops(size: tuple[int, int], choice: GridOptions) -> Iterator[Crop]:
 
 
 def candidates(
-    sam: SamSpec,
+    spec: SamSpec,
     logits: NDArray[np.float32],
     predicted_ious: NDArray[np.float32],
     point: int,
     crop: Crop,
     size: tuple[int, int],
-    choice: GridOptions,
+    options: GridOptions,
 ) -> list[Candidate]:
-    """Those masks of one point of a crop that are to be kept, so far.
+    """Return those masks of one point of a crop that pass the filters.
 
-    logits: float32 [K,m,m]. predicted_ious: float32 [K]. point: its index in the crop. size: (height, width)
-    of the image. The filter on predicted IoU comes first: what it drops costs nothing. All others look at
-    masks of full size, as the reference's do; there is one of them at a time.
+    logits: float32 [K,m,m]. predicted_ious: float32 [K]. point: index of the point in the crop's grid. size:
+    (height, width) of the image. The filter by predicted IoU comes first, so that the masks that it drops
+    cost nothing. All other filters look at masks of full size, as the reference's do. Only one such mask
+    exists at a time.
     """
-    found = (
-        _candidate(sam, logits[k], predicted_ious[k], point, crop, size, choice)
+    filtered = (
+        _candidate(spec, logits[k], predicted_ious[k], point, crop, size, options)
         for k in range(len(predicted_ious))
-        if choice.min_predicted_iou <= 0 or predicted_ious[k] > choice.min_predicted_iou
+        if options.min_predicted_iou <= 0 or predicted_ious[k] > options.min_predicted_iou
     )
-    return [candidate for candidate in found if candidate is not None]
+    return [candidate for candidate in filtered if candidate is not None]
 
 
-def suppress(found: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
-    """Non-maximum suppression of boxes by predicted IoU: those kept, best first."""
-    scores = np.array([candidate.predicted_iou for candidate in found], np.float32)
-    return [found[index] for index in _nms(found, scores, iou_threshold)]
+def suppress(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
+    """Return the candidates that non-maximum suppression by predicted IoU keeps, best first."""
+    scores = np.array([candidate.predicted_iou for candidate in candidates], np.float32)
+    return [candidates[index] for index in _nms(candidates, scores, iou_threshold)]
 
 
-def clean(candidate: Candidate, size: tuple[int, int], choice: GridOptions) -> tuple[Candidate | None, bool]:
-    """The mask without small holes and detached parts, and whether that changed it.
+def clean(candidate: Candidate, size: tuple[int, int], options: GridOptions) -> tuple[Candidate | None, bool]:
+    """Remove small holes and small detached parts from a mask; return the mask, and whether it changed.
 
-    Regions of fewer than `min_region_area` pixels, neighbours by a side or a corner. Of a mask of small
-    parts only the largest stays. None where less than `min_mask_area` is left.
+    Small regions have fewer than `min_region_area` pixels. Pixels of a region touch by a side or a corner. If
+    all parts of a mask are small, only the largest stays. The mask is None if it changed and fewer than
+    `min_mask_area` pixels are left.
     """
-    pixels, filled = _without_small(candidate.pixels(size), choice.min_region_area, holes=True)
-    pixels, removed = _without_small(pixels, choice.min_region_area, holes=False)
+    pixels, filled = _remove_small_regions(candidate.pixels(size), options.min_region_area, holes=True)
+    pixels, removed = _remove_small_regions(pixels, options.min_region_area, holes=False)
     if not filled and not removed:
         return candidate, False
     area = masks.area(pixels)
-    if area < choice.min_mask_area:
+    if area < options.min_mask_area:
         return None, True
     height, width = size
-    whole = (0, 0, width, height)
-    return replace(
-        candidate, rle=masks.encode_rle(pixels), frame=whole, box=_box(pixels, (0, 0)), area=area
-    ), True
+    whole_image = (0, 0, width, height)
+    cleaned = replace(
+        candidate, rle=masks.encode_rle(pixels), frame=whole_image, box=_box(pixels, (0, 0)), area=area
+    )
+    return cleaned, True
 
 
 def suppress_cleaned(
     cleaned: Sequence[tuple[Candidate | None, bool]], iou_threshold: float
 ) -> list[Candidate]:
-    """Suppress what cleaning made alike, changed masks by unchanged ones; best predicted IoU first."""
-    left = [(candidate, changed) for candidate, changed in cleaned if candidate is not None]
-    found = [candidate for candidate, _ in left]
-    scores = np.array([not changed for _, changed in left], np.float32)
-    return [found[index] for index in sorted(_nms(found, scores, iou_threshold))]
+    """Suppress masks that cleaning made nearly equal; an unchanged mask wins over a changed one.
+
+    `cleaned` holds the results of `clean`, best predicted IoU first. The kept masks stay in this order.
+    """
+    remaining = [(candidate, changed) for candidate, changed in cleaned if candidate is not None]
+    candidates = [candidate for candidate, _ in remaining]
+    scores = np.array([not changed for _, changed in remaining], np.float32)
+    return [candidates[index] for index in sorted(_nms(candidates, scores, iou_threshold))]
 
 
-def _grid(a_side: int) -> NDArray[np.float64]:
-    """Centres of a_side x a_side equal cells of the unit square, row by row: [n,2] of (x, y)."""
-    offset = 1 / (2 * a_side)
-    places = np.linspace(offset, 1 - offset, a_side)
-    return np.stack(np.meshgrid(places, places), axis=-1).reshape(-1, 2)
+def _point_grid(points_per_side: int) -> NDArray[np.float64]:
+    """Return the centres of equal cells of the unit square, row by row: [n,2] of (x, y)."""
+    offset = 1 / (2 * points_per_side)
+    coordinates = np.linspace(offset, 1 - offset, points_per_side)
+    return np.stack(np.meshgrid(coordinates, coordinates), axis=-1).reshape(-1, 2)
 
 
 def _candidate(
-    sam: SamSpec,
+    spec: SamSpec,
     low_res_logits: NDArray[np.float32],
     predicted_iou: np.float32,
     point: int,
     crop: Crop,
     size: tuple[int, int],
-    choice: GridOptions,
+    options: GridOptions,
 ) -> Candidate | None:
     if low_res_logits.max() <= 0:  # interpolation stays between its inputs
         return None
-    logits = sam.resize_logits(low_res_logits, sam.valid_size(crop.size), crop.size)
-    stability = _stability(logits, choice.stability_offset)
-    # Not so where it is NaN, of a mask without any pixel even at the lower threshold.
-    if choice.min_stability_score > 0 and not stability > choice.min_stability_score:
+    logits = spec.resize_logits(low_res_logits, spec.valid_size(crop.size), crop.size)
+    stability = _stability_score(logits, options.stability_offset)
+    # Written with `not`, so that NaN fails: the score of a mask without pixels even at the lower threshold.
+    if options.min_stability_score > 0 and not stability > options.min_stability_score:
         return None
     pixels = logits > 0
     area = masks.area(pixels)
-    if area < max(1, choice.min_mask_area):
+    if area < max(1, options.min_mask_area):
         return None
     left, top, _, _ = crop.box
     box = _box(pixels, (left, top))
@@ -201,8 +214,8 @@ def _candidate(
     )
 
 
-def _stability(logits: NDArray[np.float32], offset: float) -> np.float32:
-    # The mask at the higher threshold lies within that at the lower: their IoU is a ratio of areas.
+def _stability_score(logits: NDArray[np.float32], offset: float) -> np.float32:
+    # The mask at the higher threshold lies within the mask at the lower one: their IoU is the ratio of areas.
     inner, outer = (np.count_nonzero(logits > np.float32(threshold)) for threshold in (offset, -offset))
     return np.float32(inner) / np.float32(outer) if outer else np.float32(np.nan)
 
@@ -214,26 +227,27 @@ def _box(pixels: NDArray[np.bool_], origin: tuple[int, int]) -> NDArray[np.float
 
 
 def _is_cut(box: NDArray[np.float32], crop: tuple[int, int, int, int], size: tuple[int, int]) -> bool:
-    """Whether the box reaches an edge of the crop that is not also one of the image."""
+    """Return whether the box reaches an edge of the crop that is not also an edge of the image."""
     height, width = size
-    near_crop = np.abs(box - np.array(crop)) <= CROP_EDGE
-    near_image = np.abs(box - np.array([0, 0, width, height])) <= CROP_EDGE
+    near_crop = np.abs(box - np.array(crop)) <= CROP_EDGE_TOLERANCE
+    near_image = np.abs(box - np.array([0, 0, width, height])) <= CROP_EDGE_TOLERANCE
     return bool((near_crop & ~near_image).any())
 
 
-def _nms(found: Sequence[Candidate], scores: NDArray[np.float32], iou_threshold: float) -> list[int]:
-    if not found:
+def _nms(candidates: Sequence[Candidate], scores: NDArray[np.float32], iou_threshold: float) -> list[int]:
+    if not candidates:
         return []
-    places = np.stack([candidate.box for candidate in found])
-    return [int(index) for index in boxes.nms(places, scores, iou_threshold)]
+    stacked = np.stack([candidate.box for candidate in candidates])
+    return [int(index) for index in boxes.nms(stacked, scores, iou_threshold)]
 
 
-def _without_small(
+def _remove_small_regions(
     pixels: NDArray[np.bool_], min_area: int, *, holes: bool
 ) -> tuple[NDArray[np.bool_], bool]:
-    looked_at = ~pixels if holes else pixels
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(looked_at.view(np.uint8), connectivity=8)
-    areas = stats[1:, cv2.CC_STAT_AREA]  # label 0 is what was not looked at
+    """Fill small holes or remove small parts, as SAM's `remove_small_regions`, and return whether any was."""
+    foreground = ~pixels if holes else pixels
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(foreground.view(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]  # label 0 is the background
     small = areas < min_area
     if not small.any():
         return pixels, False

@@ -1,4 +1,4 @@
 """The tasks and their chains, one file a task: pure functions in worker threads, Triton between them.
 
-The only code that knows Triton models by name.
+This is the only code that knows Triton models by name.
 """

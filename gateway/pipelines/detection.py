@@ -4,40 +4,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
-from gateway.errors import InvalidArgumentError
-from gateway.models.grounding_dino import Detection, GroundingDinoSpec, TokenizedText
-from gateway.pipelines.core import Call, Core, LoadedImage
+from gateway.errors import InputError
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.grounding_dino_text import TextTokenizer, TokenizedText
+from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.resources import Resources
 
-GROUNDING_DINO = Family(
+_DETECTOR = Role(
     "grounding_dino",
-    "detection",
-    (
-        Role(
-            "grounding_dino",
-            inputs={
-                "image": ("UINT8", 4),
-                "valid_size": ("INT32", 2),
-                "input_ids": ("INT64", 2),
-                "attention_mask": ("INT64", 2),
-                "position_ids": ("INT64", 2),
-                "text_self_attention_mask": ("BOOL", 3),
-            },
-            outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
-        ),
-    ),
-    lambda parameters, folder: GroundingDinoSpec.from_parameters(parameters, folder / "tokenizer.json"),
+    inputs={
+        "image": ("UINT8", 4),
+        "valid_size": ("INT32", 2),
+        "input_ids": ("INT64", 2),
+        "attention_mask": ("INT64", 2),
+        "position_ids": ("INT64", 2),
+        "text_self_attention_mask": ("BOOL", 3),
+    },
+    outputs={"logits": ("FP32", 3), "boxes": ("FP32", 3)},
 )
+GROUNDING_DINO = Family("grounding_dino", "detection", (_DETECTOR,), GroundingDinoSpec.from_parameters)
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectQuery:
-    """What to detect: phrases, or else a caption. A threshold of None is the model's own."""
+    """What to detect: phrases, or else a caption. A threshold of None is the model's own.
+
+    min_score and min_token_score are Grounding DINO's box_threshold and text_threshold.
+    """
 
     phrases: tuple[str, ...]
     caption: str
-    box_threshold: float | None
-    text_threshold: float | None
+    min_score: float | None
+    min_token_score: float | None
     nms_iou_threshold: float | None
     max_detections: int
 
@@ -45,51 +45,49 @@ class ObjectQuery:
 class Detector:
     """Grounding DINO in front of Triton."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def choose(self, variant: str, field: str = "model") -> Variant[GroundingDinoSpec]:
-        """The variant of that name, or the default one for an empty name."""
-        return self._core.catalog.choose(GROUNDING_DINO, variant, GroundingDinoSpec, field)
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
 
     async def detect(
-        self, image: LoadedImage, query: ObjectQuery, model: Variant[GroundingDinoSpec], call: Call
+        self, image: LoadedImage, query: ObjectQuery, model: Variant[GroundingDinoSpec]
     ) -> list[Detection]:
-        """Objects that words name, best first."""
-        dino = model.spec
-        with call.stage("preprocess"):
-            text = await self._core.run(_encode_text, dino, query)
-            canvas, valid_size = await self._core.run(dino.preprocess, image.pixels)
-        with call.stage("inference"):
-            tensors = await self._core.triton.infer(
-                model.triton_models["grounding_dino"],
-                {
-                    "image": canvas[None],
-                    "valid_size": np.array([valid_size], np.int32),
-                    "input_ids": text.input_ids[None],
-                    "attention_mask": text.attention_mask[None],
-                    "position_ids": text.position_ids[None],
-                    "text_self_attention_mask": text.text_self_attention_mask[None],
-                },
-                ("logits", "boxes"),
-            )
-        with call.stage("postprocess"):
-            return await self._core.run(
-                dino.postprocess,
+        """Return the objects that words name, best first. Raises InputError if the words cannot be used."""
+        spec, threads = model.spec, self._resources.threads
+        with stage("preprocess"):
+            text = await threads.run(_encode_text, spec.text, query)
+            canvas, valid_size = await threads.run(spec.preprocess, image.pixels)
+        tensors = await self._resources.infer(
+            model,
+            _DETECTOR,
+            {
+                "image": canvas[None],
+                "valid_size": np.array([valid_size], np.int32),
+                "input_ids": text.input_ids[None],
+                "attention_mask": text.attention_mask[None],
+                "position_ids": text.position_ids[None],
+                "text_self_attention_mask": text.text_self_attention_mask[None],
+            },
+        )
+        with stage("postprocess"):
+            return await threads.run(
+                spec.postprocess,
                 tensors["logits"][0],
                 tensors["boxes"][0],
                 text,
                 image.size,
-                box_threshold=query.box_threshold,
-                text_threshold=query.text_threshold,
+                box_threshold=query.min_score,
+                text_threshold=query.min_token_score,
                 nms_iou_threshold=query.nms_iou_threshold,
                 max_detections=query.max_detections,
             )
 
 
-def _encode_text(dino: GroundingDinoSpec, query: ObjectQuery) -> TokenizedText:
-    field = "query.phrases" if query.phrases else "query.caption"
+def _encode_text(tokenizer: TextTokenizer, query: ObjectQuery) -> TokenizedText:
     try:
-        return dino.encode_phrases(query.phrases) if query.phrases else dino.encode_caption(query.caption)
+        return (
+            tokenizer.encode_phrases(query.phrases)
+            if query.phrases
+            else tokenizer.encode_caption(query.caption)
+        )
     except ValueError as error:
-        raise InvalidArgumentError(field, str(error)) from error
+        raise InputError(str(error)) from error

@@ -2,64 +2,48 @@
 
 import asyncio
 import hashlib
-import itertools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.cache import ComputingCache
+from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
-from gateway.errors import InvalidArgumentError
+from gateway.concurrency import gather
+from gateway.errors import InputError
 from gateway.models import clip
 from gateway.models.clip import ClipSpec
-from gateway.pipelines.core import Call, Core, ImageSource, gather
+from gateway.models.tokenizer import TextTooLongError
+from gateway.pipelines.clip_tower import Tower, Vector
+from gateway.pipelines.images import ImageInfo, ImageSource
+from gateway.pipelines.items import attempt, refuse_errors, work_on_each
+from gateway.pipelines.resources import Resources
 
-CLIP = Family(
-    "clip",
-    "embedding",
-    (
-        # First, because its folder holds the tokenizer.
-        Role("clip_text", inputs={"input_ids": ("INT64", 2)}, outputs={"text_embedding": ("FP32", 2)}),
-        Role("clip_image", inputs={"image": ("UINT8", 4)}, outputs={"image_embedding": ("FP32", 2)}),
-    ),
-    lambda parameters, folder: ClipSpec.from_parameters(parameters, folder / "tokenizer.json"),
-)
+_TEXT_TOWER = Role("clip_text", inputs={"input_ids": ("INT64", 2)}, outputs={"text_embedding": ("FP32", 2)})
+_IMAGE_TOWER = Role("clip_image", inputs={"image": ("UINT8", 4)}, outputs={"image_embedding": ("FP32", 2)})
+# The text tower comes first, because its folder holds the tokenizer.
+CLIP = Family("clip", "embedding", (_TEXT_TOWER, _IMAGE_TOWER), ClipSpec.from_parameters)
 
-# One is in the model while another's tensors are on their way.
-BATCHES_AT_ONCE = 2
-# What keeping an embedding costs beside its numbers: its key, the array, the cache's own entries.
-OVERHEAD_BYTES = 500
-
-Vector = NDArray[np.float32]
+Tokens = NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A text; `field` is the request's, for what is wrong with it."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """A vector float32 [D], as the model gives it; and what was read, if it is an image's."""
 
-    text: str
-    field: str
+    vector: Vector
+    image: ImageInfo | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An image; `field` is the request's, for what is wrong with it."""
+class Similarity:
+    """A cosine, -1 to 1; and what was read, if the candidate is an image."""
 
-    source: ImageSource
-    field: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What stays of an image that was read."""
-
-    image_id: str
-    width: int
-    height: int
+    cosine: float
+    image: ImageInfo | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,211 +55,194 @@ class LabelScore:
     similarity: float
 
 
+@dataclass(frozen=True, slots=True)
+class ClassifiedImage:
+    """An image that was read, and the labels that fit it best, best first."""
+
+    image: ImageInfo
+    scores: list[LabelScore]
+
+
 class Embedder:
-    """CLIP in front of Triton. One instance a process: it keeps the embeddings of texts and images."""
+    """CLIP in front of Triton. One instance a process: it keeps the embeddings of texts and images.
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        settings = core.settings
-        self._texts = _Tower(
-            core,
-            "clip_text",
-            "input_ids",
-            "text_embedding",
-            ComputingCache("text", settings.text_cache_bytes, _size_of),
-        )
-        self._images = _Tower(
-            core,
-            "clip_image",
-            "image",
-            "image_embedding",
-            ComputingCache("image_vector", settings.image_vector_cache_bytes, _size_of),
-        )
+    Lists are worked on as `work_on_each` says: an item that cannot be used becomes its error, or with
+    `strict` ends the work.
+    """
 
-    def choose(self, variant: str) -> Variant[ClipSpec]:
-        return self._core.catalog.choose(CLIP, variant, ClipSpec)
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        settings = resources.settings
+        self._texts = Tower(resources, _TEXT_TOWER, "clip_text", settings.clip_text_cache_bytes)
+        self._images = Tower(resources, _IMAGE_TOWER, "clip_image", settings.clip_image_cache_bytes)
+
+    async def tokenize(
+        self, texts: Sequence[str | InputError], model: Variant[ClipSpec], *, truncate: bool, strict: bool
+    ) -> list[Tokens | InputError]:
+        """Return the token ids of each text. With `truncate`, a text that is too long is cut."""
+
+        def encode(text: str | InputError) -> Tokens:
+            if isinstance(text, InputError):
+                raise text
+            try:
+                return model.spec.encode(text, truncate=truncate)
+            except TextTooLongError as error:
+                raise InputError(f"{error}: shorten it, or set truncate") from error
+            except ValueError as error:
+                raise InputError(str(error)) from error
+
+        def encode_all() -> list[Tokens | InputError]:
+            return [attempt(encode, text) for text in texts]
+
+        with stage("preprocess"):
+            tokens = await self._resources.threads.run(encode_all)
+        if strict:
+            refuse_errors(tokens)
+        return tokens
 
     async def embed_texts(
-        self, texts: Sequence[Text], model: Variant[ClipSpec], call: Call, *, truncate: bool
-    ) -> NDArray[np.float32]:
-        """Embeddings float32 [N, D] of texts, as the model gives them."""
-        return await self._embed_tokens(await self._encode(texts, model, call, truncate), model, call)
+        self, tokens: Sequence[Tokens | InputError], model: Variant[ClipSpec]
+    ) -> list[Embedded | InputError]:
+        """Return the embedding of each tokenized text."""
+        # Not by the text: texts that read the same to the model are the same.
+        keys = [
+            item if isinstance(item, InputError) else hashlib.sha256(item.tobytes()).hexdigest()
+            for item in tokens
+        ]
+        usable = {
+            key: item
+            for key, item in zip(keys, tokens, strict=True)
+            if not isinstance(key, InputError) and not isinstance(item, InputError)
+        }
+        vectors = await self._texts.embed(usable, model)
+        return [key if isinstance(key, InputError) else Embedded(vectors[key]) for key in keys]
 
     async def embed_images(
-        self, pictures: Sequence[Picture], model: Variant[ClipSpec], call: Call
-    ) -> tuple[NDArray[np.float32], list[ImageInfo]]:
-        """Embeddings float32 [N, D] of images, as the model gives them, and what was read."""
-        # A decoded image may take hundreds of times what the model's input does: few at a time.
-        slots = asyncio.Semaphore(self._core.settings.worker_threads)
+        self, sources: Sequence[ImageSource | InputError], model: Variant[ClipSpec], *, strict: bool
+    ) -> list[Embedded | InputError]:
+        """Return the embedding of each image."""
+        images, threads = self._resources.images, self._resources.threads
+        # A decoded image may take hundreds of times the bytes of the model's input: few at a time.
+        slots = asyncio.Semaphore(self._resources.settings.threads)
         known: dict[str, Vector] = {}
         squares: dict[str, NDArray[np.uint8]] = {}
 
-        async def prepare(picture: Picture) -> ImageInfo:
+        async def prepare(source: ImageSource) -> ImageInfo:
             async with slots:
-                image = await self._core.load_image(picture.source, call, picture.field)
+                image = await images.load(source)
                 vector = self._images.get(image.image_id, model)
                 if vector is not None:
                     known[image.image_id] = vector
                 elif image.image_id not in squares:
-                    with call.stage("preprocess"):
-                        squares[image.image_id] = await self._core.run(model.spec.preprocess, image.pixels)
-                self._core.let_go(image)
-                return ImageInfo(image.image_id, image.width, image.height)
+                    with stage("preprocess"):
+                        squares[image.image_id] = await threads.run(model.spec.preprocess, image.pixels)
+                images.release(image)
+                return image.info
 
-        infos = await gather(prepare(picture) for picture in pictures)
-        vectors = await self._images.embed(squares, model, call) | known
-        return _rows([vectors[info.image_id] for info in infos], model.spec), infos
+        infos = await work_on_each(prepare, sources, strict=strict)
+        vectors = await self._images.embed(squares, model) | known
+        return [
+            info if isinstance(info, InputError) else Embedded(vectors[info.image_id], info) for info in infos
+        ]
 
     async def compare(
         self,
-        subject: Picture | Text,
-        candidates: Sequence[Picture | Text],
+        subject: ImageSource | str,
+        candidates: Sequence[ImageSource | str | InputError],
         model: Variant[ClipSpec],
-        call: Call,
         *,
         truncate: bool,
-    ) -> tuple[NDArray[np.float32], list[ImageInfo | None]]:
-        """Cosines float32 [N] of the subject with each candidate; what was read of all of them."""
-        items = [subject, *candidates]
-        texts = [item for item in items if isinstance(item, Text)]
-        pictures = [item for item in items if isinstance(item, Picture)]
-        text_rows, (image_rows, infos) = await self._embed_both(texts, pictures, model, call, truncate)
-        of_texts, of_images = iter(text_rows), iter(zip(image_rows, infos, strict=True))
-        pairs = [(next(of_texts), None) if isinstance(item, Text) else next(of_images) for item in items]
-        with call.stage("postprocess"):
-            rows = np.stack([row for row, _ in pairs])
-            similarities = clip.cosines(rows[:1], rows[1:])[0]
-        return similarities, [info for _, info in pairs]
+        strict: bool,
+    ) -> tuple[ImageInfo | None, list[Similarity | InputError]]:
+        """Return what was read of the subject, and its cosine with each candidate.
+
+        A subject that cannot be used is raised as an InputError without an index.
+        """
+        items: list[ImageSource | str | InputError] = [subject, *candidates]
+        try:
+            of_subject, *of_candidates = await self._embed_both(
+                items, model, truncate=truncate, strict=strict
+            )
+        except InputError as error:
+            # Counted from the subject on.
+            error.index = error.index - 1 if error.index else None
+            raise
+        if isinstance(of_subject, InputError):
+            raise of_subject
+        usable = [item.vector for item in of_candidates if isinstance(item, Embedded)]
+        with stage("postprocess"):
+            cosines = iter(clip.cosines(of_subject.vector[None], _rows(usable, model.spec))[0].tolist())
+        return of_subject.image, [
+            item if isinstance(item, InputError) else Similarity(next(cosines), item.image)
+            for item in of_candidates
+        ]
 
     async def classify(
         self,
-        pictures: Sequence[Picture],
-        prompts: Sequence[Text],
+        sources: Sequence[ImageSource | InputError],
+        prompts: Sequence[Tokens],
         model: Variant[ClipSpec],
-        call: Call,
         *,
         top_k: int,
-        truncate: bool,
-    ) -> list[tuple[ImageInfo, list[LabelScore]]]:
-        """For each image the `top_k` prompts that fit it best, best first."""
-        text_rows, (image_rows, infos) = await self._embed_both(prompts, pictures, model, call, truncate)
-        with call.stage("postprocess"):
-            scores = await self._core.run(_rank, model.spec, clip.cosines(image_rows, text_rows), top_k)
-        return list(zip(infos, scores, strict=True))
+        strict: bool,
+    ) -> list[ClassifiedImage | InputError]:
+        """Return for each image the `top_k` tokenized prompts that fit it best, best first."""
+        of_prompts, of_images = await gather(
+            [self.embed_texts(prompts, model), self.embed_images(sources, model, strict=strict)]
+        )
+        usable = [item for item in of_images if isinstance(item, Embedded)]
+        columns = [item.vector for item in of_prompts if isinstance(item, Embedded)]
+        with stage("postprocess"):
+            similarities = clip.cosines(
+                _rows([item.vector for item in usable], model.spec), _rows(columns, model.spec)
+            )
+            scores = iter(await self._resources.threads.run(_rank, model.spec, similarities, top_k))
+        return [
+            item
+            if isinstance(item, InputError)
+            else ClassifiedImage(cast(ImageInfo, item.image), next(scores))
+            for item in of_images
+        ]
 
     async def _embed_both(
         self,
-        texts: Sequence[Text],
-        pictures: Sequence[Picture],
+        items: Sequence[ImageSource | str | InputError],
         model: Variant[ClipSpec],
-        call: Call,
+        *,
         truncate: bool,
-    ) -> tuple[NDArray[np.float32], tuple[NDArray[np.float32], list[ImageInfo]]]:
-        # Said before any work: a text that is too long must cost nothing.
-        tokens = await self._encode(texts, model, call, truncate)
-        both: list[Any] = await gather(
-            [self._embed_tokens(tokens, model, call), self.embed_images(pictures, model, call)]
-        )
-        of_texts, of_images = both
-        return of_texts, of_images
-
-    async def _encode(
-        self, texts: Sequence[Text], model: Variant[ClipSpec], call: Call, truncate: bool
-    ) -> list[NDArray[np.int64]]:
-        def encode() -> list[NDArray[np.int64]]:
-            return [_encode(model.spec, text, truncate) for text in texts]
-
-        with call.stage("preprocess"):
-            return await self._core.run(encode)
-
-    async def _embed_tokens(
-        self, tokens: Sequence[NDArray[np.int64]], model: Variant[ClipSpec], call: Call
-    ) -> NDArray[np.float32]:
-        # Not by the text: those that read the same to the model are the same.
-        keys = [hashlib.sha256(ids.tobytes()).hexdigest() for ids in tokens]
-        vectors = await self._texts.embed(dict(zip(keys, tokens, strict=True)), model, call)
-        return _rows([vectors[key] for key in keys], model.spec)
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What will be one request to Triton: it takes items until it leaves."""
-
-    name: str
-    keys: list[str] = field(default_factory=list)
-    has_left: bool = False
-
-
-class _Tower:
-    """One of CLIP's two networks: gives each item's vector, computed once and in batches."""
-
-    def __init__(
-        self, core: Core, role: str, tensor: str, output: str, vectors: ComputingCache[Vector]
-    ) -> None:
-        self._core = core
-        self._role = role
-        self._tensor = tensor
-        self._output = output
-        self._vectors = vectors
-        # Keeps nothing. The items of a batch share its one request through it, whoever waits for which of
-        # them: the request goes on as long as anyone does.
-        self._batches = ComputingCache[dict[str, Vector]](None, 0, len)
-        self._serial_numbers = itertools.count()
-
-    def get(self, key: str, model: Variant[ClipSpec]) -> Vector | None:
-        """A vector that is kept; `embed` follows where there is none."""
-        return self._vectors.get(f"{model.name}/{key}", count_miss=False)
-
-    async def embed(
-        self, items: Mapping[str, NDArray[Any]], model: Variant[ClipSpec], call: Call
-    ) -> dict[str, Vector]:
-        """The vector of each item under its key, which tells its content."""
-        size = model.max_batch_sizes[self._role]
-        slots = asyncio.Semaphore(BATCHES_AT_ONCE)
-        latest = _Batch(str(next(self._serial_numbers)))
-
-        async def infer(batch: _Batch) -> dict[str, Vector]:
-            batch.has_left = True
-            async with slots:
-                stacked = await self._core.run(np.stack, [items[key] for key in batch.keys])
-                tensors = await self._core.triton.infer(
-                    model.triton_models[self._role], {self._tensor: stacked}, (self._output,)
-                )
-            # Copies: a row that is kept must not hold on to its whole batch.
-            return {key: row.copy() for key, row in zip(batch.keys, tensors[self._output], strict=True)}
-
-        async def compute(key: str) -> Vector:
-            # Only what is neither kept nor under way elsewhere comes here: all of it before `infer` does.
-            nonlocal latest
-            if latest.has_left or len(latest.keys) >= size:
-                latest = _Batch(str(next(self._serial_numbers)))
-            latest.keys.append(key)
-            batch = latest
-            vectors = await self._batches.get_or_compute(batch.name, lambda: infer(batch))
-            return vectors[key]
-
-        with call.stage("inference"):
-            vectors = await gather(
-                self._vectors.get_or_compute(f"{model.name}/{key}", partial(compute, key)) for key in items
+        strict: bool,
+    ) -> list[Embedded | InputError]:
+        """Return the embeddings of images and texts in their order."""
+        text_places = [place for place, item in enumerate(items) if isinstance(item, str)]
+        texts = [item for item in items if isinstance(item, str)]
+        image_places = [place for place, item in enumerate(items) if not isinstance(item, str)]
+        sources = [item for item in items if not isinstance(item, str)]
+        with _places(text_places):
+            # Before any other work: a text that is too long costs nothing.
+            tokens = await self.tokenize(texts, model, truncate=truncate, strict=strict)
+        with _places(image_places):
+            of_texts, of_images = await gather(
+                [self.embed_texts(tokens, model), self.embed_images(sources, model, strict=strict)]
             )
-        return dict(zip(items, vectors, strict=True))
-
-
-def _size_of(vector: Vector) -> int:
-    return vector.nbytes + OVERHEAD_BYTES
+        results = dict(zip(text_places, of_texts, strict=True)) | dict(
+            zip(image_places, of_images, strict=True)
+        )
+        return [results[place] for place in range(len(items))]
 
 
 def _rows(vectors: Sequence[Vector], spec: ClipSpec) -> NDArray[np.float32]:
     return np.array(vectors, np.float32).reshape(-1, spec.embedding_size)
 
 
-def _encode(spec: ClipSpec, text: Text, truncate: bool) -> NDArray[np.int64]:
+@contextmanager
+def _places(places: Sequence[int]) -> Iterator[None]:
+    """Inside, items are numbered among themselves. An InputError leaves with its place in the whole list."""
     try:
-        return spec.encode(text.text, truncate=truncate)
-    except clip.TextTooLongError as error:
-        raise InvalidArgumentError(text.field, f"{error}: shorten it, or set truncate") from error
-    except ValueError as error:
-        raise InvalidArgumentError(text.field, str(error)) from error
+        yield
+    except InputError as error:
+        if error.index is not None:
+            error.index = places[error.index]
+        raise
 
 
 def _rank(spec: ClipSpec, similarities: NDArray[np.float32], top_k: int) -> list[list[LabelScore]]:

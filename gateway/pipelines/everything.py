@@ -1,26 +1,29 @@
-"""Masks of everything in an image: Segment Anything, prompted with a grid of points."""
+"""Masks of everything in an image: Segment Anything, prompted with a grid of points.
+
+SAM's authors call it automatic mask generation.
+"""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
+from gateway.call import stage
 from gateway.catalog import Variant
-from gateway.errors import InvalidArgumentError
-from gateway.models import masks, sam_everything
+from gateway.concurrency import gather
+from gateway.errors import InputError
+from gateway.models import sam_everything
+from gateway.models.masks import MaskFormat
 from gateway.models.sam import PromptGroup, SamSpec
 from gateway.models.sam_everything import Candidate, Crop, GridOptions
-from gateway.pipelines.core import Call, Core, LoadedImage, gather
-from gateway.pipelines.segmentation import MaskResult, Segmenter
-
-Written = TypeVar("Written")
+from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.resources import Resources
+from gateway.pipelines.segmentation import SegmentedMask, Segmenter
 
 
 @dataclass(frozen=True, slots=True)
-class GridMask(Generic[Written]):
+class GridMask:
     """A mask, how stable it is, and the (x, y) in pixels of the image of the point that led to it."""
 
-    mask: MaskResult[Written]
+    mask: SegmentedMask
     stability_score: float
     point: tuple[float, float]
 
@@ -28,83 +31,72 @@ class GridMask(Generic[Written]):
 class EverythingSegmenter:
     """A grid of prompts in front of a segmenter, whose embeddings it shares."""
 
-    def __init__(self, core: Core, segmenter: Segmenter) -> None:
-        self._core = core
+    def __init__(self, resources: Resources, segmenter: Segmenter) -> None:
+        self._resources = resources
         self._segmenter = segmenter
 
     async def segment(
-        self,
-        image: LoadedImage,
-        choice: GridOptions,
-        model: Variant[SamSpec],
-        call: Call,
-        *,
-        write: Callable[[masks.Mask], Written],
-    ) -> list[GridMask[Written]]:
-        """All masks that the choice keeps, best predicted IoU first.
+        self, image: LoadedImage, options: GridOptions, model: Variant[SamSpec], *, mask_format: MaskFormat
+    ) -> list[GridMask]:
+        """Return all masks that the options keep, best predicted IoU first.
 
-        From the filters to the end masks are run lengths; at full size there are no more than worker threads.
+        Between the filters and the end masks are run lengths. No more masks than there are threads have full
+        size at a time. Raises InputError for too many points, and TooManyMasksError.
         """
-        crops = list(sam_everything.crops(image.size, choice))
-        points, limit = sum(len(crop.points) for crop in crops), self._core.settings.max_grid_points
+        threads = self._resources.threads
+        crops = list(sam_everything.crops(image.size, options))
+        points, limit = sum(len(crop.points) for crop in crops), self._resources.settings.max_grid_points
         if points > limit:
-            raise InvalidArgumentError(
-                "points_per_side", f"and crop_layers make {points} points; the limit is {limit}"
-            )
-        # Crop by crop: of one image, all together would hold as many embeddings as there are crops.
-        found = [
-            candidate
-            for crop in crops
-            for candidate in await self._candidates(image, crop, model, choice, call)
+            raise InputError(f"and crop_layers make {points} points; the limit is {limit}")
+        # One crop after the other: all together would hold as many embeddings as there are crops.
+        candidates = [
+            candidate for crop in crops for candidate in await self._candidates(image, crop, model, options)
         ]
-        with call.stage("postprocess"):
-            found = await self._core.run(sam_everything.suppress, found, choice.nms_iou_threshold)
-            if choice.min_region_area:
-                cleaned = await self._core.run_each(
-                    lambda candidate: sam_everything.clean(candidate, image.size, choice), found
+        with stage("postprocess"):
+            candidates = await threads.run(sam_everything.suppress, candidates, options.nms_iou_threshold)
+            if options.min_region_area:
+                cleaned = await threads.run_each(
+                    lambda candidate: sam_everything.clean(candidate, image.size, options), candidates
                 )
-                found = await self._core.run(
-                    sam_everything.suppress_cleaned, cleaned, choice.nms_iou_threshold
+                candidates = await threads.run(
+                    sam_everything.suppress_cleaned, cleaned, options.nms_iou_threshold
                 )
-            kept = found[: choice.max_masks]
-            self._segmenter.check_mask_pixels(len(kept), image, "max_masks")
-            return await self._core.run_each(lambda candidate: _finish(candidate, image.size, write), kept)
+            kept = candidates[: options.max_masks]
+            self._segmenter.check_mask_pixels(len(kept), image)
+            return await threads.run_each(lambda candidate: _finish(candidate, image.size, mask_format), kept)
 
     async def _candidates(
-        self, image: LoadedImage, crop: Crop, model: Variant[SamSpec], choice: GridOptions, call: Call
+        self, image: LoadedImage, crop: Crop, model: Variant[SamSpec], options: GridOptions
     ) -> list[Candidate]:
-        """What the points of a crop lead to, in their order, filtered."""
-        with call.stage("preprocess"):
-            groups = await self._core.run(
-                model.spec.group_prompts,
-                crop.prompts(),
-                crop.size,
-                max_prompts=self._core.settings.decoder_batch,
+        """Return what the points of a crop lead to, in their order, filtered."""
+        settings, threads = self._resources.settings, self._resources.threads
+        with stage("preprocess"):
+            groups = await threads.run(
+                model.spec.group_prompts, crop.prompts(), crop.size, max_prompts=settings.decoder_batch
             )
-        embedding = await self._segmenter.embed(_part(image, crop), model, call)
-        # Two groups at a time: one is in the model while the masks of the other are filtered.
-        slots = asyncio.Semaphore(2)
+        view = await self._segmenter.view(_part(image, crop), model)
+        # While one group is in the model, the masks of another are filtered.
+        slots = asyncio.Semaphore(settings.batches_in_flight)
 
-        async def ask(group: PromptGroup) -> list[list[Candidate]]:
+        async def segment_group(group: PromptGroup) -> list[list[Candidate]]:
             async with slots:
-                with call.stage("inference"):
-                    logits, ious = await self._segmenter.decode(model, embedding, group, multimask=True)
+                logits, ious = await self._segmenter.decode(model, view, group, multimask=True)
 
-                def choose(row: int) -> list[Candidate]:
+                def select(row: int) -> list[Candidate]:
                     point = group.indices[row]
                     return sam_everything.candidates(
-                        model.spec, logits[row], ious[row], point, crop, image.size, choice
+                        model.spec, logits[row], ious[row], point, crop, image.size, options
                     )
 
-                with call.stage("postprocess"):
-                    return await self._core.run_each(choose, range(len(group.indices)))
+                with stage("postprocess"):
+                    return await threads.run_each(select, range(len(group.indices)))
 
-        answers = await gather(ask(group) for group in groups)
+        answers = await gather(segment_group(group) for group in groups)
         return [candidate for group in answers for point in group for candidate in point]
 
 
 def _part(image: LoadedImage, crop: Crop) -> LoadedImage:
-    """The crop as an image of its own, which the cache of embeddings keeps under a name of its own."""
+    """Return the crop as an image of its own, which the cache of embeddings keeps under its own name."""
     if crop.size == image.size:
         return image
     left, top, right, bottom = crop.box
@@ -112,11 +104,6 @@ def _part(image: LoadedImage, crop: Crop) -> LoadedImage:
     return LoadedImage(name, image.pixels[top:bottom, left:right])
 
 
-def _finish(
-    candidate: Candidate, size: tuple[int, int], write: Callable[[masks.Mask], Written]
-) -> GridMask[Written]:
-    pixels = candidate.pixels(size)
-    mask = MaskResult(
-        write(pixels), candidate.predicted_iou, masks.bounding_box(pixels), candidate.area, logits=None
-    )
+def _finish(candidate: Candidate, size: tuple[int, int], mask_format: MaskFormat) -> GridMask:
+    mask = SegmentedMask.of(candidate.pixels(size), mask_format, candidate.predicted_iou)
     return GridMask(mask, candidate.stability_score, candidate.point)

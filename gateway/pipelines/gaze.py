@@ -7,32 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
-from gateway.errors import NoModelError
+from gateway.concurrency import gather
 from gateway.models import face_detection
 from gateway.models.face_detection import DetectedFace, YuNetSpec
 from gateway.models.gaze import GazeSpec
-from gateway.pipelines.core import Call, Core, LoadedImage, gather
+from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.resources import Resources
 
-# Two families and not one with two roles: either has variants of its own, and faces may be given.
-FACE_DETECTION = Family(
+_FACE_DETECTOR = Role(
     "face_detection",
-    "gaze",
-    (
-        Role(
-            "face_detection",
-            inputs={"image": ("UINT8", 4)},
-            outputs=dict.fromkeys(face_detection.OUTPUTS, ("FP32", 3)),
-        ),
-    ),
-    lambda parameters, folder: YuNetSpec.from_parameters(parameters),
+    inputs={"image": ("UINT8", 4)},
+    outputs=dict.fromkeys(face_detection.OUTPUTS, ("FP32", 3)),
 )
-GAZE = Family(
-    "gaze",
-    "gaze",
-    (Role("gaze", inputs={"face": ("UINT8", 4)}, outputs={"yaw_pitch": ("FP32", 2)}),),
-    lambda parameters, folder: GazeSpec.from_parameters(parameters),
-)
+_GAZE_NETWORK = Role("gaze", inputs={"face": ("UINT8", 4)}, outputs={"yaw_pitch": ("FP32", 2)})
+# Two families, not one with two roles: each has variants of its own, and a caller may give the faces.
+FACE_DETECTION = Family("face_detection", "gaze", (_FACE_DETECTOR,), YuNetSpec.from_parameters)
+GAZE = Family("gaze", "gaze", (_GAZE_NETWORK,), GazeSpec.from_parameters)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,70 +40,54 @@ class FaceQuery:
 class GazeEstimator:
     """The face detector and the gaze network in front of Triton."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-
-    def choose(self, variant: str) -> Variant[GazeSpec]:
-        """The gaze network of that name, or the default one for an empty name."""
-        return self._core.catalog.choose(GAZE, variant, GazeSpec)
-
-    def choose_finder(self, variant: str) -> Variant[YuNetSpec]:
-        """The face detector of that name, or the default one for an empty name."""
-        catalog = self._core.catalog
-        if not catalog.has(FACE_DETECTION):
-            raise NoModelError("finding faces: give their boxes")
-        return catalog.choose(FACE_DETECTION, variant, YuNetSpec, "face_detection_model")
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
 
     async def find_and_estimate(
         self,
         image: LoadedImage,
         query: FaceQuery,
-        finder: Variant[YuNetSpec],
-        model: Variant[GazeSpec],
-        call: Call,
+        face_detection_model: Variant[YuNetSpec],
+        gaze_model: Variant[GazeSpec],
     ) -> list[tuple[DetectedFace, NDArray[np.float32]]]:
-        """Faces, best first, each with its gaze (see `estimate`)."""
-        faces = await self._find(image, query, finder, call)
-        gazes = await self.estimate(image, [face.box for face in faces], model, call)
+        """Return the faces, best first, each with its gaze (see `estimate`)."""
+        faces = await self._find(image, query, face_detection_model)
+        gazes = await self.estimate(image, [face.box for face in faces], gaze_model)
         return list(zip(faces, gazes, strict=True))
 
     async def estimate(
-        self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[GazeSpec], call: Call
+        self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[GazeSpec]
     ) -> NDArray[np.float32]:
-        """Yaw and pitch [n,2], in radians, of the faces in n boxes, each float32 [4] xyxy in pixels."""
-        batch = model.max_batch_sizes["gaze"]
-        # Two chunks at a time: one is in the network while the next is cut out, and no more are held.
-        slots = asyncio.Semaphore(2)
+        """Return yaw and pitch [n,2] in radians of the faces in n boxes, each float32 [4] xyxy in pixels."""
+        batch_size = model.max_batch_sizes[_GAZE_NETWORK.name]
+        # While one chunk is in the network, the next is cut out. The setting bounds how many are held.
+        slots = asyncio.Semaphore(self._resources.settings.batches_in_flight)
 
-        async def look(chunk: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        async def estimate_chunk(chunk: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
             async with slots:
-                with call.stage("preprocess"):
-                    faces = await self._core.run(
+                with stage("preprocess"):
+                    faces = await self._resources.threads.run(
                         lambda: np.stack([model.spec.crop(image.pixels, box) for box in chunk])
                     )
-                with call.stage("inference"):
-                    tensors = await self._core.triton.infer(
-                        model.triton_models["gaze"], {"face": faces}, ("yaw_pitch",)
-                    )
+                tensors = await self._resources.infer(model, _GAZE_NETWORK, {"face": faces})
                 return tensors["yaw_pitch"]
 
-        chunks = [boxes[start : start + batch] for start in range(0, len(boxes), batch)]
-        return np.concatenate([np.zeros((0, 2), np.float32), *await gather(look(chunk) for chunk in chunks)])
+        chunks = [boxes[start : start + batch_size] for start in range(0, len(boxes), batch_size)]
+        gazes = await gather(estimate_chunk(chunk) for chunk in chunks)
+        return np.concatenate([np.zeros((0, 2), np.float32), *gazes])
 
     async def _find(
-        self, image: LoadedImage, query: FaceQuery, model: Variant[YuNetSpec], call: Call
+        self, image: LoadedImage, query: FaceQuery, model: Variant[YuNetSpec]
     ) -> list[DetectedFace]:
-        with call.stage("preprocess"):
-            canvas, valid_size = await self._core.run(
-                model.spec.preprocess, image.pixels, small_faces=query.small_faces
+        spec, threads = model.spec, self._resources.threads
+        with stage("preprocess"):
+            canvas, valid_size = await threads.run(
+                spec.preprocess, image.pixels, small_faces=query.small_faces
             )
-        with call.stage("inference"):
-            heads = await self._core.triton.infer(
-                model.triton_models["face_detection"], {"image": canvas[None]}, face_detection.OUTPUTS
-            )
-        with call.stage("postprocess"):
-            return await self._core.run(
-                model.spec.postprocess,
+        heads = await self._resources.infer(model, _FACE_DETECTOR, {"image": canvas[None]})
+        with stage("postprocess"):
+            return await threads.run(
+                spec.postprocess,
                 {name: tensor[0] for name, tensor in heads.items()},
                 valid_size,
                 image.size,

@@ -1,0 +1,1 @@
+"""The gRPC services: protobuf in, a pipeline, protobuf out. `registry` finds them."""

@@ -1,182 +1,264 @@
 """EmbeddingService: protobuf in, `Embedder`, protobuf out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from gateway import messages
-from gateway.errors import InvalidArgumentError
+from gateway.catalog import Variant
+from gateway.errors import InputError, InvalidArgumentError
 from gateway.models import clip
-from gateway.pipelines.core import Call, Core
-from gateway.pipelines.embedding import CLIP, Embedder, ImageInfo, Picture, Text
+from gateway.models.clip import ClipSpec
+from gateway.pipelines.embedding import CLIP, ClassifiedImage, Embedded, Embedder, LabelScore, Similarity
+from gateway.pipelines.images import ImageSource
+from gateway.pipelines.items import attempt
+from gateway.pipelines.resources import Resources
+from gateway.services.messages.checks import Range, check_count
+from gateway.services.messages.fields import field, item_error
+from gateway.services.messages.images import (
+    image_message,
+    image_path,
+    image_paths,
+    image_source,
+    image_sources,
+)
+from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
-from gateway.settings import Settings
 from visiongate.v1 import embedding_service_pb2, embedding_service_pb2_grpc, image_pb2
+
+EmbedRequest = embedding_service_pb2.EmbedImagesRequest | embedding_service_pb2.EmbedTextsRequest
 
 DEFAULT_TEMPLATE = "a photo of a {}."
 PLACEHOLDER = "{}"
+# How the numbers of a packed embedding are written.
+PACKED_TYPES = {
+    embedding_service_pb2.EMBEDDING_FORMAT_FLOAT32: "<f4",
+    embedding_service_pb2.EMBEDDING_FORMAT_FLOAT16: "<f2",
+}
+VALUES_FORMATS = {
+    embedding_service_pb2.EMBEDDING_FORMAT_UNSPECIFIED,
+    embedding_service_pb2.EMBEDDING_FORMAT_VALUES,
+}
 
 
 class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     """Images and texts in one space."""
 
-    def __init__(self, core: Core) -> None:
-        self._settings = core.settings
-        self._embedder = Embedder(core)
+    def __init__(self, resources: Resources) -> None:
+        self._settings = resources.settings
+        self._catalog = resources.catalog
+        self._embedder = Embedder(resources)
 
     async def EmbedImages(  # noqa: N802
         self, request: embedding_service_pb2.EmbedImagesRequest, context: Context
     ) -> embedding_service_pb2.EmbedImagesResponse:
-        call = Call()
-        pictures = self._pictures(request.images)
-        model = self._embedder.choose(request.model)
-        vectors, images = await self._embedder.embed_images(pictures, model, call)
+        _check_format(request)
+        check_count(len(request.images), self._settings.max_images, "images", "images")
+        model = self._choose(request.model)
+        path = image_paths(request.images, "images")
+        sources = image_sources(request.images, self._settings)
+        with field(path):
+            items = await self._embedder.embed_images(sources, model, strict=request.strict)
+        messages = _embedding_messages(items, request)
         return embedding_service_pb2.EmbedImagesResponse(
-            embeddings=_embeddings(vectors, request.raw),
-            images=map(_image_info, images),
+            results=[
+                embedding_service_pb2.EmbedImagesResult(error=item_error(message, path(index)))
+                if isinstance(message, InputError)
+                else embedding_service_pb2.EmbedImagesResult(embedding=message, image=_image(item))
+                for index, (item, message) in enumerate(zip(items, messages, strict=True))
+            ],
             model=model.name,
-            timings=messages.timings_message(call, request.include_timings),
+            timings=timings_message(request.include_timings),
             dimensions=model.spec.embedding_size,
         )
 
     async def EmbedTexts(  # noqa: N802
         self, request: embedding_service_pb2.EmbedTextsRequest, context: Context
     ) -> embedding_service_pb2.EmbedTextsResponse:
-        call = Call()
-        texts = self._texts(request.texts, "texts")
-        model = self._embedder.choose(request.model)
-        vectors = await self._embedder.embed_texts(texts, model, call, truncate=request.truncate)
+        _check_format(request)
+        check_count(len(request.texts), self._settings.max_texts, "texts", "texts")
+        model = self._choose(request.model)
+        texts = [attempt(self._text, text) for text in request.texts]
+        with field(_list_path("texts")):
+            tokens = await self._embedder.tokenize(
+                texts, model, truncate=request.truncate, strict=request.strict
+            )
+        messages = _embedding_messages(await self._embedder.embed_texts(tokens, model), request)
         return embedding_service_pb2.EmbedTextsResponse(
-            embeddings=_embeddings(vectors, request.raw),
+            results=[
+                embedding_service_pb2.EmbedTextsResult(error=item_error(message, f"texts[{index}]"))
+                if isinstance(message, InputError)
+                else embedding_service_pb2.EmbedTextsResult(embedding=message)
+                for index, message in enumerate(messages)
+            ],
             model=model.name,
-            timings=messages.timings_message(call, request.include_timings),
+            timings=timings_message(request.include_timings),
             dimensions=model.spec.embedding_size,
         )
 
     async def CompareImagesAndTexts(  # noqa: N802
         self, request: embedding_service_pb2.CompareImagesAndTextsRequest, context: Context
     ) -> embedding_service_pb2.CompareImagesAndTextsResponse:
-        call = Call()
-        subject = self._image_or_text(request.subject, "subject")
-        candidates = [
-            self._image_or_text(candidate, f"candidates[{index}]")
-            for index, candidate in enumerate(request.candidates)
-        ]
-        pictures = sum(isinstance(candidate, Picture) for candidate in candidates)
-        _check_count("candidates", len(candidates) - pictures, self._settings.max_texts, "texts")
-        _check_count("candidates", pictures, self._settings.max_images, "images")
-        model = self._embedder.choose(request.model)
-        similarities, images = await self._embedder.compare(
-            subject, candidates, model, call, truncate=request.truncate
-        )
-        subject_image, *candidate_images = [None if image is None else _image_info(image) for image in images]
+        images = sum(candidate.HasField("image") for candidate in request.candidates)
+        texts = len(request.candidates) - images
+        check_count(texts, self._settings.max_texts, "candidates", "texts")
+        check_count(images, self._settings.max_images, "candidates", "images")
+        model = self._choose(request.model)
+
+        def path(index: int | None) -> str:
+            if index is None:
+                return _content_path(request.subject, "subject")
+            return _content_path(request.candidates[index], f"candidates[{index}]")
+
+        with field(path):
+            subject = self._content(request.subject)
+            candidates = [attempt(self._content, candidate) for candidate in request.candidates]
+            subject_image, items = await self._embedder.compare(
+                subject, candidates, model, truncate=request.truncate, strict=request.strict
+            )
         return embedding_service_pb2.CompareImagesAndTextsResponse(
-            comparisons=[
-                embedding_service_pb2.Comparison(similarity=similarity, image=image)
-                for similarity, image in zip(similarities.tolist(), candidate_images, strict=True)
-            ],
-            subject_image=subject_image,
-            timings=messages.timings_message(call, request.include_timings),
+            results=[_comparison_result(item, path(index)) for index, item in enumerate(items)],
+            subject_image=None if subject_image is None else image_message(subject_image),
+            timings=timings_message(request.include_timings),
             model=model.name,
         )
 
     async def ClassifyImages(  # noqa: N802
         self, request: embedding_service_pb2.ClassifyImagesRequest, context: Context
     ) -> embedding_service_pb2.ClassifyImagesResponse:
-        call = Call()
-        pictures = self._pictures(request.images)
-        labels = self._texts(request.labels, "labels")
-        if not labels:
+        check_count(len(request.images), self._settings.max_images, "images", "images")
+        template = self._template(request)
+        check_count(len(request.labels), self._settings.max_texts, "labels", "labels")
+        if not request.labels:
             raise InvalidArgumentError("labels", "is empty: say what the images may show")
-        prompts = _prompts(request, labels, self._settings)
-        top_k = request.top_k if request.HasField("top_k") else len(labels)
-        if top_k < 1:
-            raise InvalidArgumentError("top_k", "is 0; it must be 1 or more")
-        model = self._embedder.choose(request.model)
-        found = await self._embedder.classify(
-            pictures, prompts, model, call, top_k=top_k, truncate=request.truncate
-        )
+        top_k = Range(1).check(request.top_k if request.HasField("top_k") else len(request.labels), "top_k")
+        model = self._choose(request.model)
+        labels = [attempt(self._text, label) for label in request.labels]
+        with field(_list_path("labels")):
+            # Not str.format: braces of a label, and other braces of the template, mean nothing.
+            prompts = [
+                label if isinstance(label, InputError) else template.replace(PLACEHOLDER, label)
+                for label in labels
+            ]
+            tokens = await self._embedder.tokenize(prompts, model, truncate=request.truncate, strict=True)
+        path = image_paths(request.images, "images")
+        with field(path):
+            items = await self._embedder.classify(
+                image_sources(request.images, self._settings),
+                [item for item in tokens if not isinstance(item, InputError)],
+                model,
+                top_k=top_k,
+                strict=request.strict,
+            )
         return embedding_service_pb2.ClassifyImagesResponse(
-            classifications=[
-                embedding_service_pb2.Classification(
-                    labels=[
-                        embedding_service_pb2.LabelScore(
-                            label=labels[score.index].text,
-                            label_index=score.index,
-                            probability=score.probability,
-                            similarity=score.similarity,
-                        )
-                        for score in scores
-                    ],
-                    image=_image_info(image),
-                )
-                for image, scores in found
+            results=[
+                _classification_result(item, request.labels, path(index)) for index, item in enumerate(items)
             ],
-            timings=messages.timings_message(call, request.include_timings),
+            timings=timings_message(request.include_timings),
             model=model.name,
         )
 
-    def _pictures(self, images: Sequence[image_pb2.Image]) -> list[Picture]:
-        _check_count("images", len(images), self._settings.max_images, "images")
-        return [self._picture(image, f"images[{index}]") for index, image in enumerate(images)]
+    def _choose(self, name: str) -> Variant[ClipSpec]:
+        with field("model"):
+            return self._catalog.choose(CLIP, name)
 
-    def _picture(self, image: image_pb2.Image, field: str) -> Picture:
-        return Picture(messages.image_source(image, self._settings, field), field)
+    def _text(self, text: str) -> str:
+        if not text.strip():
+            raise InputError("is empty")
+        limit = self._settings.max_text_length
+        if len(text) > limit:
+            raise InputError(f"has {len(text)} characters; the limit is {limit}")
+        return text
 
-    def _texts(self, texts: Sequence[str], field: str) -> list[Text]:
-        _check_count(field, len(texts), self._settings.max_texts, field)
-        return [_text(text, f"{field}[{index}]", self._settings) for index, text in enumerate(texts)]
-
-    def _image_or_text(self, item: embedding_service_pb2.ImageOrText, field: str) -> Picture | Text:
+    def _content(self, item: embedding_service_pb2.ImageOrText) -> ImageSource | str:
         match item.WhichOneof("content"):
             case "image":
-                return self._picture(item.image, f"{field}.image")
+                return image_source(item.image, self._settings)
             case "text":
-                return _text(item.text, f"{field}.text", self._settings)
+                return self._text(item.text)
             case _:
-                raise InvalidArgumentError(field, "is missing: set image or text")
+                raise InputError("is missing: set image or text")
+
+    def _template(self, request: embedding_service_pb2.ClassifyImagesRequest) -> str:
+        template = request.prompt_template if request.HasField("prompt_template") else DEFAULT_TEMPLATE
+        check_count(len(template), self._settings.max_text_length, "prompt_template", "characters")
+        if template.count(PLACEHOLDER) != 1:
+            raise InvalidArgumentError(
+                "prompt_template",
+                f"has {PLACEHOLDER!r} {template.count(PLACEHOLDER)} times; it must be in it once",
+            )
+        return template
 
 
 SERVICE = Service(
-    embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"].full_name,
+    embedding_service_pb2.DESCRIPTOR,
+    EmbeddingService,
+    embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server,
     (CLIP,),
-    lambda core, server: embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(
-        EmbeddingService(core), server
-    ),
 )
 
 
-def _text(text: str, field: str, settings: Settings) -> Text:
-    if not text.strip():
-        raise InvalidArgumentError(field, "is empty")
-    messages.check_length(len(text), field, settings)
-    return Text(text, field)
+def _image(item: Embedded | Similarity | InputError) -> image_pb2.ImageInfo | None:
+    return None if isinstance(item, InputError) or item.image is None else image_message(item.image)
 
 
-def _prompts(
-    request: embedding_service_pb2.ClassifyImagesRequest, labels: Sequence[Text], settings: Settings
-) -> list[Text]:
-    template = request.prompt_template if request.HasField("prompt_template") else DEFAULT_TEMPLATE
-    messages.check_length(len(template), "prompt_template", settings)
-    if template.count(PLACEHOLDER) != 1:
-        raise InvalidArgumentError(
-            "prompt_template",
-            f"has {PLACEHOLDER!r} {template.count(PLACEHOLDER)} times; it must be in it once",
+def _list_path(name: str) -> Callable[[int | None], str]:
+    return lambda index: name if index is None else f"{name}[{index}]"
+
+
+def _content_path(item: embedding_service_pb2.ImageOrText, path: str) -> str:
+    content = item.WhichOneof("content")
+    if content == "image":
+        return image_path(item.image, f"{path}.image")
+    return f"{path}.text" if content == "text" else path
+
+
+def _check_format(request: EmbedRequest) -> None:
+    known = {*VALUES_FORMATS, *PACKED_TYPES}
+    if request.embedding_format not in known:
+        raise InvalidArgumentError("embedding_format", f"{request.embedding_format} is not a known format")
+
+
+def _embedding_messages(
+    items: Sequence[Embedded | InputError], request: EmbedRequest
+) -> list[embedding_service_pb2.Embedding | InputError]:
+    """Write embeddings as the request asks. Errors stay in their places."""
+    rows = np.array([item.vector for item in items if isinstance(item, Embedded)], np.float32)
+    if len(rows) and (request.normalize or not request.HasField("normalize")):
+        rows = clip.normalise(rows)
+    if request.embedding_format in VALUES_FORMATS:
+        messages = (embedding_service_pb2.Embedding(values=row.tolist()) for row in rows)
+    else:
+        number_type = np.dtype(PACKED_TYPES[request.embedding_format])
+        limit = np.finfo(number_type).max
+        packed = np.clip(rows, -limit, limit).astype(number_type)
+        messages = (embedding_service_pb2.Embedding(packed=row.tobytes()) for row in packed)
+    return [item if isinstance(item, InputError) else next(messages) for item in items]
+
+
+def _comparison_result(
+    item: Similarity | InputError, path: str
+) -> embedding_service_pb2.CompareImagesAndTextsResult:
+    if isinstance(item, InputError):
+        return embedding_service_pb2.CompareImagesAndTextsResult(error=item_error(item, path))
+    return embedding_service_pb2.CompareImagesAndTextsResult(similarity=item.cosine, image=_image(item))
+
+
+def _classification_result(
+    item: ClassifiedImage | InputError, labels: Sequence[str], path: str
+) -> embedding_service_pb2.ClassifyImagesResult:
+    if isinstance(item, InputError):
+        return embedding_service_pb2.ClassifyImagesResult(error=item_error(item, path))
+
+    def score_message(score: LabelScore) -> embedding_service_pb2.LabelScore:
+        return embedding_service_pb2.LabelScore(
+            label=labels[score.index],
+            label_index=score.index,
+            probability=score.probability,
+            similarity=score.similarity,
         )
-    # Not str.format: braces of a label, and other ones of the template, mean nothing.
-    return [Text(template.replace(PLACEHOLDER, label.text), label.field) for label in labels]
 
-
-def _check_count(field: str, count: int, limit: int, what: str) -> None:
-    if count > limit:
-        raise InvalidArgumentError(field, f"has {count} {what}; the limit is {limit}")
-
-
-def _embeddings(vectors: NDArray[np.float32], raw: bool) -> Iterable[embedding_service_pb2.Embedding]:
-    rows = vectors if raw else clip.normalise(vectors)
-    return (embedding_service_pb2.Embedding(values=row.tolist()) for row in rows)
-
-
-def _image_info(image: ImageInfo) -> image_pb2.ImageInfo:
-    return image_pb2.ImageInfo(image_id=image.image_id, width=image.width, height=image.height)
+    return embedding_service_pb2.ClassifyImagesResult(
+        classification=embedding_service_pb2.Classification(
+            labels=map(score_message, item.scores), image=image_message(item.image)
+        )
+    )

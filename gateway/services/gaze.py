@@ -3,95 +3,96 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway import messages
-from gateway.errors import InvalidArgumentError
+from gateway.catalog import Variant
+from gateway.errors import NoModelError
 from gateway.models import gaze
-from gateway.models.face_detection import LANDMARKS, DetectedFace
-from gateway.pipelines.core import Call, Core
+from gateway.models.face_detection import LANDMARKS, DetectedFace, YuNetSpec
 from gateway.pipelines.gaze import FACE_DETECTION, GAZE, FaceQuery, GazeEstimator
+from gateway.pipelines.resources import Resources
+from gateway.services.messages.checks import FRACTION, Range, check_count, optional
+from gateway.services.messages.fields import field
+from gateway.services.messages.geometry import box_array, box_message, point_message
+from gateway.services.messages.images import image_message, load_image
+from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
-from visiongate.v1 import gaze_service_pb2, gaze_service_pb2_grpc, image_pb2
+from gateway.settings import Settings
+from visiongate.v1 import gaze_service_pb2, gaze_service_pb2_grpc
 
 DEFAULT_MIN_SCORE = 0.6
 DEFAULT_NMS_IOU_THRESHOLD = 0.3
 DEFAULT_MAX_FACES = 100
-MAX_FACES = 1000
 
 
 class GazeService(gaze_service_pb2_grpc.GazeServiceServicer):
     """Where faces look."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._estimator = GazeEstimator(core)
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._estimator = GazeEstimator(resources)
 
     async def EstimateGaze(  # noqa: N802
         self, request: gaze_service_pb2.EstimateGazeRequest, context: Context
     ) -> gaze_service_pb2.EstimateGazeResponse:
-        call = Call()
-        faces_given = bool(request.boxes) or request.only_boxes
-        if faces_given and request.HasField("query"):
-            raise InvalidArgumentError(
-                "boxes" if request.boxes else "only_boxes", "says that faces are known: leave query out"
-            )
-        if len(request.boxes) > MAX_FACES:
-            raise InvalidArgumentError("boxes", f"has {len(request.boxes)} boxes; the limit is {MAX_FACES}")
-        query = _face_query(request.query)
-        model = self._estimator.choose(request.model)
-        finder = None if faces_given else self._estimator.choose_finder(request.face_detection_model)
-        source = messages.image_source(request.image, self._core.settings)
-        image = await self._core.load_image(source, call)
-        if finder is None:
-            boxes = [
-                messages.box_array(box, image, f"boxes[{index}]") for index, box in enumerate(request.boxes)
-            ]
-            gazes = await self._estimator.estimate(image, boxes, model, call)
+        resources = self._resources
+        known_boxes = request.boxes.boxes
+        check_count(len(known_boxes), resources.settings.max_faces, "boxes.boxes", "boxes")
+        query = _face_query(request.query, resources.settings)
+        with field("gaze_model"):
+            gaze_model = resources.catalog.choose(GAZE, request.gaze_model)
+        face_detection_model = None if request.HasField("boxes") else self._choose_face_detection(request)
+        image = await load_image(request.image, resources.images, resources.settings)
+        if face_detection_model is None:
+            boxes = [box_array(box, image, f"boxes.boxes[{index}]") for index, box in enumerate(known_boxes)]
+            gazes = await self._estimator.estimate(image, boxes, gaze_model)
             faces = [
                 gaze_service_pb2.Face(box=box, gaze=_gaze_message(yaw_pitch))
-                for box, yaw_pitch in zip(request.boxes, gazes, strict=True)
+                for box, yaw_pitch in zip(known_boxes, gazes, strict=True)
             ]
         else:
-            found = await self._estimator.find_and_estimate(image, query, finder, model, call)
+            found = await self._estimator.find_and_estimate(image, query, face_detection_model, gaze_model)
             faces = [_face_message(face, yaw_pitch) for face, yaw_pitch in found]
         return gaze_service_pb2.EstimateGazeResponse(
             faces=faces,
-            image=messages.image_message(image),
-            timings=messages.timings_message(call, request.include_timings),
-            model=model.name,
-            face_detection_model=finder.name if finder else "",
+            image=image_message(image),
+            timings=timings_message(request.include_timings),
+            gaze_model=gaze_model.name,
+            face_detection_model=face_detection_model.name if face_detection_model else "",
         )
+
+    def _choose_face_detection(self, request: gaze_service_pb2.EstimateGazeRequest) -> Variant[YuNetSpec]:
+        catalog = self._resources.catalog
+        if not catalog.has(FACE_DETECTION):
+            raise NoModelError("finding faces: give their boxes")
+        with field("face_detection_model"):
+            return catalog.choose(FACE_DETECTION, request.face_detection_model)
 
 
 SERVICE = Service(
-    gaze_service_pb2.DESCRIPTOR.services_by_name["GazeService"].full_name,
+    gaze_service_pb2.DESCRIPTOR,
+    GazeService,
+    gaze_service_pb2_grpc.add_GazeServiceServicer_to_server,
     (GAZE,),
-    lambda core, server: gaze_service_pb2_grpc.add_GazeServiceServicer_to_server(GazeService(core), server),
     optional=(FACE_DETECTION,),
 )
 
 
-def _face_query(query: gaze_service_pb2.FaceQuery) -> FaceQuery:
-    """What to find, with defaults filled in."""
+def _face_query(query: gaze_service_pb2.FaceQuery, settings: Settings) -> FaceQuery:
+    """Return what to find, with defaults filled in."""
+    min_score = optional(query, "min_score", FRACTION, "query.")
+    nms_iou_threshold = optional(query, "nms_iou_threshold", FRACTION, "query.")
     max_faces = query.max_faces if query.HasField("max_faces") else DEFAULT_MAX_FACES
-    if not 1 <= max_faces <= MAX_FACES:
-        raise InvalidArgumentError("query.max_faces", f"is {max_faces}; it must be 1 to {MAX_FACES}")
-    min_score = query.min_score if query.HasField("min_score") else DEFAULT_MIN_SCORE
-    nms_iou_threshold = (
-        query.nms_iou_threshold if query.HasField("nms_iou_threshold") else DEFAULT_NMS_IOU_THRESHOLD
+    return FaceQuery(
+        DEFAULT_MIN_SCORE if min_score is None else min_score,
+        DEFAULT_NMS_IOU_THRESHOLD if nms_iou_threshold is None else nms_iou_threshold,
+        Range(1, settings.max_faces).check(max_faces, "query.max_faces"),
+        query.small_faces,
     )
-    for name, value in (("min_score", min_score), ("nms_iou_threshold", nms_iou_threshold)):
-        messages.check_fraction(value, f"query.{name}")
-    return FaceQuery(min_score, nms_iou_threshold, max_faces, query.small_faces)
 
 
 def _face_message(face: DetectedFace, yaw_pitch: NDArray[np.float32]) -> gaze_service_pb2.Face:
-    x_min, y_min, x_max, y_max = map(float, face.box)
-    points = {
-        name: image_pb2.Point(x=float(x), y=float(y))
-        for name, (x, y) in zip(LANDMARKS, face.landmarks, strict=True)
-    }
+    points = {name: point_message(point) for name, point in zip(LANDMARKS, face.landmarks, strict=True)}
     return gaze_service_pb2.Face(
-        box=image_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max),
+        box=box_message(face.box),
         score=face.score,
         landmarks=gaze_service_pb2.FaceLandmarks(**points),
         gaze=_gaze_message(yaw_pitch),

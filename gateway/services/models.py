@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from gateway.catalog import Variant
-from gateway.pipelines.core import Core
+from gateway.pipelines.resources import Resources
 from gateway.services.service import Context, Service
 from visiongate.v1 import model_service_pb2, model_service_pb2_grpc
 
@@ -12,20 +12,21 @@ from visiongate.v1 import model_service_pb2, model_service_pb2_grpc
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """The model variants that requests can name."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
+    def __init__(self, resources: Resources) -> None:
+        self._triton = resources.triton
+        self._catalog = resources.catalog
 
     async def ListModels(  # noqa: N802
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
-        models = await asyncio.gather(*map(self._model, self._core.catalog.variants))
+        models = await asyncio.gather(*map(self._model_message, self._catalog.variants))
         return model_service_pb2.ListModelsResponse(models=models)
 
-    async def _model(self, variant: Variant[Any]) -> model_service_pb2.Model:
+    async def _model_message(self, variant: Variant[Any]) -> model_service_pb2.Model:
         names = sorted(variant.triton_models.values())
-        ready = await asyncio.gather(*map(self._core.triton.is_model_ready, names))
+        ready = await asyncio.gather(*map(self._triton.is_model_ready, names))
         return model_service_pb2.Model(
-            task=model_service_pb2.Task.Value(f"TASK_{variant.family.task.upper()}"),
+            task=variant.family.task,
             family=variant.family.name,
             variant=variant.name,
             is_default=variant.is_default,
@@ -36,9 +37,5 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
 
 
 SERVICE = Service(
-    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
-    (),
-    lambda core, server: model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-        ModelService(core), server
-    ),
+    model_service_pb2.DESCRIPTOR, ModelService, model_service_pb2_grpc.add_ModelServiceServicer_to_server
 )

@@ -1,45 +1,41 @@
 """SegmentationService: protobuf in, `Segmenter`, protobuf out."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
-from gateway import messages
-from gateway.errors import InvalidArgumentError
+from gateway.errors import InvalidArgumentError, TooManyMasksError
 from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
 from gateway.models.sam_everything import GridOptions
-from gateway.pipelines.core import Call, Core, LoadedImage
-from gateway.pipelines.everything import EverythingSegmenter
+from gateway.pipelines.detection import GROUNDING_DINO
+from gateway.pipelines.everything import EverythingSegmenter, GridMask
+from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.resources import Resources
 from gateway.pipelines.segmentation import SAM, Segmenter
+from gateway.services.messages.checks import FRACTION, Range, check_count
+from gateway.services.messages.detections import detection_message, object_query, words_path
+from gateway.services.messages.fields import field
+from gateway.services.messages.geometry import box_array, check_inside, point_message
+from gateway.services.messages.images import image_message, load_image
+from gateway.services.messages.masks import logits_array, logits_type, mask_format, mask_message
+from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
-from visiongate.v1 import image_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
+from visiongate.v1 import segmentation_service_pb2, segmentation_service_pb2_grpc
 
 MAX_POINTS = 64
-MAX_POINTS_PER_SIDE = 128
-MAX_CROP_LAYERS = 3
-MAX_STABILITY_OFFSET = 100
 # What each number of SegmentEverything may be.
-CHOICE_LIMITS: Mapping[str, tuple[Callable[[float], bool], str]] = {
-    "points_per_side": (
-        lambda value: 1 <= value <= MAX_POINTS_PER_SIDE,
-        f"1 to {MAX_POINTS_PER_SIDE}",
-    ),
-    "crop_layers": (lambda value: value <= MAX_CROP_LAYERS, f"0 to {MAX_CROP_LAYERS}"),
-    "crop_overlap_ratio": (lambda value: 0 <= value < 1, "0 to less than 1"),
-    "crop_points_downscale": (
-        lambda value: 1 <= value <= MAX_POINTS_PER_SIDE,
-        f"1 to {MAX_POINTS_PER_SIDE}",
-    ),
-    "min_predicted_iou": (lambda value: 0 <= value <= 1, "0 to 1"),
-    "min_stability_score": (lambda value: 0 <= value <= 1, "0 to 1"),
-    "stability_offset": (
-        lambda value: 0 < value <= MAX_STABILITY_OFFSET,
-        f"over 0, to {MAX_STABILITY_OFFSET}",
-    ),
-    "nms_iou_threshold": (lambda value: 0 <= value <= 1, "0 to 1"),
-    "min_mask_area": (lambda value: value >= 0, "0 or more"),
-    "min_region_area": (lambda value: value >= 0, "0 or more"),
-    "max_masks": (lambda value: value >= 1, "1 or more"),
+GRID_LIMITS: Mapping[str, Range] = {
+    "points_per_side": Range(1, 128),
+    "crop_layers": Range(0, 3),
+    "crop_overlap_ratio": Range(0, 1, without_high=True),
+    "crop_points_downscale": Range(1, 128),
+    "min_predicted_iou": FRACTION,
+    "min_stability_score": FRACTION,
+    "stability_offset": Range(0, 100, without_low=True),
+    "nms_iou_threshold": FRACTION,
+    "min_mask_area": Range(0),
+    "min_region_area": Range(0),
+    "max_masks": Range(1),
 }
 POINT_LABELS = {
     segmentation_service_pb2.POINT_LABEL_FOREGROUND: FOREGROUND,
@@ -50,67 +46,69 @@ POINT_LABELS = {
 class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServicer):
     """Masks of what prompts and words point at."""
 
-    def __init__(self, core: Core) -> None:
-        self._core = core
-        self._segmenter = Segmenter(core)
-        self._everything = EverythingSegmenter(core, self._segmenter)
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._segmenter = Segmenter(resources)
+        self._everything = EverythingSegmenter(resources, self._segmenter)
 
     async def SegmentRegions(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentRegionsRequest, context: Context
     ) -> segmentation_service_pb2.SegmentRegionsResponse:
-        call = Call()
-        write = messages.mask_writer(request.mask_format)
-        if len(request.prompts) > self._core.settings.max_prompts:
-            raise InvalidArgumentError(
-                "prompts",
-                f"has {len(request.prompts)} prompts; the limit is {self._core.settings.max_prompts}",
-            )
-        model = self._segmenter.choose(request.model)
-        source = messages.image_source(request.image, self._core.settings)
-        image = await self._core.load_image(source, call)
+        resources = self._resources
+        written = mask_format(request.mask_format)
+        logits_type(request.logits_format, "logits_format")
+        check_count(len(request.prompts), resources.settings.max_prompts, "prompts", "prompts")
+        with field("model"):
+            model = resources.catalog.choose(SAM, request.model)
+        image = await load_image(request.image, resources.images, resources.settings)
         prompts = [
             _prompt(prompt, image, f"prompts[{index}]") for index, prompt in enumerate(request.prompts)
         ]
-        regions = await self._segmenter.segment(
-            image,
-            prompts,
-            model,
-            call,
-            write=write,
-            multimask=request.multimask,
-            with_logits=request.include_logits,
-        )
+        with field("prompts"):
+            regions = await self._segmenter.segment(
+                image,
+                prompts,
+                model,
+                mask_format=written,
+                multimask=request.multimask,
+                with_logits=request.include_logits,
+            )
         return segmentation_service_pb2.SegmentRegionsResponse(
             regions=[
-                segmentation_service_pb2.Region(masks=map(messages.mask_message, masks)) for masks in regions
+                segmentation_service_pb2.Region(
+                    masks=[mask_message(mask, request.logits_format) for mask in masks]
+                )
+                for masks in regions
             ],
-            image=messages.image_message(image),
-            timings=messages.timings_message(call, request.include_timings),
+            image=image_message(image),
+            timings=timings_message(request.include_timings),
             model=model.name,
         )
 
     async def SegmentPhrases(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentPhrasesRequest, context: Context
     ) -> segmentation_service_pb2.SegmentPhrasesResponse:
-        call = Call()
-        write = messages.mask_writer(request.mask_format)
-        query = messages.object_query(request.query, self._core.settings)
-        segmentation_model = self._segmenter.choose(request.segmentation_model, "segmentation_model")
-        detection_model = self._segmenter.choose_detector(request.detection_model, "detection_model")
-        source = messages.image_source(request.image, self._core.settings)
-        image = await self._core.load_image(source, call)
-        objects = await self._segmenter.segment_phrases(
-            image, query, detection_model, segmentation_model, call, write=write
-        )
+        resources = self._resources
+        written = mask_format(request.mask_format)
+        query = object_query(request.query, resources.settings)
+        with field("segmentation_model"):
+            segmentation_model = resources.catalog.choose(SAM, request.segmentation_model)
+        with field("detection_model"):
+            detection_model = resources.catalog.choose(GROUNDING_DINO, request.detection_model)
+        image = await load_image(request.image, resources.images, resources.settings)
+        with field(words_path(request.query)), field("query.max_detections", of=TooManyMasksError):
+            objects = await self._segmenter.segment_phrases(
+                image, query, detection_model, segmentation_model, mask_format=written
+            )
         return segmentation_service_pb2.SegmentPhrasesResponse(
             objects=[
                 segmentation_service_pb2.SegmentedObject(
-                    detection=messages.detection_message(detection), mask=messages.mask_message(mask)
+                    detection=detection_message(detection), mask=mask_message(mask)
                 )
                 for detection, mask in objects
             ],
-            image=messages.image_message(image),
-            timings=messages.timings_message(call, request.include_timings),
+            image=image_message(image),
+            timings=timings_message(request.include_timings),
             detection_model=detection_model.name,
             segmentation_model=segmentation_model.name,
         )
@@ -118,78 +116,70 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     async def SegmentEverything(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentEverythingRequest, context: Context
     ) -> segmentation_service_pb2.SegmentEverythingResponse:
-        call = Call()
-        write = messages.mask_writer(request.mask_format)
-        choice = _choice(request)
-        model = self._segmenter.choose(request.model)
-        source = messages.image_source(request.image, self._core.settings)
-        image = await self._core.load_image(source, call)
-        found = await self._everything.segment(image, choice, model, call, write=write)
+        resources = self._resources
+        written = mask_format(request.mask_format)
+        options = _grid_options(request)
+        with field("model"):
+            model = resources.catalog.choose(SAM, request.model)
+        image = await load_image(request.image, resources.images, resources.settings)
+        with field("points_per_side"), field("max_masks", of=TooManyMasksError):
+            masks = await self._everything.segment(image, options, model, mask_format=written)
         return segmentation_service_pb2.SegmentEverythingResponse(
-            masks=[
-                segmentation_service_pb2.GridMask(
-                    mask=messages.mask_message(item.mask),
-                    stability_score=item.stability_score,
-                    point=image_pb2.Point(x=item.point[0], y=item.point[1]),
-                )
-                for item in found
-            ],
-            image=messages.image_message(image),
-            timings=messages.timings_message(call, request.include_timings),
+            masks=map(_grid_mask_message, masks),
+            image=image_message(image),
+            timings=timings_message(request.include_timings),
             model=model.name,
         )
 
     async def EncodeImage(  # noqa: N802
         self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
     ) -> segmentation_service_pb2.EncodeImageResponse:
-        call = Call()
-        model = self._segmenter.choose(request.model)
-        source = messages.image_source(request.image, self._core.settings)
-        image = await self._core.load_image(source, call)
-        await self._segmenter.embed(image, model, call)
+        resources = self._resources
+        with field("model"):
+            model = resources.catalog.choose(SAM, request.model)
+        image = await load_image(request.image, resources.images, resources.settings)
+        await self._segmenter.view(image, model)
         return segmentation_service_pb2.EncodeImageResponse(
-            image=messages.image_message(image),
-            timings=messages.timings_message(call, request.include_timings),
+            image=image_message(image),
+            timings=timings_message(request.include_timings),
             model=model.name,
         )
 
 
 SERVICE = Service(
-    segmentation_service_pb2.DESCRIPTOR.services_by_name["SegmentationService"].full_name,
+    segmentation_service_pb2.DESCRIPTOR,
+    SegmentationService,
+    segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server,
     (SAM,),
-    lambda core, server: segmentation_service_pb2_grpc.add_SegmentationServiceServicer_to_server(
-        SegmentationService(core), server
-    ),
 )
 
 
-def _choice(request: segmentation_service_pb2.SegmentEverythingRequest) -> GridOptions:
-    """What the request asks for; what it leaves out keeps its default."""
-    given = {
-        descriptor.name: value
+def _grid_options(request: segmentation_service_pb2.SegmentEverythingRequest) -> GridOptions:
+    """Return what the request sets. What it leaves out keeps its default."""
+    values = {
+        descriptor.name: GRID_LIMITS[descriptor.name].check(value, descriptor.name)
         for descriptor, value in request.ListFields()
-        if descriptor.name in CHOICE_LIMITS
+        if descriptor.name in GRID_LIMITS
     }
-    for name, value in given.items():
-        is_right, limit = CHOICE_LIMITS[name]
-        if not is_right(value):  # NaN fails too
-            raise InvalidArgumentError(name, f"is {messages.written(value)}; it must be {limit}")
-    return GridOptions(**given)
+    return GridOptions(**values)
 
 
-def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: str) -> Prompt:
+def _grid_mask_message(item: GridMask) -> segmentation_service_pb2.GridMask:
+    return segmentation_service_pb2.GridMask(
+        mask=mask_message(item.mask), stability_score=item.stability_score, point=point_message(item.point)
+    )
+
+
+def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, path: str) -> Prompt:
     if not prompt.points and not prompt.HasField("box"):
-        raise InvalidArgumentError(field, "has neither points nor a box")
-    if len(prompt.points) > MAX_POINTS:
-        raise InvalidArgumentError(
-            f"{field}.points", f"has {len(prompt.points)} points; the limit is {MAX_POINTS}"
-        )
+        raise InvalidArgumentError(path, "has neither points nor a box")
+    check_count(len(prompt.points), MAX_POINTS, f"{path}.points", "points")
     points = np.zeros((len(prompt.points), 2), np.float32)
     labels = np.zeros(len(prompt.points), np.int32)
     for index, item in enumerate(prompt.points):
-        here = f"{field}.points[{index}]"
-        messages.check_inside(item.point.x, image.width, f"{here}.point.x")
-        messages.check_inside(item.point.y, image.height, f"{here}.point.y")
+        here = f"{path}.points[{index}]"
+        check_inside(item.point.x, image.width, f"{here}.point.x")
+        check_inside(item.point.y, image.height, f"{here}.point.y")
         if item.label == segmentation_service_pb2.POINT_LABEL_UNSPECIFIED:
             raise InvalidArgumentError(
                 f"{here}.label",
@@ -199,26 +189,12 @@ def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, field: 
             raise InvalidArgumentError(f"{here}.label", f"{item.label} is not a known label")
         points[index] = item.point.x, item.point.y
         labels[index] = POINT_LABELS[item.label]
-    box = messages.box_array(prompt.box, image, f"{field}.box") if prompt.HasField("box") else None
+    box = box_array(prompt.box, image, f"{path}.box") if prompt.HasField("box") else None
     if box is None and FOREGROUND not in labels:
         raise InvalidArgumentError(
-            f"{field}.points", "are all background: say with a point or a box what the object is"
+            f"{path}.points", "are all background: say with a point or a box what the object is"
         )
-    return Prompt(points, labels, box, _mask_logits(prompt, f"{field}.mask_logits"))
-
-
-def _mask_logits(
-    prompt: segmentation_service_pb2.Prompt, field: str
-) -> np.ndarray[tuple[int, int], np.dtype[np.float32]] | None:
-    if not prompt.HasField("mask_logits"):
-        return None
-    logits = prompt.mask_logits
-    if len(logits.data) != logits.height * logits.width * 4:
-        raise InvalidArgumentError(
-            f"{field}.data",
-            f"has {len(logits.data)} bytes, not height {logits.height} x width {logits.width} x 4",
-        )
-    values = np.frombuffer(logits.data, "<f4").reshape(logits.height, logits.width)
-    if not np.isfinite(values).all():
-        raise InvalidArgumentError(f"{field}.data", "has a value that is not finite")
-    return values
+    logits = (
+        logits_array(prompt.mask_logits, f"{path}.mask_logits") if prompt.HasField("mask_logits") else None
+    )
+    return Prompt(points, labels, box, logits)

@@ -45,15 +45,15 @@ def parse_address(text: str, name: str) -> Address:
         if text.startswith(_ADDRESS_LISTS):
             scheme, _, parts = text.partition(":")
             hosts = [_split(part) for part in parts.split(",")]
-            whole = f"{scheme}:{','.join(_join(*host) for host in hosts)}"
-            return Address(whole, all(_is_local(host) for host, _ in hosts))
+            whole = f"{scheme}:{','.join(join(*host) for host in hosts)}"
+            return Address(whole, all(is_local(host) for host, _ in hosts))
         prefix = match[0] if (match := _NAME_SERVICE.match(text)) else ""
         host, port = _split(text.removeprefix(prefix))
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}, and {error}: {_WANTED}") from None
     # A name server that the address itself names may resolve "localhost" to anything.
     asks_elsewhere = prefix.removeprefix("dns:").strip("/") != ""
-    return Address(prefix + _join(host, port), _is_local(host) and not asks_elsewhere)
+    return Address(prefix + join(host, port), is_local(host) and not asks_elsewhere)
 
 
 def _split(text: str) -> tuple[str, int]:
@@ -78,7 +78,8 @@ def _split(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _join(host: str, port: int) -> str:
+def join(host: str, port: int) -> str:
+    """Write `host:port`, an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -89,7 +90,8 @@ def _is_ip(text: str, version: int) -> bool:
         return False
 
 
-def _is_local(host: str) -> bool:
+def is_local(host: str) -> bool:
+    """Tell whether a connection to the host, written without a port, stays on this machine."""
     if host.lower().rstrip(".") == "localhost":
         return True
     try:

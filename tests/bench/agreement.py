@@ -38,7 +38,7 @@ async def ask(
         repository=arguments.repository,
         port=0,
         image_cache_bytes=0,
-        embedding_cache_bytes=0,
+        sam_embedding_cache_bytes=0,
     )
     async with Gateway(settings) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}", timeout=600) as client:
         operation: Any = segmentation.segment_phrases(

@@ -49,15 +49,15 @@ def _cpu() -> float:
 
 
 async def measure(triton_address: str, repository: Path, seconds: float) -> None:
-    settings = Settings(triton=triton_address, repository=repository, port=0, embedding_cache_bytes=0)
+    settings = Settings(triton=triton_address, repository=repository, port=0, sam_embedding_cache_bytes=0)
     photo = skimage_data.coffee()
     async with Gateway(settings) as gateway, AsyncClient(f"127.0.0.1:{gateway.port}") as client:
         triton = GrpcTriton(triton_address)
         variants = {variant.family.name: variant for variant in gateway.catalog.variants}
         dino, sam = variants["grounding_dino"].spec, variants["sam"].spec
-        text = dino.encode_phrases(PHRASES)  # type: ignore[attr-defined]
-        canvas, valid = dino.preprocess(photo)  # type: ignore[attr-defined]
-        frame, frame_valid = sam.preprocess(photo)  # type: ignore[attr-defined]
+        text = dino.text.encode_phrases(PHRASES)
+        canvas, valid = dino.preprocess(photo)
+        frame, frame_valid = sam.preprocess(photo)
         detection = {
             "image": canvas[None],
             "valid_size": np.array([valid], np.int32),

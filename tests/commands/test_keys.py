@@ -41,8 +41,8 @@ def test_a_removed_key_is_gone_and_the_others_stay(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["add", "app"], "a key app already"),
-        (["add", "a b"], "no name for a key"),
+        (["add", "app"], "already has a key app"),
+        (["add", "a b"], "not a name for a key"),
         (["remove", "other"], "has no key other"),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_broken_file_is_not_written_over(path: Path) -> None:
     path.parent.mkdir()
     path.write_text("[app")
     for arguments in (["add", "app"], ["remove", "app"], ["list"]):
-        assert "no file of API keys" in str(keys(*arguments, file=path).exception)
+        assert "not a file of API keys" in str(keys(*arguments, file=path).exception)
     assert path.read_text() == "[app"
 
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 import bad_input
 from gateway.models import image as images
-from gateway.server import SERVICES, Gateway
+from gateway.server import Gateway
+from gateway.services.registry import SERVICES
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text
 from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
@@ -199,9 +200,9 @@ async def port(demo_settings: Settings) -> AsyncIterator[int]:
         "max_grid_points": 16,
         "max_prompts": 40,
         "image_cache_bytes": MEBIBYTE,
-        "embedding_cache_bytes": MEBIBYTE,
-        "text_cache_bytes": MEBIBYTE,
-        "image_vector_cache_bytes": MEBIBYTE,
+        "sam_embedding_cache_bytes": MEBIBYTE,
+        "clip_text_cache_bytes": MEBIBYTE,
+        "clip_image_cache_bytes": MEBIBYTE,
     }
     async with Gateway(demo_settings.model_copy(update=limits)) as gateway:
         yield gateway.port

@@ -137,7 +137,7 @@ PROXIES = {
 } | {"no_proxy": "", "NO_PROXY": ""}
 
 
-@pytest.mark.parametrize("arguments", [["up", "--demo", "--workers", "2"], ["serve"]])
+@pytest.mark.parametrize("arguments", [["up", "--demo", "--processes", "2"], ["serve"]])
 def test_proxies_are_not_for_this_machine(demo_settings: Settings, arguments: list[str]) -> None:
     triton = ["--triton", demo_settings.triton, "--repository", str(demo_settings.repository)]
     with subprocess.Popen(

@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,11 @@ from skimage import data as skimage_data
 
 from export import clip
 from export.weights import Options
-from gateway.catalog import Catalog
-from gateway.pipelines.core import Call, Core, RawImage
-from gateway.pipelines.embedding import CLIP, Embedder, Picture
-from gateway.pipelines.embedding import Text as FieldText
+from gateway.catalog_loading import load
+from gateway.errors import InputError
+from gateway.pipelines.embedding import CLIP, Embedded, Embedder
+from gateway.pipelines.images import RawImage
+from gateway.pipelines.resources import Resources
 from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.triton import GrpcTriton
@@ -255,72 +256,78 @@ class Counting(GrpcTriton):
         return await super().infer(model, inputs, outputs)
 
 
-@pytest.fixture
-async def counting(settings: Settings) -> Any:
+class Asked:
     """An embedder of its own in front of the real Triton, whose caches nobody has filled."""
+
+    def __init__(self, resources: Resources, triton: Any) -> None:
+        self.triton = triton
+        self.embedder = Embedder(resources)
+        self.model = resources.catalog.choose(CLIP, "")
+
+    async def texts(self, *texts: str) -> NDArray[np.float32]:
+        tokens = await self.embedder.tokenize(texts, self.model, truncate=False, strict=True)
+        return vectors(await self.embedder.embed_texts(tokens, self.model))
+
+    async def images(self, sources: Sequence[RawImage]) -> tuple[NDArray[np.float32], set[str]]:
+        items = await self.embedder.embed_images(sources, self.model, strict=True)
+        return vectors(items), {
+            item.image.image_id for item in items if isinstance(item, Embedded) and item.image
+        }
+
+
+def vectors(items: Sequence[Embedded | InputError]) -> NDArray[np.float32]:
+    assert all(isinstance(item, Embedded) for item in items)
+    return np.array([item.vector for item in items if isinstance(item, Embedded)])
+
+
+@pytest.fixture
+async def counting(settings: Settings) -> AsyncIterator[Asked]:
     triton = Counting(settings.triton)
-    catalog = await Catalog.load(triton, settings.repository, [CLIP])
-    core = Core(triton, catalog, settings)
-    yield Embedder(core), triton
-    core.close()
+    catalog = await load(triton, settings.repository, [CLIP])
+    resources = Resources.create(triton, catalog, settings)
+    yield Asked(resources, triton)
+    resources.close()
     await triton.close()
 
 
-def field_texts(*texts: str) -> list[FieldText]:
-    return [FieldText(text, f"texts[{index}]") for index, text in enumerate(texts)]
-
-
-async def test_texts_are_embedded_once_and_in_batches(counting: tuple[Embedder, Counting]) -> None:
-    embedder, triton = counting
-    model = embedder.choose("")
-    size = model.max_batch_sizes["clip_text"]
-    assert size == 64
-    texts = field_texts(*(f"text {index % 100}" for index in range(150)))
-    first = await embedder.embed_texts(texts, model, Call(), truncate=False)
-    assert sorted(triton.batches) == [("clip_text", 36), ("clip_text", 64)]
+async def test_texts_are_embedded_once_and_in_batches(counting: Asked) -> None:
+    assert counting.model.max_batch_sizes["clip_text"] == 64
+    first = await counting.texts(*(f"text {index % 100}" for index in range(150)))
+    assert sorted(counting.triton.batches) == [("clip_text", 36), ("clip_text", 64)]
     # Known texts cost nothing, however they are written; new ones alone are asked for.
-    again = await embedder.embed_texts(
-        field_texts("TEXT  3", "text 99", "one more"), model, Call(), truncate=True
-    )
-    assert triton.batches[2:] == [("clip_text", 1)]
+    again = await counting.texts("TEXT  3", "text 99", "one more")
+    assert counting.triton.batches[2:] == [("clip_text", 1)]
     np.testing.assert_array_equal(again[:2], first[[3, 99]])
 
 
-async def test_images_are_embedded_once_and_in_batches(counting: tuple[Embedder, Counting]) -> None:
-    embedder, triton = counting
-    model = embedder.choose("")
-    pictures = [Picture(RawImage(bytes([index % 40]) * 12, 2, 2), f"images[{index}]") for index in range(80)]
-    first, infos = await embedder.embed_images(pictures, model, Call())
-    assert sorted(triton.batches) == [("clip_image", 8), ("clip_image", 32)]
-    assert len({info.image_id for info in infos}) == 40
-    again, _ = await embedder.embed_images(pictures[3:5], model, Call())
-    assert len(triton.batches) == 2
+async def test_images_are_embedded_once_and_in_batches(counting: Asked) -> None:
+    sources = [RawImage(bytes([index % 40]) * 12, 2, 2) for index in range(80)]
+    first, ids = await counting.images(sources)
+    assert sorted(counting.triton.batches) == [("clip_image", 8), ("clip_image", 32)]
+    assert len(ids) == 40
+    again, _ = await counting.images(sources[3:5])
+    assert len(counting.triton.batches) == 2
     np.testing.assert_array_equal(again, first[3:5])
 
 
-async def test_calls_that_meet_share_their_work(counting: tuple[Embedder, Counting]) -> None:
-    embedder, triton = counting
-    model = embedder.choose("")
+async def test_calls_that_meet_share_their_work(counting: Asked) -> None:
+    triton = counting.triton
     triton.gate.clear()
-    calls = [
-        asyncio.create_task(embedder.embed_texts(field_texts(*texts), model, Call(), truncate=False))
-        for texts in (["a", "b"], ["b", "c"], ["c", "a"])
-    ]
+    calls = [asyncio.create_task(counting.texts(*texts)) for texts in (["a", "b"], ["b", "c"], ["c", "a"])]
     await triton.asked(2)
     triton.gate.set()
-    one, two, three = await asyncio.gather(*calls)
+    first, second, third = await asyncio.gather(*calls)
     assert sum(count for _, count in triton.batches) == 3
-    np.testing.assert_array_equal(one[1], two[0])
-    np.testing.assert_array_equal(one[0], three[1])
+    np.testing.assert_array_equal(first[1], second[0])
+    np.testing.assert_array_equal(first[0], third[1])
 
 
-async def test_a_cancelled_call_leaves_others_their_work(counting: tuple[Embedder, Counting]) -> None:
-    embedder, triton = counting
-    model = embedder.choose("")
+async def test_a_cancelled_call_leaves_others_their_work(counting: Asked) -> None:
+    triton = counting.triton
     triton.gate.clear()
-    doomed = asyncio.create_task(embedder.embed_texts(field_texts("a", "b"), model, Call(), truncate=False))
+    doomed = asyncio.create_task(counting.texts("a", "b"))
     await triton.asked(1)
-    other = asyncio.create_task(embedder.embed_texts(field_texts("b"), model, Call(), truncate=False))
+    other = asyncio.create_task(counting.texts("b"))
     await asyncio.sleep(0.05)
     doomed.cancel()
     await asyncio.sleep(0.05)
@@ -332,12 +339,10 @@ async def test_a_cancelled_call_leaves_others_their_work(counting: tuple[Embedde
         await doomed
 
 
-async def test_a_cancelled_call_cancels_its_request(counting: tuple[Embedder, Counting]) -> None:
-    embedder, triton = counting
-    model = embedder.choose("")
+async def test_a_cancelled_call_cancels_its_request(counting: Asked) -> None:
+    triton = counting.triton
     triton.gate.clear()
-    texts = field_texts(*(f"text {index}" for index in range(500)))
-    doomed = asyncio.create_task(embedder.embed_texts(texts, model, Call(), truncate=False))
+    doomed = asyncio.create_task(counting.texts(*(f"text {index}" for index in range(500))))
     await triton.asked(2)
     doomed.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -347,22 +352,19 @@ async def test_a_cancelled_call_cancels_its_request(counting: tuple[Embedder, Co
     assert (len(triton.batches), triton.cancelled) == (2, 2)
     # A later call starts afresh.
     triton.gate.set()
-    assert (await embedder.embed_texts(texts[:1], model, Call(), truncate=False)).shape == (1, 32)
+    assert (await counting.texts("text 0")).shape == (1, 32)
 
 
 async def test_without_any_cache_the_answers_are_the_same(settings: Settings, reference: Reference) -> None:
     bare = settings.model_copy(
-        update={"text_cache_bytes": 0, "image_vector_cache_bytes": 0, "image_cache_bytes": 0}
+        update={"clip_text_cache_bytes": 0, "clip_image_cache_bytes": 0, "image_cache_bytes": 0}
     )
     triton = GrpcTriton(bare.triton)
-    core = Core(triton, await Catalog.load(triton, bare.repository, [CLIP]), bare)
-    embedder = Embedder(core)
+    resources = Resources.create(triton, await load(triton, bare.repository, [CLIP]), bare)
     texts = ["a", "b", "a", *(f"text {index}" for index in range(70))]
-    model = embedder.choose("")
-    found = await embedder.embed_texts(field_texts(*texts), model, Call(), truncate=False)
-    expected = reference.texts(texts, normalize=False)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
-    core.close()
+    found = await Asked(resources, triton).texts(*texts)
+    np.testing.assert_allclose(found, reference.texts(texts, normalize=False), atol=1e-4)
+    resources.close()
     await triton.close()
 
 

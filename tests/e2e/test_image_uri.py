@@ -12,7 +12,7 @@ import trustme
 from PIL import Image
 
 from gateway.fetch import Fetcher
-from gateway.pipelines import core
+from gateway.pipelines import images
 from gateway.server import Gateway
 from gateway.settings import Settings
 from https_site import PRIVATE, PUBLIC, HttpsSite, file_answer, https_site, status_answer, trusting
@@ -52,7 +52,7 @@ async def client(
         is_allowed=lambda address: str(address) == PUBLIC,
         ssl_context=trusting(authority),
     )
-    monkeypatch.setattr(core, "Fetcher", fetcher)
+    monkeypatch.setattr(images, "Fetcher", fetcher)
     async with https_site(authority, PUBLIC, *ADDRESSES, answers=answers) as site:
         hosts = tuple(f"{name}:{site.port}" for name in ADDRESSES)
         settings = demo_settings.model_copy(update={"uri_hosts": hosts, "max_image_bytes": 2000})

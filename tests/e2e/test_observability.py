@@ -29,7 +29,7 @@ from export.demo.serving import REPOSITORY
 from gateway import metrics
 from gateway.api_keys import ApiKey, write_keys
 from gateway.embedded import EmbeddedTriton
-from gateway.server import SERVICES
+from gateway.services.registry import SERVICES
 from visiongate import AsyncClient
 from visiongate.operations import detection
 

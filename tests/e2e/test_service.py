@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data as skimage_data
 
 from gateway import server
-from gateway.catalog import CatalogError
+from gateway.catalog_loading import CatalogError
 from gateway.embedded import EmbeddedTriton
 from gateway.ports import ListenError
 from gateway.server import Gateway

@@ -254,10 +254,10 @@ async def test_words_are_read_in_bounded_batches_of_triton(
     """A page's words are several requests, so that Triton can join them with those of other calls."""
     small = settings.model_copy(update={"recognition_batch": 8})
     async with Gateway(small) as server, AsyncClient(f"127.0.0.1:{server.port}") as few:
-        core = server._core
+        resources = server._resources
         sent: list[tuple[str, int]] = []
         running = most = 0
-        infer = core.triton.infer
+        infer = resources.triton.infer
 
         async def counted(model: str, inputs: Any, outputs: Sequence[str]) -> Any:
             nonlocal running, most
@@ -269,7 +269,7 @@ async def test_words_are_read_in_bounded_batches_of_triton(
             finally:
                 running -= 1
 
-        monkeypatch.setattr(core.triton, "infer", counted)
+        monkeypatch.setattr(resources.triton, "infer", counted)
         (page,) = await few.recognize_text([written()])
         async with AsyncClient(f"127.0.0.1:{gateway.port}") as usual:
             (expected,) = await usual.recognize_text([written()])

@@ -18,7 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from export.demo.serving import REPOSITORY
-from gateway.catalog import CatalogError
+from gateway.catalog_loading import CatalogError
 from gateway.embedded import EmbeddedTriton
 from gateway.errors import TritonUnavailableError
 from gateway.metrics import WHOLE_SERVER

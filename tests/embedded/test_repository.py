@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from gateway.embedded import EmbeddedTritonError
-from gateway.embedded.repository import left_out, linked, look, servable
+from gateway.embedded.repository import faults_of, linked, read_models, servable
 
 
 def model(repository: Path, name: str, config: str = 'backend: "onnxruntime"', *files: str) -> Path:
@@ -37,7 +37,7 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_to_serve_says_how_to_get_something(tmp_path: Path, make: object, says: str) -> None:
     make(tmp_path / "models")  # type: ignore[operator]
     with pytest.raises(EmbeddedTritonError) as caught:
-        look(tmp_path / "models")
+        read_models(tmp_path / "models")
     message = str(caught.value)
     assert message.startswith(says.replace("PATH", str(tmp_path / "models")))
     for way in ("visiongate export", "visiongate up --demo", "--repository"):
@@ -48,8 +48,8 @@ def test_nothing_to_serve_says_how_to_get_something(tmp_path: Path, make: object
 def test_a_whole_repository_is_served_as_it_is(tmp_path: Path) -> None:
     model(tmp_path / "models", "gaze", 'backend: "onnxruntime"', "1/model.onnx")
     (tmp_path / "models" / "README.md").touch()
-    models = look(tmp_path / "models")
-    assert left_out(models) == ""
+    models = read_models(tmp_path / "models")
+    assert faults_of(models) == ""
     assert servable(tmp_path / "models", models) == tmp_path / "models"
 
 
@@ -61,13 +61,13 @@ def test_what_a_version_needs_depends_on_the_backend(tmp_path: Path) -> None:
     model(repository, "d", 'platform: "ensemble"', "1/.keep")
     model(repository, "e", "what is this", "1/model.bin")
     model(repository, "f", 'backend: "other"', "1/x")
-    assert left_out(look(repository)) == "b: version 1 has no model.py"
+    assert faults_of(read_models(repository)) == "b: version 1 has no model.py"
 
 
 def test_a_path_that_a_shell_would_split_is_linked(tmp_path: Path) -> None:
     repository = tmp_path / "my models"
     model(repository, "gaze", 'backend: "onnxruntime"', "1/model.onnx")
-    for path in (servable(repository, look(repository)), linked(repository)):
+    for path in (servable(repository, read_models(repository)), linked(repository)):
         assert " " not in str(path)
         assert (path / "gaze" / "1" / "model.onnx").exists()
     (repository / "later").mkdir()

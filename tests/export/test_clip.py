@@ -121,7 +121,7 @@ def test_the_gateway_reads_what_is_written(tiny: Any, run_tiny: Run, repository:
         text = (repository / name / "config.pbtxt").read_text()
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         parameters |= {key: value.string_value for key, value in config.parameters.items()}
-    spec = ClipSpec.from_parameters(parameters, repository / "clip_text" / "tokenizer.json")
+    spec = ClipSpec.from_parameters(parameters, repository / "clip_text")
     assert (spec.image_size, spec.context_length, spec.embedding_size) == (64, 77, 32)
     assert spec.logit_scale == pytest.approx(tiny.logit_scale.exp().item(), rel=1e-5)
     assert spec.logit_scale == pytest.approx(100)

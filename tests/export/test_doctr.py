@@ -96,9 +96,9 @@ def test_black_padding_is_normalised_like_any_pixel(run: Run, networks: doctr_we
 
 
 def test_parameters_are_what_the_gateway_reads(repository: Path) -> None:
-    spec = DoctrSpec.from_parameters(parameters(repository))
+    spec = DoctrSpec.from_parameters(parameters(repository), repository)
     assert (spec.image_size, spec.crop_size, spec.vocabulary) == (256, (32, 128), VOCABS["french"])
-    assert (spec.detection.bin_threshold, spec.detection.unclip_ratio) == (0.3, 1.5)
+    assert (spec.thresholds.bin_threshold, spec.thresholds.unclip_ratio) == (0.3, 1.5)
 
 
 def test_any_vocabulary_survives_the_config(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_any_vocabulary_survives_the_config(tmp_path: Path) -> None:
 
 def test_the_templates_are_of_the_default_variant() -> None:
     found = read_parameters(*map(triton_config.template, ("doctr_detection", "doctr_recognition")))
-    spec = DoctrSpec.from_parameters(found)
+    spec = DoctrSpec.from_parameters(found, Path())
     assert (found["variant"], spec.image_size, spec.vocabulary) == (DEFAULT, 1024, VOCABS["french"])
 
 

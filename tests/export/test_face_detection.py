@@ -50,7 +50,7 @@ def test_committed_config_is_that_of_the_default_variant(tmp_path: Path) -> None
 def test_seeded_network_finds_faces_and_not_everywhere(tmp_path: Path) -> None:
     export = face_detection.prepare(TINY)
     (placed,) = onnx_file.place(export, tmp_path)
-    detection = YuNetSpec.from_parameters(export.graphs[0].parameters)
+    detection = YuNetSpec.from_parameters(export.graphs[0].parameters, tmp_path)
     image = skimage_data.astronaut()
     canvas, valid_size = detection.preprocess(image)
     heads = dict(zip(OUTPUTS, session(placed.path).run(OUTPUTS, {"image": canvas[None]}), strict=True))

@@ -134,27 +134,6 @@ def test_canvas(
         np.testing.assert_array_equal(placed[: size[0], : size[1]], image)
 
 
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"canvas": "640"}, "no parameter 'small_faces_canvas'"),
-        ({"small_faces_canvas": "1280"}, "no parameter 'canvas'"),
-        ({"canvas": "650", "small_faces_canvas": "1280"}, "'canvas' is '650'; it must be a multiple of 32"),
-        ({"canvas": "640", "small_faces_canvas": "-32"}, "'small_faces_canvas' is '-32'"),
-        ({"canvas": "0", "small_faces_canvas": "32"}, "'canvas' is '0'"),
-    ],
-)
-def test_parameters_that_are_wrong(parameters: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        YuNetSpec.from_parameters(parameters)
-
-
-def test_parameters() -> None:
-    parameters = {"canvas": "640", "small_faces_canvas": "1280", "family": "face_detection"}
-    assert YuNetSpec.from_parameters(parameters) == DETECTION
-    assert DETECTION.input_size == 640
-
-
 def crowd(astronaut: Pixels) -> Pixels:
     """Many faces: large and small, mirrored, cut by the borders."""
     face = astronaut[30:230, 130:320]

@@ -89,22 +89,3 @@ def test_directions_have_length_one_and_mirror() -> None:
     vectors = direction(angles)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
     np.testing.assert_array_equal(direction(angles * np.array([-1, 1], np.float32)), vectors * [-1, 1, 1])
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"face_size": "448"}, "no parameter 'crop_size'"),
-        ({"crop_size": "448"}, "no parameter 'face_size'"),
-        ({"face_size": "0", "crop_size": "448"}, "'face_size' is '0'"),
-        ({"face_size": "448", "crop_size": "half"}, "'crop_size' is 'half'; it must be a positive"),
-    ],
-)
-def test_parameters_that_are_wrong(parameters: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        GazeSpec.from_parameters(parameters)
-
-
-def test_parameters() -> None:
-    assert GazeSpec.from_parameters({"face_size": "448", "crop_size": "224"}) == L2CS
-    assert L2CS.input_size == 448

@@ -9,25 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tokenizers import BertWordPieceTokenizer
-from transformers import BertTokenizer, GroundingDinoImageProcessorPil, GroundingDinoProcessor
+from transformers import GroundingDinoImageProcessorPil
 from transformers.image_transforms import get_size_with_aspect_ratio
-from transformers.models.grounding_dino.modeling_grounding_dino import (
-    SPECIAL_TOKENS,
-    generate_masks_with_special_tokens_and_transfer_map,
-)
 
-from gateway.models.grounding_dino import (
-    Detection,
-    GroundingDinoSpec,
-    TextTooLongError,
-    TokenizedText,
-    _blocks,
-)
-
-# Untyped, or typed for subclasses of torch.Tensor that do not exist.
-reference_masks: Any = generate_masks_with_special_tokens_and_transfer_map
-reference_processor: Any = GroundingDinoProcessor
+from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.grounding_dino_text import TokenizedText
 
 Floats = NDArray[np.float32]
 PARAMETERS = {
@@ -37,47 +23,16 @@ PARAMETERS = {
     "text_lengths": "16,32,64,128,256",
 }
 SMALL = {**PARAMETERS, "shortest_edge": "80", "longest_edge": "133", "canvases": "80x80,96x144,144x96"}
-TRICKY = [
-    ["cat", "dog"],
-    ["Dog", "hot dog"],
-    ["dog", "dog"],
-    ["dog", "Dog"],
-    ["  Two  Words\t", "Café au lait", "naïve"],
-    ["日本語", "🐕", "Straße", "ΟΔΟΣ", "İstanbul"],
-    ["stop sign (red)", "o'clock", "t-shirt", "#hash", "a/b", "50%"],
-    ["x" * 200, "antidisestablishmentarianism"],
-    ["bell\x07 pepper", "null\x00byte", "[SEP]", "[MASK] [PAD]"],
-    ["what?", "who? me"],
-]
 
 
 @pytest.fixture(scope="session")
-def tokenizer_path(bert_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    tokenizer = BertWordPieceTokenizer(str(bert_vocabulary), lowercase=True)
-    # As a file saved after use may be: neither may have any effect.
-    tokenizer.enable_truncation(8)
-    tokenizer.enable_padding(length=12)
-    path = tmp_path_factory.mktemp("grounding_dino") / "tokenizer.json"
-    tokenizer.save(str(path))
-    return path
+def model(grounding_dino_folder: Path) -> GroundingDinoSpec:
+    return GroundingDinoSpec.from_parameters(PARAMETERS, grounding_dino_folder)
 
 
 @pytest.fixture(scope="session")
-def model(tokenizer_path: Path) -> GroundingDinoSpec:
-    return GroundingDinoSpec.from_parameters(PARAMETERS, tokenizer_path)
-
-
-@pytest.fixture(scope="session")
-def small(tokenizer_path: Path) -> GroundingDinoSpec:
-    return GroundingDinoSpec.from_parameters(SMALL, tokenizer_path)
-
-
-@pytest.fixture(scope="session")
-def processor(bert_vocabulary: Path) -> Any:
-    return reference_processor(GroundingDinoImageProcessorPil(), BertTokenizer(vocab=str(bert_vocabulary)))
-
-
-# Images
+def small(grounding_dino_folder: Path) -> GroundingDinoSpec:
+    return GroundingDinoSpec.from_parameters(SMALL, grounding_dino_folder)
 
 
 def assert_preprocess_equals_reference(model: GroundingDinoSpec, image: NDArray[np.uint8]) -> None:
@@ -143,156 +98,22 @@ def test_slivers(model: GroundingDinoSpec, original: tuple[int, int], resized: t
     assert canvas.sum(dtype=np.int64) == 7 * 3 * height * width
 
 
-# Text
-
-
-def assert_masks_equal_reference(text: TokenizedText) -> None:
-    mask, position_ids = reference_masks(torch.from_numpy(text.input_ids)[None], torch.tensor(SPECIAL_TOKENS))
-    np.testing.assert_array_equal(text.position_ids, position_ids[0].numpy())
-    np.testing.assert_array_equal(text.text_self_attention_mask, mask[0].numpy())
-
-
-def own_tokens(model: GroundingDinoSpec, phrase: str) -> list[int]:
-    """The tokens of a phrase on its own, without separators."""
-    ids = model.tokenizer.encode(phrase.strip().lower(), add_special_tokens=False).ids
-    return [token for token in ids if token not in SPECIAL_TOKENS]
-
-
-@pytest.mark.parametrize("phrases", TRICKY)
-def test_phrases_are_encoded_as_the_reference_does(
-    model: GroundingDinoSpec, processor: Any, phrases: list[str]
-) -> None:
-    text = model.encode_phrases(phrases)
-    length = len(text.input_ids)
-    expected = processor(text=[phrases], padding="max_length", max_length=length, return_tensors="np")
-    np.testing.assert_array_equal(text.input_ids, expected["input_ids"][0])
-    np.testing.assert_array_equal(text.attention_mask, expected["attention_mask"][0])
-    assert length == min(b for b in model.text_lengths if b >= text.attention_mask.sum())
-    assert_masks_equal_reference(text)
-    assert text.phrases == tuple(phrases)
-
-
-def test_padding_changes_nothing_for_the_tokens(model: GroundingDinoSpec, processor: Any) -> None:
-    text = model.encode_phrases(["a cat", "hot dog", "dog"])
-    ids = torch.from_numpy(processor(text=[["a cat", "hot dog", "dog"]], return_tensors="np")["input_ids"])
-    mask, position_ids = reference_masks(ids, torch.tensor(SPECIAL_TOKENS))
-    count = ids.shape[1]
-    assert count < len(text.input_ids)
-    np.testing.assert_array_equal(text.text_self_attention_mask[:count, :count], mask[0].numpy())
-    np.testing.assert_array_equal(text.position_ids[:count], position_ids[0].numpy())
-    assert not text.text_self_attention_mask[:count, count:].any()
-    assert text.input_ids.dtype == text.attention_mask.dtype == text.position_ids.dtype == np.int64
-    assert text.text_self_attention_mask.dtype == np.bool_
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from([0, 101, 102, 1012, 1029, 4937, 3899]), min_size=1, max_size=20))
-def test_masks_of_any_tokens_equal_the_reference(ids: list[int]) -> None:
-    position_ids, mask = _blocks(np.isin(ids, SPECIAL_TOKENS))
-    expected, expected_ids = reference_masks(torch.tensor([ids]), torch.tensor(SPECIAL_TOKENS))
-    np.testing.assert_array_equal(position_ids, expected_ids[0].numpy())
-    np.testing.assert_array_equal(mask, expected[0].numpy())
-
-
-phrase_texts = st.text(min_size=0, max_size=10) | st.text(
-    alphabet="aDog .?!#[]\t\x00é\u0301日🐕", max_size=10
-)
-
-
-@settings(max_examples=300, deadline=None)
-@given(st.lists(phrase_texts, min_size=1, max_size=6))
-def test_spans_are_the_phrases_own_tokens(model: GroundingDinoSpec, phrases: list[str]) -> None:
-    expected = [own_tokens(model, phrase) for phrase in phrases]
-    if not all(expected):
-        with pytest.raises(ValueError, match=f"^Phrase {expected.index([])} has no words"):
-            model.encode_phrases(phrases)
-        return
-    text = model.encode_phrases(phrases)
-    assert [text.input_ids[list(span)].tolist() for span in text.spans] == expected
-    positions = [position for span in text.spans for position in span]
-    assert positions == sorted(set(positions))
-    assert_masks_equal_reference(text)
-
-
-@pytest.mark.parametrize("phrase", ["", "   ", ".", "...", " ? . ", "\t\n", "\x00"])
-def test_phrase_without_words_is_named(model: GroundingDinoSpec, phrase: str) -> None:
-    with pytest.raises(ValueError, match="Phrase 1 has no words"):
-        model.encode_phrases(["cat", phrase, "dog"])
-    with pytest.raises(ValueError, match="caption has no words"):
-        model.encode_caption(phrase)
-
-
-def test_separators_inside_a_phrase_split_its_attention_but_not_its_span(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["St. Bernard? dog", "cat"])
-    tokens = [model.tokenizer.id_to_token(token) for token in text.input_ids]
-    assert tokens[:10] == ["[CLS]", "st", ".", "bernard", "?", "dog", ".", "cat", ".", "[SEP]"]
-    assert text.spans == ((1, 3, 5), (7,))
-    assert not text.text_self_attention_mask[1, 3]
-    assert text.text_self_attention_mask[3, 4]
-
-
-def test_no_phrases(model: GroundingDinoSpec) -> None:
-    with pytest.raises(ValueError, match="no phrases"):
-        model.encode_phrases([])
-
-
-@pytest.mark.parametrize(
-    "caption", ["a cat. a remote control.", "A Cat. Café?  two dogs. x" + " y" * 30 + ".", "what? who? me."]
-)
-def test_captions_are_encoded_as_the_reference_does(
-    model: GroundingDinoSpec, processor: Any, caption: str
-) -> None:
-    text = model.encode_caption(caption)
-    expected = processor(
-        text=caption, padding="max_length", max_length=len(text.input_ids), return_tensors="np"
-    )
-    np.testing.assert_array_equal(text.input_ids, expected["input_ids"][0])
-    np.testing.assert_array_equal(text.attention_mask, expected["attention_mask"][0])
-    assert_masks_equal_reference(text)
-    assert text.phrases == ()
-
-
-def test_caption_is_closed_with_a_full_stop(model: GroundingDinoSpec) -> None:
-    closed, text = model.encode_caption("a cat. a dog."), model.encode_caption(" a cat. A dog ")
-    np.testing.assert_array_equal(closed.input_ids, text.input_ids)
-    assert text.spans == ((1, 2), (4, 5))
-
-
-def test_longest_text(model: GroundingDinoSpec) -> None:
-    # [CLS], 253 words, a full stop and [SEP] are 256.
-    text = model.encode_caption("cat " * 253)
-    assert len(text.input_ids) == text.attention_mask.sum() == 256
-    assert_masks_equal_reference(text)
-    with pytest.raises(TextTooLongError, match=r"257 tokens.*limit is 256"):
-        model.encode_caption("cat " * 254)
-    with pytest.raises(TextTooLongError, match=r"302 tokens.*limit is 256"):
-        model.encode_phrases(["cat"] * 150)
-
-
-@pytest.mark.parametrize("count", [13, 14])
-def test_text_takes_the_smallest_length(model: GroundingDinoSpec, count: int) -> None:
-    assert len(model.encode_caption("cat " * count).input_ids) == (16 if count == 13 else 32)
-
-
-# Detections
-
-
 def test_thresholds_are_the_models_where_none_is_asked_for(
-    model: GroundingDinoSpec, tokenizer_path: Path
+    model: GroundingDinoSpec, grounding_dino_folder: Path
 ) -> None:
-    text = model.encode_phrases(["cat", "dog"])
+    text = model.text.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 4)
     ((cat,), (dog,)) = text.spans
     boxes[1] = boxes[0]  # of one place, exactly
     for query, (token, score) in enumerate([(cat, 0.9), (cat, 0.6), (dog, 0.5), (dog, 0.3)]):
         logits[query, token] = logit(score)
 
-    def scores(model: GroundingDinoSpec, **asked: float) -> list[float]:
-        found = model.postprocess(logits, boxes, text, (100, 200), max_detections=9, **asked)
+    def scores(model: GroundingDinoSpec, **thresholds: float) -> list[float]:
+        found = model.postprocess(logits, boxes, text, (100, 200), max_detections=9, **thresholds)
         return [round(item.score, 2) for item in found]
 
     own = {"box_threshold": "0.55", "text_threshold": "0.1", "nms_iou_threshold": "0.8"}
-    strict = GroundingDinoSpec.from_parameters({**PARAMETERS, **own}, tokenizer_path)
+    strict = GroundingDinoSpec.from_parameters({**PARAMETERS, **own}, grounding_dino_folder)
     assert (strict.box_threshold, strict.text_threshold, strict.nms_iou_threshold) == (0.55, 0.1, 0.8)
     assert scores(strict) == [0.9]
     assert scores(strict, box_threshold=0.2) == [0.9, 0.5, 0.3]
@@ -305,25 +126,20 @@ def test_thresholds_are_the_models_where_none_is_asked_for(
 
 
 def test_a_captions_words_are_those_over_the_models_threshold(
-    model: GroundingDinoSpec, tokenizer_path: Path
+    model: GroundingDinoSpec, grounding_dino_folder: Path
 ) -> None:
-    text = model.encode_caption("black cat.")
+    text = model.text.encode_caption("black cat.")
     logits, boxes = quiet(text, 1)
     ((black, cat),) = text.spans
     logits[0, [black, cat]] = logit(0.2), logit(0.9)
     for threshold, name in (("0.1", "black cat"), ("0.25", "cat")):
-        own = GroundingDinoSpec.from_parameters({**PARAMETERS, "text_threshold": threshold}, tokenizer_path)
+        own = GroundingDinoSpec.from_parameters(
+            {**PARAMETERS, "text_threshold": threshold}, grounding_dino_folder
+        )
         (found,) = own.postprocess(logits, boxes, text, (100, 200), max_detections=9)
         assert found.phrase == name
         (found,) = own.postprocess(logits, boxes, text, (100, 200), text_threshold=0.5, max_detections=9)
         assert found.phrase == "cat"
-
-
-@pytest.mark.parametrize("value", ["1.5", "-0.1", "nan", "much", ""])
-@pytest.mark.parametrize("name", ["box_threshold", "text_threshold", "nms_iou_threshold"])
-def test_thresholds_are_fractions(tokenizer_path: Path, name: str, value: str) -> None:
-    with pytest.raises(ValueError, match=f"Parameter {name} is not a number from 0 to 1: '{value}'"):
-        GroundingDinoSpec.from_parameters({**PARAMETERS, name: value}, tokenizer_path)
 
 
 def detect(
@@ -350,9 +166,11 @@ def logit(probability: float) -> float:
     return float(np.log(probability / (1 - probability)))
 
 
-def test_captions_are_decoded_as_the_reference_does(model: GroundingDinoSpec, processor: Any) -> None:
+def test_captions_are_decoded_as_the_reference_does(
+    model: GroundingDinoSpec, grounding_dino_processor: Any
+) -> None:
     rng = np.random.default_rng(2)
-    text = model.encode_caption("a snowy owl. unbelievable skateboards? remote control (black).")
+    text = model.text.encode_caption("a snowy owl. unbelievable skateboards? remote control (black).")
     last = int(text.attention_mask.sum()) - 1
     logits = rng.normal(-1.5, 1.2, (200, len(text.input_ids))).astype(np.float32)
     logits[:, last:] = -np.inf
@@ -361,7 +179,7 @@ def test_captions_are_decoded_as_the_reference_does(model: GroundingDinoSpec, pr
     words = [position for span in text.spans for position in span]
     logits[:, [p for p in range(1, last) if p not in words]] -= 1.0
     boxes = rng.uniform(0.2, 0.8, (200, 4)).astype(np.float32)
-    (expected,) = processor.post_process_grounded_object_detection(
+    (expected,) = grounding_dino_processor.post_process_grounded_object_detection(
         SimpleNamespace(logits=torch.from_numpy(logits)[None], pred_boxes=torch.from_numpy(boxes)[None]),
         torch.from_numpy(text.input_ids)[None],
         threshold=0.3,
@@ -382,7 +200,7 @@ def test_captions_are_decoded_as_the_reference_does(model: GroundingDinoSpec, pr
 
 
 def test_caption_detection_always_has_a_name(model: GroundingDinoSpec) -> None:
-    text = model.encode_caption("a snowy owl. cat.")
+    text = model.text.encode_caption("a snowy owl. cat.")
     logits, boxes = quiet(text, 3)
     logits[0, 1:4] = logit(0.4), logit(0.45), logit(0.42)  # no word over the text threshold
     logits[1, text.attention_mask.sum() - 1] = logit(0.9)  # [SEP] alone
@@ -393,7 +211,7 @@ def test_caption_detection_always_has_a_name(model: GroundingDinoSpec) -> None:
 
 
 def test_phrase_is_the_one_whose_tokens_scored(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["Dog", "hot dog", "dog", "Café"])
+    text = model.text.encode_phrases(["Dog", "hot dog", "dog", "Café"])
     assert text.spans == ((1,), (3, 4), (6,), (8,))
     logits, boxes = quiet(text, 6)
     for query, (position, probability) in enumerate([(4, 0.7), (1, 0.9), (6, 0.8), (3, 0.6), (8, 0.5)]):
@@ -414,7 +232,7 @@ def test_phrase_is_the_one_whose_tokens_scored(model: GroundingDinoSpec) -> None
 
 
 def test_text_threshold_has_no_part_with_phrases(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["cat", "dog"])
+    text = model.text.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 1)
     logits[0, 3] = logit(0.5)
     (found,) = detect(model, text, logits, boxes, text_threshold=0.99)
@@ -422,7 +240,7 @@ def test_text_threshold_has_no_part_with_phrases(model: GroundingDinoSpec) -> No
 
 
 def test_box_threshold_limit_and_order_of_ties(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["cat"])
+    text = model.text.encode_phrases(["cat"])
     logits, boxes = quiet(text, 5)
     logits[:, 1] = [logit(p) for p in (0.5, 0.8, 0.5, 0.29, 0.8)]
     found = detect(model, text, logits, boxes)
@@ -434,7 +252,7 @@ def test_box_threshold_limit_and_order_of_ties(model: GroundingDinoSpec) -> None
 
 
 def test_many_ties_keep_the_order_of_queries(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["cat"])
+    text = model.text.encode_phrases(["cat"])
     logits = np.full((500, len(text.input_ids)), logit(0.5), dtype=np.float32)
     boxes = np.full((500, 4), 0.1, dtype=np.float32)
     boxes[:, 0] = np.linspace(0.1, 0.9, 500)
@@ -446,7 +264,7 @@ def test_many_ties_keep_the_order_of_queries(model: GroundingDinoSpec) -> None:
 
 @pytest.mark.parametrize("as_caption", [True, False])
 def test_nms_is_by_phrase(model: GroundingDinoSpec, as_caption: bool) -> None:
-    text = model.encode_caption("cat. dog.") if as_caption else model.encode_phrases(["cat", "dog"])
+    text = model.text.encode_caption("cat. dog.") if as_caption else model.text.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 4)
     boxes[1:3] = boxes[0]
     logits[0, 1], logits[1, 1], logits[2, 3], logits[3, 1] = (logit(p) for p in (0.5, 0.9, 0.7, 0.6))
@@ -458,7 +276,7 @@ def test_nms_is_by_phrase(model: GroundingDinoSpec, as_caption: bool) -> None:
 
 @pytest.mark.parametrize("as_caption", [True, False])
 def test_numbers_that_are_none(model: GroundingDinoSpec, as_caption: bool) -> None:
-    text = model.encode_caption("cat. dog.") if as_caption else model.encode_phrases(["cat", "dog"])
+    text = model.text.encode_caption("cat. dog.") if as_caption else model.text.encode_phrases(["cat", "dog"])
     logits, boxes = quiet(text, 5)
     logits[0] = np.nan
     logits[1, 1] = np.inf
@@ -471,7 +289,7 @@ def test_numbers_that_are_none(model: GroundingDinoSpec, as_caption: bool) -> No
 
 
 def test_boxes_are_clipped_to_the_image(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["cat"])
+    text = model.text.encode_phrases(["cat"])
     logits, boxes = quiet(text, 1)
     logits[0, 1] = 5
     boxes[0] = [0.0, 0.9, 0.5, 0.6]
@@ -480,48 +298,7 @@ def test_boxes_are_clipped_to_the_image(model: GroundingDinoSpec) -> None:
 
 
 def test_logits_of_another_text_length_are_refused(model: GroundingDinoSpec) -> None:
-    text = model.encode_phrases(["cat"])
+    text = model.text.encode_phrases(["cat"])
     logits, boxes = quiet(text, 1)
     with pytest.raises(ValueError, match="logits are for 15 tokens, the text has 16"):
         detect(model, text, logits[:, :-1], boxes)
-
-
-# Parameters
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"shortest_edge": "eight"}, "shortest_edge is not made of integers: 'eight'"),
-        ({"longest_edge": "0"}, "longest_edge is wrong"),
-        ({"longest_edge": "1333,1334"}, "longest_edge is wrong"),
-        ({"canvases": "800x800"}, "canvases has none that holds 800x1333"),
-        ({"canvases": "800x1344"}, "canvases has none that holds 1333x800"),
-        ({"canvases": "800*800"}, "not HEIGHTxWIDTH: '800\\*800'"),
-        ({"text_lengths": "32,16"}, "text_lengths must be rising"),
-        ({"text_lengths": ""}, "text_lengths is not made of integers"),
-    ],
-)
-def test_wrong_parameters_are_named(tokenizer_path: Path, change: dict[str, str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        GroundingDinoSpec.from_parameters({**PARAMETERS, **change}, tokenizer_path)
-
-
-@pytest.mark.parametrize("name", PARAMETERS)
-def test_missing_parameters_are_named(tokenizer_path: Path, name: str) -> None:
-    parameters = {key: value for key, value in PARAMETERS.items() if key != name}
-    with pytest.raises(ValueError, match=f"no parameter {name}"):
-        GroundingDinoSpec.from_parameters(parameters, tokenizer_path)
-
-
-def test_wrong_tokenizers_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no tokenizer\.json"):
-        GroundingDinoSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match="cannot be read"):
-        GroundingDinoSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")
-    BertWordPieceTokenizer({"[UNK]": 0, "[SEP]": 1, "[CLS]": 2, "[PAD]": 3, ".": 4}).save(
-        str(tmp_path / "tokenizer.json")
-    )
-    with pytest.raises(ValueError, match=r"no token \?"):
-        GroundingDinoSpec.from_parameters(PARAMETERS, tmp_path / "tokenizer.json")

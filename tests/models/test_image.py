@@ -1,14 +1,8 @@
 import io
-import os
-import struct
-import subprocess
-import sys
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -20,28 +14,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 import bad_input
-from gateway.models import avif_frames
+from bad_input import encoded
 from gateway.models import image as images
 
 Noise = Callable[[int, int], NDArray[np.uint8]]
 LIMIT = 10_000_000
-
-
-def encoded(picture: Image.Image, format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, format, **options)
-    return buffer.getvalue()
-
-
-def grey_png(width: int, height: int, rows: bytes) -> bytes:
-    """A PNG with any header over any data, to declare what it does not hold."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunks
 
 
 def reference(data: bytes) -> NDArray[np.uint8]:
@@ -216,19 +193,12 @@ def test_first_frame_of_many(format: str) -> None:
     np.testing.assert_array_equal(decoded, np.full((9, 12, 3), [255, 0, 0], dtype=np.uint8))
 
 
-def test_pixel_limit_is_inclusive(noise: Noise) -> None:
-    data = encoded(Image.fromarray(noise(20, 30)), "PNG")
-    assert images.decode(data, max_pixels=600).shape == (20, 30, 3)
-    with pytest.raises(images.ImageError, match=r"30x20 = 600 pixels; the limit is 599 pixels"):
-        images.decode(data, max_pixels=599)
-
-
 def test_memory_is_asked_for_between_header_and_pixels(noise: Noise) -> None:
-    asked: list[int] = []
+    sizes: list[int] = []
 
     @contextmanager
     def room(size: int) -> Iterator[None]:
-        asked.append(size)
+        sizes.append(size)
         yield
 
     picture = Image.fromarray(noise(20, 30))
@@ -247,22 +217,10 @@ def test_memory_is_asked_for_between_header_and_pixels(noise: Noise) -> None:
     )
     with pytest.raises(images.ImageError, match="damaged"):
         images.decode(tiled, max_pixels=LIMIT, room=room)
-    assert asked == [images.BYTES_A_PIXEL * 600, images.BYTES_A_PIXEL * 64 * 48]
+    assert sizes == [images.PEAK_BYTES_PER_PIXEL * 600, images.PEAK_BYTES_PER_PIXEL * 64 * 48]
     with pytest.raises(images.ImageError, match="limit is 599"):
         images.decode(encoded(picture, "PNG"), max_pixels=599, room=room)
-    assert len(asked) == 2
-
-
-@pytest.mark.parametrize("side", [5_000, 10_000, 60_000])
-def test_bomb_is_refused_from_its_header(side: int) -> None:
-    # 10,000 squared makes Pillow warn, 60,000 squared makes it raise. Decoded, this data is "truncated".
-    with pytest.raises(images.ImageError, match=r"limit is 10000000"):
-        images.decode(grey_png(side, side, b"\0"), max_pixels=LIMIT)
-
-
-def test_limit_over_that_of_pillow_names_that_of_pillow() -> None:
-    with pytest.raises(images.ImageError, match=r"limit is 178956970"):
-        images.decode(grey_png(60_000, 60_000, b"\0"), max_pixels=10**12)
+    assert len(sizes) == 2
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF"])
@@ -282,62 +240,6 @@ def test_empty() -> None:
         images.decode(b"", max_pixels=LIMIT)
 
 
-def written(format: str) -> bytes:
-    return encoded(Image.new("RGB", (16, 16), "red"), format)
-
-
-@pytest.mark.parametrize(
-    ("data", "kind"),
-    [
-        (b"%PDF-1.7\n%\xe2\xe3", "a PDF document: draw its pages as images first"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
-        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- made by hand -->\n<svg/>", "an SVG drawing"),
-        (b"<!DOCTYPE html><title>404", "a web page (HTML)"),
-        (b"\n<html>", "a web page (HTML)"),
-        (b"<?xml version='1.0'?><feed/>", "XML text"),
-        (b'{"error": "not found"}', "JSON text"),
-        (b"hello", "text"),
-        ("кошка".encode() * 200, "text"),
-        (b"https://images.example/a.jpg", "an address: send it as the image's uri"),
-        (b"/9j/4AAQSkZJRg", "base64 text: decode it before sending"),
-        (b"data:image/png;base64,iVBORw0KGgo", "base64 text: decode it before sending"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer: fetch the file"),
-        (b"\0\0\0\x18ftypisom\0\0\2\0", "a video (MP4)"),
-        (b"\0\0\0\x14ftypqt  \0\0\2\0", "a QuickTime video"),
-        (b"\x1aE\xdf\xa3\x9f", "a video (WebM or Matroska)"),
-        (b"RIFF\0\0\0\0AVI LIST", "a video (AVI)"),
-        (b"PK\x03\x04\x14\0", "a ZIP archive or an office document"),
-        (b"\x1f\x8b\x08\0", "gzip data"),
-        (b"\x93NUMPY\1\0", "a NumPy array"),
-        (b"8BPS\0\1", "a Photoshop file"),
-        (b"\xff\x0a\xfa", "a JPEG XL image"),
-        (written("JPEG2000"), "a JPEG 2000 image"),
-        (written("ICO"), "an icon (ICO)"),
-        (written("PPM"), "a PNM image"),
-        (written("EPS"), "a PostScript file"),
-        (written("DDS"), "a DDS texture"),
-        (written("PNG")[:12], "a PNG image, but a damaged one"),
-        (written("AVIF")[:40], "an AVIF image, but a damaged one"),
-        (bytes(1000), "nothing but zeros"),
-    ],
-)
-def test_what_is_no_image_is_named(data: bytes, kind: str) -> None:
-    with pytest.raises(images.ImageError) as caught:
-        images.decode(data, max_pixels=LIMIT)
-    message = str(caught.value)
-    assert message.startswith(
-        "The data is not an image in a supported format (JPEG, PNG, WEBP, BMP, TIFF, GIF"
-    )
-    assert f": it looks like {kind}" in message
-    assert message.endswith(".")
-
-
-def test_what_is_unknown_is_refused_without_a_guess() -> None:
-    for data in (b"\x81\x02\xfe\x00" * 9, written("TGA")):
-        with pytest.raises(images.ImageError, match=r"supported format \([A-Z, ]*AVIF[A-Z, ]*\)\.$"):
-            images.decode(data, max_pixels=LIMIT)
-
-
 @pytest.mark.parametrize("options", [{}, {"subsampling": "4:4:4"}, {"range": "limited"}])
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
 def test_avif(noise: Noise, mode: str, options: dict[str, Any]) -> None:
@@ -346,8 +248,6 @@ def test_avif(noise: Noise, mode: str, options: dict[str, Any]) -> None:
         picture.putalpha(Image.fromarray(noise(37, 53)[..., 0]))
     data = encoded(picture.convert(mode), "AVIF", **options)
     np.testing.assert_array_equal(images.decode(data, max_pixels=LIMIT), reference(data))
-    # The frames' own headers agree with what was encoded.
-    assert avif_frames.coded_pixels(data) == 37 * 53 * (2 if mode == "RGBA" else 1)
 
 
 def test_first_frame_of_an_avif_sequence(noise: Noise) -> None:
@@ -355,26 +255,6 @@ def test_first_frame_of_an_avif_sequence(noise: Noise) -> None:
     data = encoded(frames[0], "AVIF", save_all=True, append_images=frames[1:])
     decoded = images.decode(data, max_pixels=LIMIT)
     assert np.abs(decoded.astype(int) - [255, 0, 0]).max() < 4
-
-
-def test_an_avif_whose_frames_are_larger_than_it_says_is_refused() -> None:
-    data = bad_input.avif_of((8, 8), 1_200)
-    with pytest.raises(images.ImageError, match="AVIF image is 8x8 pixels, but its frames have 1440000"):
-        images.decode(data, max_pixels=LIMIT)
-    # Of a sequence the decoder reads the track, which is another place.
-    frame = Image.new("RGB", (1_200, 1_200))
-    sequence = bytearray(encoded(frame, "AVIF", save_all=True, append_images=[frame], speed=10))
-    place = sequence.index(b"meta") + 4
-    assert avif_frames.coded_pixels(bytes(sequence)) == 2 * 1_440_000
-    sequence[place - 4 : place] = b"free"
-    assert avif_frames.coded_pixels(bytes(sequence)) == 1_440_000
-
-
-def test_avif_parts_are_counted() -> None:
-    data = bad_input.avif_of((8, 8))
-    for junk in (b"\0\0\0\x08free" * 6_000, b"\0\0\0\1free\0\0\0\0\0\0\0\x10" * 6_000):
-        with pytest.raises(images.ImageError, match="too many parts"):
-            images.decode(data + junk, max_pixels=LIMIT)
 
 
 @pytest.mark.skipif("HEIF" not in images.FORMATS, reason="the extra for HEIC is not installed")
@@ -385,34 +265,6 @@ def test_heic() -> None:
     assert np.abs(slope[15, 21] - [220, 35, 35]).max() < 15
     with pytest.raises(images.ImageError, match="24x18 = 432 pixels; the limit is 431 pixels"):
         images.decode(bad_input.HEIC, max_pixels=431)
-
-
-def test_heic_without_its_extra_names_what_to_install() -> None:
-    code = """
-import sys
-sys.modules["pi_heif"] = None
-import bad_input
-from gateway.models import image
-try:
-    image.decode(bad_input.HEIC, max_pixels=1000)
-except image.ImageError as error:
-    print(error)
-"""
-    tests = str(Path(__file__).parents[1])
-    result = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=os.environ | {"PYTHONPATH": tests},
-    )
-    assert "it looks like a HEIC image" in result.stdout
-    assert "where its extra `heic` (the package pi-heif) is installed" in result.stdout
-
-
-def test_no_side_may_be_zero() -> None:
-    with pytest.raises(images.ImageError):
-        images.decode(grey_png(0, 5, b""), max_pixels=LIMIT)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -432,17 +284,3 @@ def test_damage_gives_an_image_or_an_image_error(
     except images.ImageError:
         return
     assert decoded.shape[2] == 3
-
-
-def test_raw() -> None:
-    data = bytes(range(18))
-    image = images.from_raw(data, 3, 2, max_pixels=6)
-    assert image.shape == (2, 3, 3)
-    assert image[1, 0].tolist() == [9, 10, 11]
-    with pytest.raises(images.ImageError, match="3x2 pixels has 18 bytes, but 17 were sent"):
-        images.from_raw(data[:-1], 3, 2, max_pixels=6)
-    with pytest.raises(images.ImageError, match="limit is 5"):
-        images.from_raw(data, 3, 2, max_pixels=5)
-    for width, height in ((0, 2), (3, 0), (-3, -2)):
-        with pytest.raises(images.ImageError, match="at least 1"):
-            images.from_raw(data, width, height, max_pixels=6)

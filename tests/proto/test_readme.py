@@ -10,7 +10,7 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 
 from gateway import errors
-from gateway.server import SERVICES
+from gateway.services.registry import SERVICES
 
 README = (Path(__file__).parents[2] / "proto/README.md").read_text()
 
@@ -45,8 +45,8 @@ def test_every_reason_is_listed_with_its_status() -> None:
     assert {row[0].strip("`") for row in table} <= set(grpc.StatusCode.__members__)
     listed = {(row[0].strip("`"), row[1].strip("`")) for row in table if row[1].startswith("`")}
     sent = {
-        errors.ImageNotCachedError(""),
-        errors.ImageNotFetchedError("", ""),
+        errors.ImageNotCachedError("").to_status_error("image"),
+        errors.ImageNotFetchedError("").to_status_error("image"),
         errors.NoModelError(""),
         errors.TritonUnavailableError(""),
         errors.OverloadedError("", 1),

@@ -1,18 +1,23 @@
 """Clean environments, as users have them."""
 
+import contextlib
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
 UV = str(Path(sys.executable).parent / "uv")
+# Nothing listens there: whatever goes to this machine by way of it fails.
+PROXY = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy"), "http://127.0.0.1:9")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Environment:
 
     path: Path
     directory: Path
+    extra: Mapping[str, str] = field(default_factory=dict)
 
     def run(
         self, *command: str, code: int = 0, variables: Mapping[str, str] | None = None
@@ -51,7 +57,7 @@ class Environment:
     def variables(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         own = {name: value for name, value in os.environ.items() if not name.startswith("VISIONGATE_")}
         del own["PYTEST_CURRENT_TEST"]
-        return own | {"COLUMNS": "200", "NO_COLOR": "1", **(more or {})}
+        return own | {"COLUMNS": "200", "NO_COLOR": "1", **self.extra, **(more or {})}
 
 
 def uv(*arguments: str | Path) -> None:
@@ -90,3 +96,41 @@ def interpreter(version: str) -> str:
         if subprocess.run([path, "--version"], capture_output=True, check=False).returncode == 0:
             return path
     pytest.skip(f"there is no Python {version} on this machine")
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Copy what a clone of the next commit would hold."""
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    return folder
+
+
+@contextlib.contextmanager
+def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., str]]:
+    """Serve, with a proxy in the way. Yields a function that asks the server from a folder."""
+    server = subprocess.Popen(
+        [environment.program("visiongate"), *up, "--port", "0"],
+        cwd=environment.directory,
+        env=environment.variables(PROXY),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with server:
+        assert server.stdout is not None
+        address = re.search(r"answers at (\S+)", server.stdout.readline())
+        assert address is not None
+        variables = PROXY | {"VISIONGATE_SERVER": address[1]}
+
+        def ask(folder: Path, *arguments: str, program: str = "visiongate") -> str:
+            here = replace(environment, directory=folder)
+            return here.run(program, *arguments, variables=variables).stdout
+
+        try:
+            yield ask
+        finally:
+            server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0

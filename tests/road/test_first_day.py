@@ -1,23 +1,17 @@
 """README's road: from a fresh clone to an answer about a photo, with a proxy in the way."""
 
-import contextlib
 import json
 import re
-import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from road.environments import ROOT, Environment
+from road.environments import PROXY, ROOT, Environment, copy_checkout, serving
 
 README = (ROOT / "README.md").read_text()
-# Nothing listens there: whatever goes to this machine by way of it fails.
-PROXY = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy"), "http://127.0.0.1:9")
 
 
 def commands(heading: str) -> list[str]:
@@ -29,14 +23,7 @@ def commands(heading: str) -> list[str]:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone of the next commit would hold."""
-    folder = tmp_path_factory.mktemp("clone")
-    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, files.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
-    return folder
+    return copy_checkout(tmp_path_factory.mktemp("clone"))
 
 
 def test_the_road(clone: Path, tmp_path: Path) -> None:
@@ -95,30 +82,3 @@ def words(command: str) -> list[str]:
     program, *arguments = re.findall(r'"([^"]+)"|(\S+)', command)
     assert program[1] == ".venv/bin/visiongate"
     return [quoted or plain for quoted, plain in arguments]
-
-
-@contextlib.contextmanager
-def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., str]]:
-    """Serve, with a proxy in the way. Yields a function that asks the server from a folder."""
-    server = subprocess.Popen(
-        [environment.program("visiongate"), *up, "--port", "0"],
-        cwd=environment.directory,
-        env=environment.variables(PROXY),
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with server:
-        assert server.stdout is not None
-        address = re.search(r"answers at (\S+)", server.stdout.readline())
-        assert address is not None
-        variables = PROXY | {"VISIONGATE_SERVER": address[1]}
-
-        def ask(folder: Path, *arguments: str) -> str:
-            done = Environment(environment.path, folder).run("visiongate", *arguments, variables=variables)
-            return done.stdout
-
-        try:
-            yield ask
-        finally:
-            server.send_signal(signal.SIGTERM)
-        assert server.wait(30) == 0

@@ -13,7 +13,7 @@ from pathlib import Path
 from export.demo.serving import REPOSITORY
 
 # Small, so that they are full, and at work, long before memory is looked at.
-CACHES = ("--image-cache-bytes", "20000000", "--embedding-cache-bytes", "5000000")
+CACHES = ("--image-cache-bytes", "20000000", "--sam-embedding-cache-bytes", "5000000")
 COMMAND = str(Path(sys.executable).parent / "visiongate")
 SERIES = re.compile(r"^(\w+(?:\{[^}]*\})?) ([-+.\deE]+|NaN)$", re.MULTILINE)
 

@@ -64,9 +64,14 @@ async def failures(behaviour: Behaviour, **options: Any) -> list[VisiongateError
             "image",
             "",
         ),
-        (server_errors.ImageNotCachedError("abc"), visiongate.ImageNotCachedError, "", "IMAGE_NOT_CACHED"),
         (
-            server_errors.ImageNotFetchedError("image.uri", "404"),
+            server_errors.ImageNotCachedError("abc").to_status_error("image.image_id"),
+            visiongate.ImageNotCachedError,
+            "",
+            "IMAGE_NOT_CACHED",
+        ),
+        (
+            server_errors.ImageNotFetchedError("404").to_status_error("image.uri"),
             visiongate.ImageNotFetchedError,
             "image.uri",
             "IMAGE_NOT_FETCHED",

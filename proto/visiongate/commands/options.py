@@ -1,6 +1,5 @@
 """The options that commands share, first of all those that say which server to ask, and how."""
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 
 from visiongate import Client
 from visiongate.commands.common import note, waiting
+from visiongate.commands.signature import with_options
 from visiongate.operations import Operation
 
 R = TypeVar("R")
@@ -144,17 +144,12 @@ class PatientClient(Client):
 def asks_server(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of `connect`, and what that returns as its first argument."""
     options = inspect.signature(connect).parameters
-    _, *own = inspect.signature(command).parameters.values()
 
-    @functools.wraps(command)
+    @with_options(command, [*options.values()])
     def run(**values: Any) -> None:
         with connect(**{name: values.pop(name) for name in options}) as client:
             command(client, **values)
 
-    # typer reads both.
-    parameters = [*own, *options.values()]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 

@@ -238,7 +238,7 @@ def test_the_exporter_reads_what_was_trained(model: Any, tmp_path: Path) -> None
         )
         parameters |= {key: value.string_value for key, value in config.parameters.items()}
     assert (parameters["family"], parameters["variant"]) == ("clip", "demo")
-    spec = ClipSpec.from_parameters(parameters, repository / "clip_text" / "tokenizer.json")
+    spec = ClipSpec.from_parameters(parameters, repository / "clip_text")
     assert spec.logit_scale == pytest.approx(model.logit_scale.exp().item(), rel=1e-5)
     tokenize = train_clip.tokenizer()
     for text in TEXTS:

@@ -1,11 +1,11 @@
-"""Triton's "onnxruntime" backend on ONNX Runtime's Python package, for a Triton without the native one.
+"""Triton's "onnxruntime" backend on ONNX Runtime's Python package, for a Triton without the native backend.
 
-Triton runs this file in processes of their own, in an environment of their own: visiongate cannot be
-imported here. It follows the native backend (what it completes, checks and refuses), so that one model
-repository loads in both.
+Triton runs this file in separate processes and a separate environment: visiongate cannot be imported here.
+The file completes, checks and refuses configurations as the native backend does, so that one model repository
+loads in both.
 """
 
-# The stub adds the classes that the annotations name to pb_utils only after it has imported this file.
+# The stub adds the classes in the annotations to pb_utils only after it has imported this file.
 from __future__ import annotations
 
 import json
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 if int(np.__version__.split(".")[0]) >= 2:
     # The stub process would load, report READY and answer every request with empty tensors.
     raise RuntimeError(
-        f"Triton's Python backend needs NumPy 1.x, not {np.__version__}, with which it returns empty tensors"
+        f"Triton's Python backend needs NumPy 1.x, not {np.__version__}: with that it returns empty tensors"
     )
 
 _TRITON_TYPES = {
@@ -41,7 +41,7 @@ _TRITON_TYPES = {
     "tensor(float)": "TYPE_FP32",
     "tensor(double)": "TYPE_FP64",
 }
-# What Triton tells its native backends where the configuration names no max_batch_size.
+# Triton gives it to its native backends if the configuration names no max_batch_size.
 _DEFAULT_MAX_BATCH_SIZE = 4
 
 Config = dict[str, Any]
@@ -58,7 +58,7 @@ class _TensorInfo:
 
 @dataclass(frozen=True)
 class _Item:
-    """A request with its place among those handed to `execute` and its tensors, not copied."""
+    """A request: its place among those passed to `execute`, and its tensors, which are not copied."""
 
     index: int
     feed: dict[str, np.ndarray]
@@ -71,7 +71,7 @@ class TritonPythonModel:
 
     @staticmethod
     def auto_complete_config(auto_complete_model_config: pb_utils.ModelConfig) -> pb_utils.ModelConfig:
-        """Fill in batching, inputs and outputs from the ONNX file where inputs or outputs are missing."""
+        """Fill in batching, inputs and outputs from the ONNX file if inputs or outputs are missing."""
         config = auto_complete_model_config.as_dict()
         if config["input"] and config["output"]:
             return auto_complete_model_config
@@ -81,7 +81,7 @@ class TritonPythonModel:
             auto_complete_model_config.set_max_batch_size(_DEFAULT_MAX_BATCH_SIZE)
         if config["max_batch_size"] > 1 and "sequence_batching" not in config:
             auto_complete_model_config.set_dynamic_batching()
-        # Written directly: the methods for it know no `reshape`.
+        # Written directly: the methods for this do not support `reshape`.
         config["input"] = config["input"] or [_tensor_config(config, tensor) for tensor in inputs]
         config["output"] = config["output"] or [_tensor_config(config, tensor) for tensor in outputs]
         return auto_complete_model_config
@@ -96,11 +96,11 @@ class TritonPythonModel:
         self._batching: bool = config["max_batch_size"] > 0
         self._input_names = [tensor.name for tensor in inputs]
         self._output_names = [tensor.name for tensor in outputs]
-        # Triton's shapes have at least one dimension; these files' scalars have none.
+        # Triton's shapes have at least one dimension; a scalar in an ONNX file has none.
         self._scalars = {tensor.name for tensor in (*inputs, *outputs) if not tensor.shape}
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
-        """Answer the requests, those of equal shapes in one run."""
+        """Answer the requests. Those of equal shapes are answered in one run."""
         responses: list[pb_utils.InferenceResponse] = [None] * len(requests)
         groups: dict[Hashable, list[_Item]] = {}
         for index, request in enumerate(requests):
@@ -126,14 +126,14 @@ class TritonPythonModel:
         del self._session
 
     def _answer(self, group: list[_Item], responses: list[pb_utils.InferenceResponse]) -> None:
-        """Run the group as one batch and put each request's answer in its place."""
-        wanted = frozenset[str]().union(*(item.outputs for item in group))
-        names = [name for name in self._output_names if name in wanted]
+        """Run the group as one batch, and put each request's answer in its place."""
+        requested = frozenset[str]().union(*(item.outputs for item in group))
+        names = [name for name in self._output_names if name in requested]
         try:
             values = dict(zip(names, self._run(names, group), strict=True))
         except Exception as error:
             if len(group) > 1:
-                # One request's values (an index out of range) must not fail those it happened to join.
+                # The values of one request, such as an index out of range, must not make the others fail.
                 for item in group:
                     self._answer([item], responses)
                 return
@@ -166,8 +166,8 @@ class TritonPythonModel:
 
 
 def _open_session(version: Path, config: Config, *, gpu: int | None = None) -> onnxruntime.InferenceSession:
-    """Open the model file of a version's folder with the options that the configuration asks for."""
-    # Here, because the process that only completes a finished configuration need not wait for it.
+    """Open the model file in a version's folder with the options of the configuration."""
+    # Not at the top: the process that only completes a complete configuration need not wait for the import.
     import onnxruntime  # noqa: PLC0415
 
     path = version / (config.get("default_model_filename") or "model.onnx")
@@ -193,7 +193,7 @@ def _open_session(version: Path, config: Config, *, gpu: int | None = None) -> o
     threads = _integer_parameter(config, "intra_op_thread_count")
     options.intra_op_num_threads = threads or _cores_per_instance(config)
     options.inter_op_num_threads = _integer_parameter(config, "inter_op_thread_count")
-    # Between runs the threads sleep: those of the other models' processes want the cores.
+    # Between runs the threads sleep, and leave the cores to the processes of other models.
     options.add_session_config_entry("session.force_spinning_stop", "1")
 
     providers: list[Any] = ["CPUExecutionProvider"]
@@ -238,7 +238,7 @@ def _tensor_config(config: Config, tensor: _TensorInfo) -> Config:
 
 
 def _check_config(config: Config, inputs: list[_TensorInfo], outputs: list[_TensorInfo]) -> None:
-    """Raise where the configuration and the ONNX file disagree, naming the tensor."""
+    """Raise an error that names the tensor if the configuration and the ONNX file disagree."""
     configured = {entry["name"] for entry in config["input"]}
     for tensor in inputs:
         if tensor.name not in configured:
@@ -271,7 +271,7 @@ def _check_tensor(config: Config, kind: str, entry: Config, tensor: _TensorInfo)
         )
     expected = batch + [int(dim) for dim in entry.get("reshape", entry).get("shape", entry["dims"])]
     shape = list(tensor.shape) or [1]
-    # As the native backend has it: an input may be narrower than the file allows, an output not.
+    # Like the native backend: an input may be narrower than the file allows, an output may not.
     fits = len(expected) == len(shape) and all(
         said == actual or (actual == -1 and kind == "input")
         for said, actual in zip(expected, shape, strict=True)

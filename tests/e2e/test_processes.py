@@ -71,7 +71,7 @@ class Served:
         return found[1]
 
     def wait_for_workers(self, count: int) -> None:
-        eventually(lambda: self.log.count(" answers: process") == count, f"{count} workers")
+        eventually(lambda: self.log.count(" answers: process id") == count, f"{count} workers")
 
     @property
     def workers(self) -> list[int]:
@@ -175,7 +175,7 @@ def embed(address: str) -> int:
 
 
 def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> None:
-    served = serve("--workers", "2")
+    served = serve("--processes", "2")
     address = served.address
     served.wait_for_workers(2)
     first, second = served.workers
@@ -192,7 +192,7 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
     assert served.http("/readyz")[0] == 200
 
     os.kill(first, signal.SIGKILL)
-    served.wait_for_log(f"process {first} was ended by SIGKILL; a new one starts")
+    served.wait_for_log(f"process id {first} was ended by SIGKILL; a new one starts")
     for _ in range(5):
         call(address)
         calls += 1
@@ -213,7 +213,7 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
 def test_calls_in_flight_finish_after_sigterm(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
-    served = serve("--workers", str(workers), "--grace-s", "100")
+    served = serve("--processes", str(workers), "--grace-s", "100")
     address = served.address
     served.wait_for_workers(workers if workers > 1 else 0)
     eventually(lambda: served.health() == SERVING, "ready")
@@ -235,7 +235,7 @@ def test_calls_in_flight_finish_after_sigterm(
 def test_a_second_signal_ends_calls_at_once(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
-    served = serve("--workers", str(workers), "--grace-s", "100000")
+    served = serve("--processes", str(workers), "--grace-s", "100000")
     address = served.address
     served.wait_for_workers(workers if workers > 1 else 0)
     with ThreadPoolExecutor(1) as pool, held(demo_triton):
@@ -263,8 +263,8 @@ def test_drain(serve: Callable[..., Served]) -> None:
 
 
 def test_workers_do_not_outlive_their_parent(serve: Callable[..., Served]) -> None:
-    served = serve("--workers", "2")
-    served.wait_for_log("answers: process")
+    served = serve("--processes", "2")
+    served.wait_for_log(" answers: process id")
     workers = served.workers
     assert len(workers) == 2
     served.process.kill()
@@ -275,14 +275,14 @@ def test_workers_do_not_outlive_their_parent(serve: Callable[..., Served]) -> No
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_sigterm_ends_the_wait_for_triton(serve: Callable[..., Served], workers: int) -> None:
-    served = serve("--triton", "127.0.0.1:9", "--workers", str(workers))
+    served = serve("--triton", "127.0.0.1:9", "--processes", str(workers))
     eventually(lambda: served.log.count("waiting: no Triton answers at 127.0.0.1:9") == workers, "it says so")
     assert served.stop() == 128 + signal.SIGTERM
     assert "Traceback" not in served.log
 
 
 def test_workers_that_cannot_start_are_one_sentence(serve: Callable[..., Served]) -> None:
-    served = serve("--triton", "127.0.0.1:9", "--triton-wait-s", "0", "--workers", "2")
+    served = serve("--triton", "127.0.0.1:9", "--triton-wait-s", "0", "--processes", "2")
     assert served.process.wait(PATIENCE_S) == 1
     assert re.search(r"error: no Triton answers at 127\.0\.0\.1:9: ", served.log)
     assert "Traceback" not in served.log

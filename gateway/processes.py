@@ -1,8 +1,8 @@
-"""Several gateway processes on one port: started, watched and ended by a parent that answers no calls.
+"""Several gateway processes on one port. A parent starts, watches and ends them, and answers no calls itself.
 
-Each runs `python -m gateway.workers`. It is given its settings as a line of JSON on standard input, which the
-parent then keeps open: its end asks to stop, also where the parent was killed. On standard output it reports,
-in a line of JSON, that it answers or why it cannot.
+Each process runs `python -m gateway.processes`. The parent writes the settings to its standard input, as a
+line of JSON, and keeps that open: its end asks the process to stop, also if the parent was killed. On
+standard output the process reports, in a line of JSON, that it answers or why it cannot.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway import logs, metrics, ports
-from gateway.server import Gateway, serve
+from gateway.process import serve
+from gateway.server import Gateway
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
 from gateway.stopping import StopSignals, until_first
@@ -27,38 +28,40 @@ from visiongate.command_error import CommandError
 
 logger = logging.getLogger(__name__)
 
-# Before a worker is replaced: twice as long each time, until one has lived long enough to be steady.
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+# The pause before a process is replaced. It doubles each time, until a process has lived for STEADY_S.
+FIRST_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
 STEADY_S = 60.0
-# What a worker may take to end beyond its settings' time.
+# Time to end that a process may take beyond drain_s and grace_s.
 END_MARGIN_S = 5.0
 
 
-class WorkersError(CommandError):
-    """No worker could start; the message is for the operator."""
+class ProcessesError(CommandError):
+    """No process could start. The message is for the operator."""
 
 
-async def serve_with_workers(
+async def serve_with_processes(
     settings: Settings, started: Callable[[int, str], None], stop: StopSignals
 ) -> None:
-    """Runs settings.workers gateways until told to stop; calls in flight may then finish.
+    """Run settings.processes gateways until a signal asks to stop. Calls in flight may then finish.
 
-    `started` is told the port and the models once the first of them answers.
+    `started` is called with the port and the models as soon as the first process answers.
     """
     with (
-        # For the workers' metrics, which write there, and for the parent's, which adds them up.
+        # The processes write their metrics there, and the parent adds them up.
         tempfile.TemporaryDirectory(prefix="visiongate-metrics-") as folder,
         ports.reserved(settings.host, settings.port, "--port") as port,
     ):
         variables = metrics.add_up(folder)
         with StatusServer(settings):
-            workers = _Workers(settings, port, started, stop, variables)
+            processes = _Processes(settings, port, started, stop, variables)
             await until_first(
-                *(workers.keep(number) for number in range(1, settings.workers + 1)), stop.first.wait()
+                *(processes.keep(number) for number in range(1, settings.processes + 1)), stop.first.wait()
             )
 
 
-class _Workers:
+class _Processes:
+    """Keeps the processes running."""
+
     def __init__(
         self,
         settings: Settings,
@@ -73,51 +76,51 @@ class _Workers:
         self._stop = stop
         self._variables = variables
         self._has_answered = False
-        # The numbers of those that ended before any has answered.
+        # The numbers of the processes that ended before any has answered.
         self._failed: set[int] = set()
 
     async def keep(self, number: int) -> None:
-        """Keeps a worker running until cancelled. Raises WorkersError where none at all gets up."""
+        """Keep a process running until cancelled. Raise ProcessesError if no process at all can start."""
         pause_s = FIRST_PAUSE_S
         while True:
             start = time.monotonic()
             reason = await self._run(number)
             if self._stop.first.is_set():
-                return  # systemd stops parent and workers at the same time
+                return  # systemd stops the parent and its processes at the same time
             if not self._has_answered:
                 self._failed.add(number)
-                if len(self._failed) == self._settings.workers:
-                    raise WorkersError(reason)
+                if len(self._failed) == self._settings.processes:
+                    raise ProcessesError(reason)
             if time.monotonic() - start > STEADY_S:
                 pause_s = FIRST_PAUSE_S
-            logger.warning("worker %d: %s; a new one starts in %g seconds", number, reason, pause_s)
+            logger.warning("worker process %d: %s; a new one starts in %g seconds", number, reason, pause_s)
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, MAX_PAUSE_S)
 
     async def _run(self, number: int) -> str:
-        """Runs a worker to its end, and says why it ended. Cancelled, it ends the worker in good order."""
+        """Run a process to its end, and say why it ended. When cancelled, end the process in good order."""
         try:
             process = await asyncio.create_subprocess_exec(
-                # -P: a folder `gateway` where the command was given is not to be taken for this one.
-                *(sys.executable, "-P", "-m", "gateway.workers"),
+                # -P: a folder `gateway` in the working directory must not be imported in place of this one.
+                *(sys.executable, "-P", "-m", "gateway.processes"),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 env={**os.environ, **self._variables},
-                # Out of the terminal's process group: Ctrl-C is the parent's to handle.
+                # Not in the terminal's process group: the parent handles Ctrl-C.
                 start_new_session=True,
             )
-        except OSError as error:  # such as for lack of memory
+        except OSError as error:  # for instance, too little memory
             return f"a process cannot be started: {error.strerror}"
         assert process.stdin is not None
         assert process.stdout is not None
         report: dict[str, str] = {}
         try:
-            # Metrics are the parent's to show. On standard input, as other users can read arguments.
+            # The parent serves the metrics. Not as arguments, which other users of the machine can read.
             own = self._settings.model_copy(update={"port": self._port, "metrics_port": None})
             process.stdin.write(own.model_dump_json().encode() + b"\n")
             report = json.loads(await process.stdout.readline() or "{}")
             if "served" in report:
-                logger.info("worker %d answers: process %d", number, process.pid)
+                logger.info("worker process %d answers: process id %d", number, process.pid)
                 if not self._has_answered:
                     self._has_answered = True
                     self._started(self._port, report["served"])
@@ -126,11 +129,11 @@ class _Workers:
         finally:
             process.stdin.close()
             if not report and process.returncode is None:
-                process.terminate()  # it would go on with its imports, which take seconds
+                process.terminate()  # it is still importing, which takes seconds
             await until_first(
                 process.wait(),
                 self._stop.second.wait(),
-                asyncio.sleep(_longest_end(self._settings)),
+                asyncio.sleep(_max_end_s(self._settings)),
             )
             if process.returncode is None:
                 process.kill()
@@ -140,16 +143,16 @@ class _Workers:
 
 def _ending(pid: int, code: int) -> str:
     how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-    return f"process {pid} {how}"
+    return f"process id {pid} {how}"
 
 
-def _longest_end(settings: Settings) -> float:
+def _max_end_s(settings: Settings) -> float:
     return settings.drain_s + settings.grace_s + END_MARGIN_S
 
 
 def main() -> None:
-    """A worker."""
-    # Standard output is for the report alone, whatever a library prints.
+    """Run one of the processes."""
+    # Standard output is for the report alone: what a library prints goes to standard error.
     report = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     settings = Settings.model_validate_json(_first_line(sys.stdin.fileno()))
@@ -161,7 +164,7 @@ def main() -> None:
 
     async def work() -> None:
         with StopSignals() as stop:
-            arguments = asyncio.get_running_loop(), stop, _longest_end(settings)
+            arguments = asyncio.get_running_loop(), stop, _max_end_s(settings)
             threading.Thread(target=_watch_parent, args=arguments, daemon=True).start()
             await serve(settings, started, stop)
 
@@ -176,7 +179,7 @@ def main() -> None:
 
 
 def _first_line(file: int) -> bytes:
-    """Unbuffered: a thread that waits inside of `sys.stdin` at the end of Python is fatal."""
+    """Read a line without a buffer: Python crashes at its end if a thread then waits inside `sys.stdin`."""
     line = b""
     while not line.endswith(b"\n"):
         part = os.read(file, 1 << 16)
@@ -186,17 +189,17 @@ def _first_line(file: int) -> bytes:
     return line
 
 
-def _watch_parent(loop: asyncio.AbstractEventLoop, stop: StopSignals, longest_end_s: float) -> None:
-    """Waits until the parent closes standard input, or has died: the kernel then does it.
+def _watch_parent(loop: asyncio.AbstractEventLoop, stop: StopSignals, max_end_s: float) -> None:
+    """Wait until the parent closes standard input, or dies, when the kernel closes it. Then ask to stop.
 
-    Asks for the same as the first signal, not for a second one: systemd sends SIGTERM to parent and workers.
+    That counts as a first signal, never as a second: systemd sends SIGTERM to the parent and its processes.
     """
     while os.read(sys.stdin.fileno(), 1):
         pass
     with contextlib.suppress(RuntimeError):  # the loop has ended
         loop.call_soon_threadsafe(stop.first.set)
-    time.sleep(longest_end_s)
-    os._exit(1)  # the loop hangs: nobody else is left to end it
+    time.sleep(max_end_s)
+    os._exit(1)  # the loop hangs, and nobody else is left to end the process
 
 
 if __name__ == "__main__":

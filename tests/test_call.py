@@ -9,7 +9,7 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
-from gateway.observation import Observation, current, observe, observe_stage
+from gateway.call import Call, current, observe, stage
 
 METHOD = "/test.Service/Method"
 
@@ -34,10 +34,10 @@ def test_a_call_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
         counted(f"visiongate_{way}_bytes_total", method=METHOD) for way in ("request", "response")
     )
     timed = counted("visiongate_call_seconds_count", method=METHOD)
-    with observe(METHOD, {}, "ipv4:10.0.0.7:52114") as observation:
-        observation.caller = "app"
-        observation.code = grpc.StatusCode.NOT_FOUND
-        observation.request_bytes, observation.response_bytes = 10, 20
+    with observe(METHOD, {}, "ipv4:10.0.0.7:52114") as call:
+        call.caller = "app"
+        call.code = grpc.StatusCode.NOT_FOUND
+        call.request_bytes, call.response_bytes = 10, 20
     assert counted("visiongate_calls_total", **labels) == before + 1
     assert counted("visiongate_call_seconds_count", method=METHOD) == timed + 1
     assert counted("visiongate_request_bytes_total", method=METHOD) == read + 10
@@ -56,8 +56,8 @@ def test_a_call_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_cause_is_logged_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    with observe(METHOD, {}) as observation:
-        observation.cause = "Triton says\n2026-01-01 INFO forged: " + "x" * 1000
+    with observe(METHOD, {}) as call:
+        call.cause = "Triton says\n2026-01-01 INFO forged: " + "x" * 1000
     (line,) = fields(caplog)
     assert line["cause"].startswith("Triton says 2026-01-01 INFO forged: xxx")
     assert len(line["cause"]) == 500
@@ -65,15 +65,15 @@ def test_a_cause_is_logged_on_one_line(caplog: pytest.LogCaptureFixture) -> None
 
 @pytest.mark.parametrize("given", ["order-17", "!" * 128])
 def test_a_callers_request_id_is_kept(given: str) -> None:
-    with observe(METHOD, {"x-request-id": given}) as observation:
-        assert observation.request_id == given
+    with observe(METHOD, {"x-request-id": given}) as call:
+        assert call.request_id == given
 
 
 @pytest.mark.parametrize("given", ["", "x" * 129, "two words", "a\nb", "\x1b[31m", "ü", "trailing\n"])
 def test_what_could_forge_a_log_line_is_no_request_id(given: str) -> None:
-    with observe(METHOD, {"x-request-id": given}) as observation:
-        assert len(observation.request_id) == 32
-        assert observation.request_id.isalnum()
+    with observe(METHOD, {"x-request-id": given}) as call:
+        assert len(call.request_id) == 32
+        assert call.request_id.isalnum()
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_what_could_forge_a_log_line_is_no_request_id(given: str) -> None:
     ],
 )
 def test_peers_are_named_without_port(peer: str, address: str) -> None:
-    with observe(METHOD, {}, peer) as observation:
-        assert observation.peer == address
+    with observe(METHOD, {}, peer) as call:
+        assert call.peer == address
 
 
 @pytest.mark.parametrize(
@@ -111,26 +111,26 @@ def test_an_error_that_nobody_named_is_not_counted_as_success(
 
 
 def test_a_named_error_keeps_its_code() -> None:
-    def fail(observation: Observation) -> None:
-        observation.code = grpc.StatusCode.DEADLINE_EXCEEDED
+    def fail(call: Call) -> None:
+        call.code = grpc.StatusCode.DEADLINE_EXCEEDED
         raise asyncio.CancelledError
 
-    with pytest.raises(asyncio.CancelledError), observe(METHOD, {}) as observation:
-        fail(observation)
-    assert observation.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    with pytest.raises(asyncio.CancelledError), observe(METHOD, {}) as call:
+        fail(call)
+    assert call.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_the_servers_faults_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
     for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT):
-        with observe(METHOD, {}) as observation:
-            observation.code = code
+        with observe(METHOD, {}) as call:
+            call.code = code
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
 
 
 async def test_calls_at_once_know_their_own() -> None:
     both = asyncio.Barrier(2)
 
-    async def call(request_id: str) -> Observation | None:
+    async def call(request_id: str) -> Call | None:
         with observe(METHOD, {"x-request-id": request_id}):
             await both.wait()
             return current()
@@ -144,21 +144,21 @@ async def test_calls_at_once_know_their_own() -> None:
 
 def test_stages_add_up_and_reach_the_line(caplog: pytest.LogCaptureFixture) -> None:
     before = counted("visiongate_stage_seconds_count", stage="decode")
-    with observe(METHOD, {}) as observation:
+    with observe(METHOD, {}) as call:
         for _ in range(2):
-            with observe_stage("decode"):
+            with stage("decode"):
                 pass
-        with pytest.raises(ValueError, match="no"), observe_stage("inference"):
+        with pytest.raises(ValueError, match="no"), stage("inference"):
             raise ValueError("no")
     assert counted("visiongate_stage_seconds_count", stage="decode") == before + 2
-    assert set(observation.stage_seconds) == {"decode", "inference"}
+    assert set(call.stage_seconds) == {"decode", "inference"}
     (line,) = fields(caplog)
     assert {"decode_ms", "inference_ms"} <= set(line)
 
 
 def test_stages_outside_calls_are_measured_too() -> None:
     before = counted("visiongate_stage_seconds_count", stage="decode")
-    with observe_stage("decode"):
+    with stage("decode"):
         assert current() is None
     assert counted("visiongate_stage_seconds_count", stage="decode") == before + 1
 

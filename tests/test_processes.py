@@ -4,17 +4,17 @@ import re
 
 import pytest
 
-from gateway import workers
+from gateway import processes
+from gateway.processes import ProcessesError, _Processes
 from gateway.settings import Settings
 from gateway.stopping import StopSignals, until_first
-from gateway.workers import WorkersError, _Workers
 
 
-class Ending(_Workers):
-    """Workers that end at once, ten times."""
+class Ending(_Processes):
+    """Processes that end immediately, ten times."""
 
     def __init__(self, has_answered: bool) -> None:
-        super().__init__(Settings(workers=2), 0, lambda port, served: None, StopSignals(), {})
+        super().__init__(Settings(processes=2), 0, lambda port, served: None, StopSignals(), {})
         self._has_answered = has_answered
         self._runs = 0
         self._is_over = asyncio.Event()
@@ -33,21 +33,21 @@ class Ending(_Workers):
 
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "FIRST_PAUSE_S", 0.0001)
-    monkeypatch.setattr(workers, "LONGEST_PAUSE_S", 0.0004)
+    monkeypatch.setattr(processes, "FIRST_PAUSE_S", 0.0001)
+    monkeypatch.setattr(processes, "MAX_PAUSE_S", 0.0004)
 
 
 async def test_pauses_grow_to_the_longest(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     await Ending(has_answered=True).keep_to_the_end()
-    pauses = re.findall(r"worker 1: reason \d+; a new one starts in (\S+) seconds", caplog.text)
+    pauses = re.findall(r"worker process 1: reason \d+; a new one starts in (\S+) seconds", caplog.text)
     assert pauses == ["0.0001", "0.0002", *["0.0004"] * 8]
 
 
-async def test_a_steady_workers_death_is_not_held_against_the_next(
+async def test_the_death_of_a_steady_process_is_not_held_against_the_next(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "STEADY_S", -1)
+    monkeypatch.setattr(processes, "STEADY_S", -1)
     caplog.set_level(logging.WARNING)
     await Ending(has_answered=True).keep_to_the_end()
     assert caplog.text.count("a new one starts in 0.0001 seconds") == 10
@@ -56,5 +56,5 @@ async def test_a_steady_workers_death_is_not_held_against_the_next(
 async def test_gives_up_where_none_ever_answers() -> None:
     ending = Ending(has_answered=False)
     async with asyncio.timeout(10):
-        with pytest.raises(WorkersError, match="reason 2"):
+        with pytest.raises(ProcessesError, match="reason 2"):
             await until_first(ending.keep(1), ending.keep(2))

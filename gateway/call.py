@@ -1,0 +1,144 @@
+"""One call to the gateway: its id, its caller, its outcome and its times.
+
+The log, the metrics and the traces read what is measured here, once. Each call is one line of the log.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import unquote
+
+import grpc
+
+from gateway import metrics, tracing
+from gateway.errors import SERVER_FAULTS
+
+logger = logging.getLogger("gateway.calls")
+
+REQUEST_ID = "x-request-id"
+# The ids of callers that are kept. Any other text could forge log lines.
+_VALID_ID = re.compile(r"[!-~]{1,128}")
+_MAX_CAUSE_LENGTH = 500
+
+Stage = Literal["decode", "preprocess", "inference", "postprocess"]
+STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
+
+
+@dataclass(slots=True)
+class Call:
+    """A call under way. Whoever answers it fills in what becomes known.
+
+    cause: Triton's own words about a failure, which are not for the caller.
+    stage_seconds: only of stages that began. Work that calls share counts for the first of them.
+    """
+
+    method: str
+    request_id: str
+    peer: str = ""
+    caller: str = ""
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    request_bytes: int = 0
+    response_bytes: int = 0
+    cause: str = ""
+    stage_seconds: dict[Stage, float] = field(default_factory=dict)
+
+
+_current_call: ContextVar[Call | None] = ContextVar("call", default=None)
+_current_stage: ContextVar[Stage | None] = ContextVar("stage", default=None)
+
+
+def current() -> Call | None:
+    """Return the call that this code works for. Work that calls share is done for the first of them."""
+    return _current_call.get()
+
+
+@contextmanager
+def observe(method: str, metadata: Mapping[str, str], peer: str = "") -> Iterator[Call]:
+    """Measure a call, log it in one line and end its span, however it ends.
+
+    `peer` is gRPC's name for the caller's end of the connection.
+    """
+    sent_id = metadata.get(REQUEST_ID, "")
+    request_id = sent_id if _VALID_ID.fullmatch(sent_id) else uuid.uuid4().hex
+    call = Call(method, request_id, _address(peer))
+    outer = _current_call.get()
+    _current_call.set(call)
+    start = time.perf_counter()
+    with tracing.call_span(method, metadata, call.peer) as span:
+        try:
+            yield call
+        except BaseException as error:
+            if call.code is grpc.StatusCode.OK:
+                is_cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
+                call.code = grpc.StatusCode.CANCELLED if is_cancelled else grpc.StatusCode.UNKNOWN
+            raise
+        finally:
+            seconds = time.perf_counter() - start
+            _count(call, seconds)
+            _log(call, seconds, tracing.trace_id(span))
+            span.set_attribute("visiongate.request_id", request_id)
+            span.set_attribute("visiongate.caller", call.caller)
+            tracing.set_call_code(span, call.code)
+            # Not by a token: a stream that is given up ends in another context, where a token is an error.
+            _current_call.set(outer)
+
+
+@contextmanager
+def stage(name: Stage) -> Iterator[None]:
+    """Measure a stage of the current call. A stage inside the same stage is a part of it."""
+    if _current_stage.get() == name:
+        yield
+        return
+    token = _current_stage.set(name)
+    start = time.perf_counter()
+    try:
+        with tracing.stage_span(name):
+            yield
+    finally:
+        _current_stage.reset(token)
+        seconds = time.perf_counter() - start
+        metrics.STAGE_SECONDS.labels(name).observe(seconds)
+        call = _current_call.get()
+        if call is not None:
+            call.stage_seconds[name] = call.stage_seconds.get(name, 0.0) + seconds
+
+
+def _count(call: Call, seconds: float) -> None:
+    metrics.CALLS.labels(call.method, call.code.name, call.caller).inc()
+    metrics.CALL_SECONDS.labels(call.method).observe(seconds)
+    metrics.REQUEST_BYTES.labels(call.method).inc(call.request_bytes)
+    metrics.RESPONSE_BYTES.labels(call.method).inc(call.response_bytes)
+
+
+def _log(call: Call, seconds: float, trace_id: str) -> None:
+    """Log names, sizes and times. Of what the caller sent, only the request id is logged."""
+    fields = {
+        "method": call.method,
+        "code": call.code.name,
+        "caller": call.caller,
+        "peer": call.peer,
+        "duration_ms": round(seconds * 1e3, 3),
+        "request_bytes": call.request_bytes,
+        "response_bytes": call.response_bytes,
+        "trace_id": trace_id,
+    }
+    for name, stage_seconds in call.stage_seconds.items():
+        fields[f"{name}_ms"] = round(stage_seconds * 1e3, 3)
+    if call.cause:
+        # On one line, whatever is in it.
+        fields["cause"] = " ".join(call.cause.split())[:_MAX_CAUSE_LENGTH]
+    level = logging.WARNING if call.code in SERVER_FAULTS else logging.INFO
+    logger.log(level, "call ended", extra={"fields": fields})
+
+
+def _address(peer: str) -> str:
+    """Return `ipv4:10.0.0.7:52114` and `ipv6:%5B::1%5D:52114` without scheme and port."""
+    scheme, _, rest = unquote(peer).partition(":")
+    return rest.rpartition(":")[0].strip("[]") if scheme in ("ipv4", "ipv6") else scheme

@@ -1,0 +1,183 @@
+"""The images of requests: where they come from, and how they become pixels."""
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gateway import metrics
+from gateway.admission import release, reserve_more
+from gateway.allowed_hosts import AllowedHosts
+from gateway.cache import ComputingCache
+from gateway.call import stage
+from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InputError
+from gateway.fetch import Fetcher, FetchError, UriError
+from gateway.memory import Memory
+from gateway.models import image
+from gateway.models.raw_image import PixelOrder, from_raw
+from gateway.pipelines.threads import Threads
+from gateway.settings import Settings
+
+
+class ImageSource:
+    """Where an image comes from. `kind` is its name in the metrics."""
+
+    __slots__ = ()
+    kind: ClassVar[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedImage(ImageSource):
+    """An image file."""
+
+    kind = "encoded"
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RawImage(ImageSource):
+    """Pixels, row by row, in the order that `order` says."""
+
+    kind = "raw"
+    data: bytes
+    width: int
+    height: int
+    order: PixelOrder = PixelOrder.RGB
+
+
+@dataclass(frozen=True, slots=True)
+class CachedImage(ImageSource):
+    """An image that an earlier call brought."""
+
+    kind = "image_id"
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class UriImage(ImageSource):
+    """An image file that the server fetches."""
+
+    kind = "uri"
+    uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What stays of an image that was read: its content hash, and its size in pixels."""
+
+    image_id: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedImage:
+    """RGB uint8 [H, W, 3] in the orientation in which it is meant to be seen, and its content hash."""
+
+    image_id: str
+    pixels: NDArray[np.uint8]
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
+
+    @property
+    def info(self) -> ImageInfo:
+        return ImageInfo(self.image_id, self.width, self.height)
+
+
+class ImageLoader:
+    """Turns sources into pixels. One instance a process: it keeps decoded images."""
+
+    def __init__(self, settings: Settings, threads: Threads) -> None:
+        self._max_pixels = settings.max_image_pixels
+        self._threads = threads
+        # In addition to what calls hold: how much decoding takes is not known before.
+        self._decoding = Memory(settings.max_bytes_in_flight)
+        self._cache = ComputingCache[LoadedImage](
+            "image", settings.image_cache_bytes, lambda loaded: loaded.pixels.nbytes
+        )
+        self._fetcher = Fetcher(
+            AllowedHosts(settings.uri_hosts),
+            max_bytes=settings.max_image_bytes,
+            timeout_s=settings.uri_timeout_s,
+            max_redirects=settings.uri_max_redirects,
+        )
+        # A small request brings a large file: all files held at a time take no more than requests may.
+        self._fetches = asyncio.Semaphore(max(1, settings.max_bytes_in_flight // settings.max_image_bytes))
+
+    async def load(self, source: ImageSource) -> LoadedImage:
+        """Return the image, decoded now or found in the cache; the current call's bytes grow by its pixels.
+
+        Raises InputError if the image cannot be used, and OverloadedError if there is no room for it.
+        """
+        metrics.IMAGES.labels(source.kind).inc()
+        with stage("decode"):
+            loaded = await self._load(source)
+            reserve_more(loaded.pixels.nbytes)
+            return loaded
+
+    def release(self, loaded: LoadedImage) -> None:
+        """Say that the current call does not hold the image any more."""
+        release(loaded.pixels.nbytes)
+
+    async def _load(self, source: ImageSource) -> LoadedImage:
+        match source:
+            case CachedImage():
+                loaded = self._cache.get(source.image_id)
+                if loaded is None:
+                    raise ImageNotCachedError(source.image_id)
+                return loaded
+            case UriImage():
+                async with self._fetches:
+                    return await self._load_bytes(await self._fetch(source))
+            case EncodedImage() | RawImage():
+                return await self._load_bytes(source)
+            case _:
+                raise TypeError(f"{type(source).__name__} is not a known source of images")
+
+    async def _fetch(self, source: UriImage) -> EncodedImage:
+        try:
+            return EncodedImage(await self._fetcher.fetch(source.uri))
+        except UriError as error:
+            raise InputError(str(error)) from error
+        except FetchError as error:
+            raise ImageNotFetchedError(str(error)) from error
+
+    async def _load_bytes(self, source: EncodedImage | RawImage) -> LoadedImage:
+        image_id = await self._threads.run(_content_hash, source)
+        try:
+            return await self._cache.get_or_compute(
+                image_id, lambda: self._threads.run(self._decode, source, image_id)
+            )
+        except image.ImageError as error:
+            raise InputError(str(error)) from error
+
+    def _decode(self, source: EncodedImage | RawImage, image_id: str) -> LoadedImage:
+        if isinstance(source, RawImage):
+            pixels = from_raw(
+                source.data, source.width, source.height, source.order, max_pixels=self._max_pixels
+            )
+        else:
+            pixels = image.decode(source.data, max_pixels=self._max_pixels, room=self._decoding.reserve)
+        return LoadedImage(image_id, pixels)
+
+
+def _content_hash(source: EncodedImage | RawImage) -> str:
+    digest = hashlib.sha256(source.data)
+    if isinstance(source, RawImage):
+        # The same bytes are another image at another width, in another order, and as a file.
+        digest.update(f"{source.order.value} {source.width}x{source.height}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,45 @@
+"""A gateway process: what is checked before it starts, and how it runs until it is told to stop."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+
+from gateway import library_output, tracing
+from gateway.api_keys import read_keys
+from gateway.heap import limit_arenas
+from gateway.ports import check_free
+from gateway.server import Gateway
+from gateway.settings import Settings
+from gateway.status_server import StatusServer
+from gateway.stopping import StopSignals, until_first
+from gateway.tls import server_credentials
+
+logger = logging.getLogger(__name__)
+
+
+def check(settings: Settings) -> None:
+    """Raise what would keep a gateway from listening, before Triton is started or waited for.
+
+    ListenError if a port is not free, ValueError if the files of API keys or certificates are not what they
+    should be.
+    """
+    check_free(settings.host, settings.port, "--port")
+    if settings.metrics_port is not None:
+        check_free(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    server_credentials(settings)
+    if settings.api_keys is not None:
+        read_keys(settings.api_keys)
+
+
+async def serve(settings: Settings, started: Callable[[Gateway], None], stop: StopSignals) -> None:
+    """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again."""
+    limit_arenas()
+    with library_output.logged(), StatusServer(settings), tracing.exporting(settings):
+        async with contextlib.AsyncExitStack() as stack:
+            gateway = Gateway(settings)
+            await until_first(stack.enter_async_context(gateway), stop.first.wait())
+            if not stop.first.is_set():
+                started(gateway)
+                await stop.first.wait()
+                logger.info("stopping: calls in flight have %g seconds", settings.drain_s + settings.grace_s)
+            await until_first(stack.aclose(), stop.second.wait())

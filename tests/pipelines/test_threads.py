@@ -1,0 +1,47 @@
+"""Threads: the order of results, the shares of work, and what a cancelled caller drops."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.pipelines.threads import MAX_SHARE, Threads
+
+
+@pytest.fixture
+def threads() -> Iterator[Threads]:
+    threads = Threads(2)
+    yield threads
+    threads.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 40])
+async def test_each_item_is_worked_on_and_results_come_in_order(threads: Threads, count: int) -> None:
+    assert await threads.run_each(lambda item: -item, range(count)) == [-item for item in range(count)]
+
+
+async def test_all_threads_have_a_share(threads: Threads) -> None:
+    # Each waits for the other: one thread alone would wait for ever.
+    both = threading.Barrier(2, timeout=60)
+    await threads.run_each(lambda _: both.wait(), range(2))
+
+
+async def test_shares_that_have_not_begun_are_dropped_with_their_caller(threads: Threads) -> None:
+    begun: list[int] = []
+    may_go_on, has_begun = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def work(item: int) -> None:
+        begun.append(item)
+        loop.call_soon_threadsafe(has_begun.set)
+        may_go_on.wait(60)
+
+    task = asyncio.create_task(threads.run_each(work, range(100)))
+    await has_begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    may_go_on.set()
+    await threads.run(lambda: None)  # behind whatever is still in line
+    assert len(begun) <= 2 * MAX_SHARE

@@ -1,0 +1,123 @@
+"""A sixth task, end to end, in a copy of the tree: new files and two edits are all that it takes.
+
+`sixth_task/` has the new files, each at its place in the tree: it is the example of "Add a model" in
+gateway/README.md.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from road.environments import ROOT, Environment, copy_checkout, serving
+
+NEW_FILES = ROOT / "tests" / "road" / "sixth_task"
+# A line for each client, and what users import. Each edit: the line that it follows, and the new lines.
+EDITS = {
+    "proto/visiongate/client.py": [
+        (
+            "from visiongate.operations import Operation, detection,",
+            "from visiongate.operations.brightness import measure_brightness",
+        ),
+        ("    list_models = _sync(", "    measure_brightness = _sync(measure_brightness)"),
+        ("    list_models = _async(", "    measure_brightness = _async(measure_brightness)"),
+    ],
+    "proto/visiongate/__init__.py": [
+        ("from visiongate.masks import Mask", "from visiongate.operations.brightness import Brightness"),
+        ('    "AsyncClient",', '    "Brightness",'),
+    ],
+}
+USE = """
+import asyncio, sys
+import visiongate
+
+with visiongate.Client() as client:
+    answer: visiongate.Brightness = client.measure_brightness(sys.argv[1])
+    assert answer.info.model == "mean" and answer.info.image.width == 60
+    tasks = {model.task: model.family for model in client.list_models()}
+
+async def main() -> float:
+    async with visiongate.AsyncClient() as client:
+        return (await client.measure_brightness(sys.argv[1])).value
+
+assert asyncio.run(main()) == answer.value
+print(answer.value, tasks)
+"""
+MISUSE = """
+import visiongate
+
+value: str = visiongate.Client().measure_brightness("photo.png").value
+visiongate.Client().measure_brightness()
+"""
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkout with a sixth task."""
+    folder = copy_checkout(tmp_path_factory.mktemp("tree"))
+    shutil.rmtree(folder / "tests")
+    git(folder, "init", "--quiet")
+    git(folder, "add", "--all")
+    git(folder, "-c", "user.name=-", "-c", "user.email=-", "commit", "--quiet", "--message", "before")
+    shutil.copytree(NEW_FILES, folder, dirs_exist_ok=True)
+    for name, edits in EDITS.items():
+        lines = (folder / name).read_text().splitlines()
+        for after, new in edits:
+            [place] = [index for index, line in enumerate(lines) if line.startswith(after)]
+            lines.insert(place + 1, new)
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def git(folder: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+def generate_stubs(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an installation does."""
+    monkeypatch.syspath_prepend(tree / "proto")
+    monkeypatch.delitem(sys.modules, "hatch_build", raising=False)
+    import hatch_build
+
+    hook: Any = SimpleNamespace(root=tree / "proto")
+    hatch_build.GenerateStubs.initialize(hook, "editable", {"artifacts": []})
+
+
+def test_a_sixth_task(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test: each step stands on the one before."""
+    changed = set(git(tree, "diff", "--name-only").split())
+    new = set(git(tree, "ls-files", "--others", "--exclude-standard").split())
+    assert changed == set(EDITS)
+    assert new == {path.relative_to(NEW_FILES).as_posix() for path in NEW_FILES.rglob("*") if path.is_file()}
+
+    generate_stubs(tree, monkeypatch)
+    environment = Environment(Path(sys.prefix), tmp_path, {"PYTHONPATH": f"{tree}:{tree / 'proto'}"})
+    assert "brightness" in environment.run("visiongate", "export", "--list").stdout
+    models = tmp_path / "models"
+    environment.run("visiongate", "export", "brightness", "--weights", "random", "--repository", str(models))
+
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    with serving(environment, ["up", "--repository", str(models)]) as ask:
+        [row] = json.loads(ask(tmp_path, "brightness", "photo.png", "--json"))
+        used = ask(tmp_path, "-c", USE, "photo.png", program="python")
+    assert row["brightness"] == pytest.approx(pixels.mean() / 255, abs=0.01)
+    assert used == f"{float(used.split()[0])} {{'brightness': 'brightness'}}\n"
+
+    (tmp_path / "use.py").write_text(USE)
+    (tmp_path / "misuse.py").write_text(MISUSE)
+    check = ["-m", "mypy", "--strict", "--follow-imports=silent", "--cache-dir", str(tmp_path / "cache")]
+    environment.run("python", *check, "use.py", variables={"MYPYPATH": str(tree / "proto")})
+    refused = environment.run(
+        "python", *check, "misuse.py", code=1, variables={"MYPYPATH": str(tree / "proto")}
+    )
+    assert 'has type "float", variable has type "str"' in refused.stdout
+    assert "Missing positional argument" in refused.stdout or "Too few arguments" in refused.stdout
