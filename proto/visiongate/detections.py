@@ -177,7 +177,7 @@ class Detections(Sequence[Detection]):
         return annotations
 
     def to_yolo(self) -> str:
-        """Return a YOLO label file: a line for each object: class_id, then its box's centre and size, 0 to 1."""
+        """Return a YOLO label file: per object a line of class_id, box centre and box size, 0 to 1."""
         size = np.array([self.width, self.height])
         centres = (self.xyxy[:, :2] + self.xyxy[:, 2:]) / 2 / size
         sides = (self.xyxy[:, 2:] - self.xyxy[:, :2]) / size
