@@ -128,12 +128,12 @@ def _credentials(
     if (certificate is None) != (key is None):
         raise ValueError("client_certificate and client_key go together: give both or neither")
     files = {"root_certificates": roots, "client_key": key, "client_certificate": certificate}
-    given = {name: file for name, file in files.items() if file is not None}
-    if tls is False and given:
+    named = {name: file for name, file in files.items() if file is not None}
+    if tls is False and named:
         raise ValueError("certificates are for TLS: leave out tls=False (--no-tls, VISIONGATE_TLS=0)")
-    if not tls and not given:
+    if not tls and not named:
         return None
-    pems = {name: _read(name, file) for name, file in given.items()}
+    pems = {name: _read(name, file) for name, file in named.items()}
     return grpc.ssl_channel_credentials(
         pems.get("root_certificates") or _machine_roots(),
         pems.get("client_key"),

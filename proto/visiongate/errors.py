@@ -92,7 +92,7 @@ class UnimplementedError(VisiongateError):
 
 
 class UnavailableError(VisiongateError):
-    """No server answers, or its Triton does not, and neither did while the client waited.
+    """No server answers, or its Triton does not, and waiting did not help.
 
     Check that the server runs and that the address is right; then try again.
     """
