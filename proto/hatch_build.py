@@ -1,4 +1,4 @@
-"""Build hook: generates the Python stubs of the .proto files in visiongate/."""
+"""The build hook that generates the Python stubs of the .proto files in visiongate/."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from grpc_tools import protoc
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 HERE = Path(__file__).parent
-# Not google/: Python has those stubs from googleapis-common-protos, and its pool takes a file's name once.
+# Not google/: Python has those stubs from googleapis-common-protos, and a descriptor pool takes a file's name
+# only once.
 SOURCES = HERE / "visiongate/v1"
 
 
 class GenerateStubs(BuildHookInterface):
-    """Runs protoc before hatchling packs or links the project."""
+    """A build hook that runs protoc before hatchling packs or links the project."""
 
     PLUGIN_NAME = "custom"
 
@@ -21,7 +22,7 @@ class GenerateStubs(BuildHookInterface):
         arguments = [
             "protoc",
             f"-I{HERE}",
-            # google/protobuf/*.proto, which every protoc brings.
+            # For google/protobuf/*.proto, which every protoc brings.
             f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
             f"--python_out={HERE}",
             f"--grpc_python_out={HERE}",

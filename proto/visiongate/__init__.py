@@ -1,4 +1,4 @@
-"""Client of visiongate: what is in an image, in numpy arrays."""
+"""Client of visiongate: asks vision models what is in images, and returns NumPy arrays."""
 
 import importlib
 from types import ModuleType
@@ -75,7 +75,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> ModuleType:
-    """`visiongate.draw` without an import of its own, and without its cost for those who do not draw."""
+    """Import `visiongate.draw` at its first use: programs that do not draw do not pay for it."""
     if name == "draw":
         return importlib.import_module("visiongate.draw")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Addresses of servers as people write them, to what gRPC takes."""
+"""Addresses of servers: from what people write to what gRPC takes."""
 
 import ipaddress
 import re
@@ -9,7 +9,7 @@ DEFAULT_ADDRESS = f"127.0.0.1:{DEFAULT_PORT}"
 
 _WANTED = f"give host or host:port, such as {DEFAULT_ADDRESS} or vision.example.com:443"
 _SOCKETS = "unix:", "unix-abstract:"
-# gRPC's own ways to name a server that are no host and port. It reads them itself.
+# Names of servers without host and port, which gRPC itself reads.
 _OTHER_SCHEMES = ("xds:",)
 _NAME_SERVICE = re.compile(r"dns:(//[^/]*/)?")
 _ADDRESS_LISTS = "ipv4:", "ipv6:"
@@ -20,9 +20,9 @@ _HOST = re.compile(r"[A-Za-z0-9_.-]+")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A server's address, complete with its port, as gRPC takes it and people are shown it.
+    """A server's address with its port, as gRPC takes it and as messages show it.
 
-    `is_local` says whether all that is sent there stays on this machine.
+    `is_local` says whether what is sent there stays on this machine.
     """
 
     text: str
@@ -30,7 +30,7 @@ class Address:
 
 
 def parse_address(text: str, name: str) -> Address:
-    """Read an address. The port is 50051 where none is given.
+    """Read an address. The default port is 50051.
 
     Takes host, host:port, an IPv6 address with or without brackets, a unix socket (`unix:/path`), and gRPC's
     schemes dns, ipv4, ipv6 and xds. Raises ValueError, which calls the argument `name`.
@@ -51,13 +51,13 @@ def parse_address(text: str, name: str) -> Address:
         host, port = _split(text.removeprefix(prefix))
     except ValueError as error:
         raise ValueError(f"{name} is {text!r}, and {error}: {_WANTED}") from None
-    # A name service of its own may say anything of "localhost".
+    # A name server that the address itself names may resolve "localhost" to anything.
     asks_elsewhere = prefix.removeprefix("dns:").strip("/") != ""
     return Address(prefix + join(host, port), is_local(host) and not asks_elsewhere)
 
 
 def _split(text: str) -> tuple[str, int]:
-    """Host without brackets, and port. The text of ValueError is the middle of a sentence."""
+    """Return the host without brackets, and the port. The text of ValueError is a part of a sentence."""
     if url := _URL.match(text):
         raise ValueError(f"gRPC has no {url[1]}:// in front")
     if bracketed := _BRACKETED.fullmatch(text):

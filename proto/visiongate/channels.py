@@ -1,4 +1,4 @@
-"""A client's gRPC channels: a channel belongs to one process, and with asyncio to one event loop."""
+"""The gRPC channels of a client. A channel belongs to one process, and with asyncio to one event loop."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ _OFF = ("0", "false", "no", "off")
 
 
 class Channels(Generic[C]):
-    """Makes channels when they are first needed, and remembers them.
+    """A store of channels, each made when it is first needed.
 
-    It has no locks, since a fork may copy one while it is held. A channel of the process that this one was
-    forked from is kept, and never touched: it is in use there.
+    It has no locks, because a fork may copy a lock while it is held. A forked process keeps the channel of
+    its parent, and never touches it: the parent uses it.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -32,7 +32,7 @@ class Channels(Generic[C]):
         if self.is_closed:
             raise closed_error()
         channel = self._by_place.get(place)
-        # Of two threads that come at once, one has made a channel in vain: it has not connected yet.
+        # If two threads come at once, one of them makes a channel in vain. It has not connected yet.
         return channel if channel is not None else self._by_place.setdefault(place, self._open())
 
     def _open(self) -> C:
@@ -40,10 +40,10 @@ class Channels(Generic[C]):
 
 
 class SyncChannels(Channels[grpc.Channel]):
-    """One channel a process."""
+    """A channel for each process."""
 
     def get(self) -> grpc.Channel:
-        """The channel of this process; raises ClientClosedError, ForkedClientError."""
+        """Return the channel of this process. Raise ClientClosedError or ForkedClientError."""
         return self._get(os.getpid())
 
     def close(self) -> None:
@@ -55,7 +55,7 @@ class SyncChannels(Channels[grpc.Channel]):
     def _open(self) -> grpc.Channel:
         is_forked = any(process != os.getpid() for process in list(self._by_place))
         if is_forked and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in _OFF:
-            # A call would hang, whatever its timeout.
+            # A call would hang for ever, whatever its timeout is.
             raise _forked_error("GRPC_ENABLE_FORK_SUPPORT is off")
         target, options = self._connection.address.text, self._connection.options
         if self._connection.credentials is None:
@@ -64,10 +64,10 @@ class SyncChannels(Channels[grpc.Channel]):
 
 
 class AsyncChannels(Channels[grpc.aio.Channel]):
-    """One channel an event loop."""
+    """A channel for each event loop."""
 
     def get(self) -> grpc.aio.Channel:
-        """The running loop's channel; raises ClientClosedError, ForkedClientError."""
+        """Return the channel of the running loop. Raise ClientClosedError or ForkedClientError."""
         return self._get((os.getpid(), asyncio.get_running_loop()))
 
     async def close(self) -> None:
@@ -76,11 +76,12 @@ class AsyncChannels(Channels[grpc.aio.Channel]):
         channel = channels.pop((os.getpid(), asyncio.get_running_loop()), None)
         if channel is not None:
             await channel.close()
-        # Those of other loops cannot be awaited here. They close when they are forgotten.
+        # Channels of other loops cannot be awaited here. They close when they are garbage-collected.
 
     def _open(self) -> grpc.aio.Channel:
-        # One thread waits for all asyncio channels of a process. It starts with the first of them and ends
-        # with the last. A fork does not copy it, and a channel of the child would wait for it for ever.
+        # gRPC has one thread for all asyncio channels of a process. It starts with the first of them and ends
+        # with the last. A fork does not copy the thread, and a channel of the child would wait for it for
+        # ever.
         if any(process != os.getpid() for process in list(_asyncio_channels.values())):
             raise _forked_error("an AsyncClient was in use before the fork")
         for process, loop in list(self._by_place):
@@ -96,7 +97,7 @@ class AsyncChannels(Channels[grpc.aio.Channel]):
         return channel
 
 
-# The asyncio channels that are alive, by their ids, and the process of each.
+# The process of each asyncio channel that is alive, by the channel's id.
 _asyncio_channels: dict[int, int] = {}
 
 

@@ -1,4 +1,4 @@
-"""COCO files of many images' objects."""
+"""COCO files of the objects in many images."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from visiongate.detections import Detections
 
 
 class CocoDataset:
-    """The objects found in many images, for a COCO file: labels for training, and for COCO's own scoring.
+    """The objects found in many images, for a COCO file: labels for training, or for COCO's own scoring.
 
-    `classes` are the phrases that each call asked for. All ids start at 1.
+    `classes` are the phrases of the calls, the same for all. All ids start at 1.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
@@ -20,29 +20,29 @@ class CocoDataset:
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
-    def add(self, file_name: str, found: Detections) -> int:
-        """Adds an image and its objects; returns the image's id.
+    def add(self, file_name: str, detections: Detections) -> int:
+        """Add an image and its objects. Return the image's id.
 
-        Raises ValueError where the objects were found by other phrases, or by a caption.
+        Raises ValueError if the objects were found by other phrases, or by a caption.
         """
-        if found.classes != self._classes:
+        if detections.classes != self._classes:
             raise ValueError(
-                f"the objects of {file_name} are of the classes {list(found.classes)}, the data set has "
-                f"{list(self._classes)}"
+                f"the objects of {file_name} have the classes {list(detections.classes)}, and the data set "
+                f"has {list(self._classes)}"
             )
         image_id = len(self._images) + 1
         self._images.append(
-            {"id": image_id, "file_name": file_name, "width": found.width, "height": found.height}
+            {"id": image_id, "file_name": file_name, "width": detections.width, "height": detections.height}
         )
-        self._annotations += found.to_coco(image_id, len(self._annotations) + 1)
+        self._annotations += detections.to_coco(image_id, len(self._annotations) + 1)
         return image_id
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: images, annotations and categories, as pycocotools loads them."""
+        """Return what JSON holds: images, annotations and categories, as pycocotools loads them."""
         return {
             "images": list(self._images),
             "annotations": list(self._annotations),
-            "categories": [{"id": place, "name": name} for place, name in enumerate(self._classes, 1)],
+            "categories": [{"id": number, "name": name} for number, name in enumerate(self._classes, 1)],
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -2,4 +2,4 @@
 
 
 class CommandError(Exception):
-    """A failure of a command that its user can mend. The text is one sentence for them."""
+    """A failure of a command that its user can mend. The text is one sentence for the user."""

@@ -13,7 +13,7 @@ from visiongate.address import DEFAULT_ADDRESS, parse_address
 Pem = str | os.PathLike[str] | bytes
 ChannelOptions = tuple[tuple[str, int | str], ...]
 
-# gRPC's own exception would quote the key.
+# Keys are checked here, because gRPC's own exception would quote the key.
 HEADER_TEXT = re.compile("[!-~]+")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
@@ -21,37 +21,38 @@ OPTIONS: ChannelOptions = (
     # Answers with many masks pass gRPC's default of 4 MiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # By itself gRPC sends a call again that a server had not seen when it closed an old connection; but only
-    # one whose request it kept, and it keeps 256 KiB.
+    # If a server closes an old connection before it has seen a call, gRPC sends the call again, but only if
+    # it kept the request. By default it keeps 256 KiB.
     ("grpc.per_rpc_retry_buffer_size", 2**30),
-    # A server whose host has vanished is given up soon, and not after a quarter of an hour.
+    # With these a call to a host that has vanished fails within a minute, and not after 15 minutes.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    # A server that was away is found again within about a second: by default gRPC looks again after up to
-    # two minutes, and asks for a name's new address every half a minute.
+    # A server that was away is found again within about a second. By default gRPC pauses for up to two
+    # minutes, and resolves a name anew after 30 seconds.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.dns_min_time_between_resolutions_ms", 1000),
-    # The least time that an attempt to connect has, too: a second would be too short for a far server.
+    # This is also the least time that an attempt to connect has: a second would be too short for a far
+    # server.
     ("grpc.min_reconnect_backoff_ms", 5000),
-    # A connection of its own: a process that is forked must not find its parent's, nor a new client the
-    # pauses of an old one.
+    # Channels share no connections: a forked process must not use its parent's, and a new client must not
+    # inherit an old one's pauses.
     ("grpc.use_local_subchannel_pool", 1),
 )
 NO_PROXY: ChannelOptions = (
     ("grpc.enable_http_proxy", 0),
-    # GRPC_ADDRESS_HTTP_PROXY is a second way to name a proxy, which the option above leaves on.
+    # GRPC_ADDRESS_HTTP_PROXY is another way to name a proxy, which the option above does not turn off.
     ("grpc.address_http_proxy_enabled_addresses", ""),
 )
-# The variables in which gRPC looks for a proxy, in its order. It reads no upper-case ones.
+# The variables in which gRPC looks for a proxy, in its order. It reads no other upper-case variable.
 PROXY_VARIABLES = "grpc_proxy", "https_proxy", "http_proxy", "GRPC_ADDRESS_HTTP_PROXY"
 
 
 class Connection:
     """What a channel needs: target, credentials (None: unencrypted), options, and the metadata of its calls.
 
-    `BaseClient` says what the arguments mean. What is None is read from the environment. Raises ValueError
-    where arguments do not go together, OSError where a file cannot be read.
+    `BaseClient` says what the arguments mean. Those that are None are read from the environment. Raises
+    ValueError if arguments do not go together, OSError if a file cannot be read.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Connection:
         else:
             self.address = parse_address(_variable("SERVER") or DEFAULT_ADDRESS, _name("SERVER"))
         if tls is not False:
-            # Who says that there is no TLS does not mean the certificates of the environment.
+            # tls=False also turns off the certificates that the environment names.
             tls = _flag("TLS") if tls is None else tls
             root_certificates = _variable("CA") if root_certificates is None else root_certificates
             if client_certificate is None and client_key is None:
@@ -79,8 +80,8 @@ class Connection:
         self.credentials = _credentials(tls, root_certificates, client_certificate, client_key)
         self.metadata: tuple[tuple[str, str], ...] = ()
         self._take_key(api_key, tls)
-        # Proxies are for other machines: the proxy's own 127.0.0.1 is not the one that is meant. And a key
-        # that goes unencrypted goes straight to the server, since any proxy on the way could read it.
+        # Proxies are for other machines: 127.0.0.1 would be the proxy itself. And an unencrypted key goes
+        # straight to the server, because a proxy on the way could read it.
         goes_direct = self.address.is_local or (bool(self.metadata) and self.credentials is None)
         self.options = OPTIONS + (NO_PROXY if goes_direct else ())
         self.proxy_variable = "" if goes_direct else next(filter(os.environ.get, PROXY_VARIABLES), "")
@@ -108,7 +109,7 @@ def _name(variable: str) -> str:
 
 
 def _variable(variable: str) -> str | None:
-    """An environment variable; an empty one counts as unset."""
+    """Return an environment variable; an empty one counts as unset."""
     return os.environ.get(_name(variable)) or None
 
 
@@ -127,12 +128,12 @@ def _credentials(
     if (certificate is None) != (key is None):
         raise ValueError("client_certificate and client_key go together: give both or neither")
     files = {"root_certificates": roots, "client_key": key, "client_certificate": certificate}
-    given = {name: file for name, file in files.items() if file is not None}
-    if tls is False and given:
+    named = {name: file for name, file in files.items() if file is not None}
+    if tls is False and named:
         raise ValueError("certificates are for TLS: leave out tls=False (--no-tls, VISIONGATE_TLS=0)")
-    if not tls and not given:
+    if not tls and not named:
         return None
-    pems = {name: _read(name, file) for name, file in given.items()}
+    pems = {name: _read(name, file) for name, file in named.items()}
     return grpc.ssl_channel_credentials(
         pems.get("root_certificates") or _machine_roots(),
         pems.get("client_key"),
@@ -150,9 +151,9 @@ def _read(name: str, file: Pem) -> bytes:
 
 
 def _machine_roots() -> bytes | None:
-    """The certificate authorities that this machine trusts; None: those that gRPC finds.
+    """Return the certificate authorities that this machine trusts; None: those that gRPC finds.
 
-    By itself gRPC in Python takes those that it brings, and would not know a company's own.
+    By default gRPC in Python trusts only those that it brings, and not a company's own.
     """
     file = ssl.get_default_verify_paths().cafile
     if file is None or "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH" in os.environ:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 class Detection:
     """An object: `box` float32 [4], x_min, y_min, x_max, y_max in pixels of the image.
 
-    `phrase_index` is the phrase's place in the request, None where the request gave a caption. `mask` are its
-    pixels where `segment_phrases` found it, else None.
+    `phrase_index` is the phrase's index in the request, None if the request gave a caption. `mask` are the
+    object's pixels if `segment_phrases` found it, else None.
     """
 
     box: NDArray[np.float32]
@@ -35,7 +35,7 @@ class Detection:
     mask: Mask | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return what JSON holds."""
         entry = {
             "phrase": self.phrase,
             "phrase_index": self.phrase_index,
@@ -50,8 +50,8 @@ class Detections(Sequence[Detection]):
 
     A slice, or an array of indices or booleans, picks some of them: `found[found.confidence > 0.5]`.
 
-    classes: what `class_id` counts: the phrases of the request; of a caption, the distinct phrases that were
-    found, in the order of their first detection. info: what came with the answer.
+    classes: the phrases that `class_id` indexes: those of the request; for a caption, the distinct phrases
+    that were found, in the order of their first detection. info: what came with the answer.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Detections(Sequence[Detection]):
         if isinstance(index, int | np.integer):
             return self._items[index]
         chosen = np.arange(len(self))[index if isinstance(index, slice) else self._indices(index)]
-        items = [self._items[place] for place in chosen]
+        items = [self._items[position] for position in chosen]
         return Detections(items, self.classes, self.info, has_masks=self._has_masks)
 
     def __repr__(self) -> str:
@@ -88,12 +88,12 @@ class Detections(Sequence[Detection]):
 
     @property
     def width(self) -> int:
-        """Of the image, in pixels."""
+        """The width of the image in pixels."""
         return self.info.image.width
 
     @property
     def height(self) -> int:
-        """Of the image, in pixels."""
+        """The height of the image in pixels."""
         return self.info.image.height
 
     @property
@@ -103,40 +103,40 @@ class Detections(Sequence[Detection]):
 
     @cached_property
     def xyxy(self) -> NDArray[np.float32]:
-        """float32 [N, 4]: x_min, y_min, x_max, y_max in pixels of the image."""
+        """The boxes: float32 [N, 4], x_min, y_min, x_max, y_max in pixels of the image."""
         return np.array([item.box for item in self], np.float32).reshape(-1, 4)
 
     @cached_property
     def confidence(self) -> NDArray[np.float32]:
-        """float32 [N]: the scores, 0 to 1."""
+        """The scores: float32 [N], 0 to 1."""
         return np.array([item.score for item in self], np.float32)
 
     @cached_property
     def class_id(self) -> NDArray[np.int64]:
-        """int [N]: the place of each object's phrase in `classes`."""
-        places = [
+        """The index of each object's phrase in `classes`: int [N]."""
+        indices = [
             self.classes.index(item.phrase) if item.phrase_index is None else item.phrase_index
             for item in self
         ]
-        return np.array(places, np.int64)
+        return np.array(indices, np.int64)
 
     @cached_property
     def masks(self) -> NDArray[np.bool_] | None:
-        """Bool [N, H, W], made when first asked for; None where the call was not about masks."""
+        """The masks: bool [N, H, W], decoded at the first access; None for the answers of `detect`."""
         if not self._has_masks:
             return None
         masks = np.zeros((len(self), self.height, self.width), np.bool_)
-        for place, item in enumerate(self):
+        for index, item in enumerate(self):
             assert item.mask is not None
-            masks[place] = item.mask.pixels
+            masks[index] = item.mask.pixels
         return masks
 
     def as_dicts(self) -> list[dict[str, Any]]:
-        """For JSON."""
+        """Return what JSON holds."""
         return [item.as_dict() for item in self]
 
     def to_supervision(self) -> "supervision.Detections":
-        """As the package supervision has them, with the phrases as `data["class_name"]`."""
+        """Return the objects as the package supervision has them, the phrases as `data["class_name"]`."""
         try:
             import supervision  # noqa: PLC0415
         except ImportError as error:
@@ -152,19 +152,20 @@ class Detections(Sequence[Detection]):
         )
 
     def to_coco(self, image_id: int = 1, first_annotation_id: int = 1) -> list[dict[str, Any]]:
-        """As annotations of a COCO file, with scores; `CocoDataset` makes a whole file.
+        """Return annotations of a COCO file, with scores; `CocoDataset` makes a whole file.
 
         Category ids are `class_id` + 1, and annotation ids should start at 1 too: COCO's own scoring takes 0
-        for "no match". Boxes are x, y, width, height; areas are those of the masks where there are any.
+        for "no match". Boxes are x, y, width, height. Areas are those of the masks, or of the boxes if there
+        are no masks.
         """
         sides = self.xyxy[:, 2:] - self.xyxy[:, :2]
         annotations = []
-        for place, item in enumerate(self):
-            width, height = map(float, sides[place])
+        for index, item in enumerate(self):
+            width, height = map(float, sides[index])
             annotation = {
-                "id": first_annotation_id + place,
+                "id": first_annotation_id + index,
                 "image_id": image_id,
-                "category_id": int(self.class_id[place]) + 1,
+                "category_id": int(self.class_id[index]) + 1,
                 "iscrowd": 0,
                 "bbox": [float(item.box[0]), float(item.box[1]), width, height],
                 "area": width * height,
@@ -176,7 +177,7 @@ class Detections(Sequence[Detection]):
         return annotations
 
     def to_yolo(self) -> str:
-        """As a YOLO label file: for each object a line of class_id, and the box's centre and size, 0 to 1."""
+        """Return a YOLO label file: per object a line of class_id, box centre and box size, 0 to 1."""
         size = np.array([self.width, self.height])
         centres = (self.xyxy[:, :2] + self.xyxy[:, 2:]) / 2 / size
         sides = (self.xyxy[:, 2:] - self.xyxy[:, :2]) / size
@@ -184,19 +185,19 @@ class Detections(Sequence[Detection]):
         return "".join(f"{index} {' '.join(f'{value:.6f}' for value in row)}\n" for index, row in lines)
 
     def plot(self, image: str | os.PathLike[str] | NDArray[np.uint8] | Image.Image) -> Image.Image:
-        """A picture of the objects on their image: a path, RGB pixels or a Pillow image."""
+        """Return a picture of the objects on their image, which is a path, RGB pixels or a Pillow image."""
         from visiongate import draw  # noqa: PLC0415
 
         picture = ImageOps.exif_transpose(_opened(image))
         if picture.size != (self.width, self.height):
             raise ValueError(
-                f"the image is {picture.width}x{picture.height} pixels, and the objects are of one of "
+                f"the image is {picture.width}x{picture.height} pixels, and that of the objects is "
                 f"{self.width}x{self.height}"
             )
         return draw.draw(picture, self.drawn())
 
     def drawn(self) -> "list[draw.Item]":
-        """The objects as `visiongate.draw` takes them, a colour for each class."""
+        """Return the objects as `visiongate.draw` takes them, a colour for each class."""
         from visiongate import draw  # noqa: PLC0415
 
         return [

@@ -1,4 +1,4 @@
-"""Pictures of results: translucent masks, boxes, and labels that stay readable."""
+"""Pictures of results: translucent masks, boxes, and captions that stay readable."""
 
 import colorsys
 import io
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from visiongate.fonts import Font, font_for
 from visiongate.pillow_images import to_rgb
 
-# Told apart at a glance, also by most colour-blind eyes, on light and dark photos.
+# Colours that are easy to tell apart, also for most colour-blind people, on light and dark photos.
 PALETTE = (
     (230, 70, 60),
     (40, 130, 230),
@@ -33,7 +33,7 @@ MASK_OPACITY = 0.45
 class Item:
     """A thing to draw: any of a mask bool [H, W], a box xyxy, points [n, 2] with labels, and a caption.
 
-    arrow: [2, 2], the points where it starts and ends. polygon: [n, 2], the corners of a line around it; its
+    arrow: [2, 2], the points where it starts and ends. polygon: [n, 2], the corners of an outline; its
     caption is as small as a word of its height.
 
     Items of the same `group` share a colour, unless they have a `color` of their own.
@@ -51,24 +51,24 @@ class Item:
 
 
 def distinct_color(index: int) -> tuple[int, int, int]:
-    """A colour unlike those of near indices, however many there are; for more things than the palette has."""
-    # Steps of the golden ratio never come back to a hue, and divide the circle evenly at any count.
+    """Return a colour unlike those of near indices: for more items than the palette has colours."""
+    # Steps of the golden ratio never repeat a hue, and divide the circle evenly for any number of items.
     hue = index * 0.618033988749895 % 1
     red, green, blue = colorsys.hls_to_rgb(hue, 0.45 + 0.15 * (index % 3), 0.85)
     return round(red * 255), round(green * 255), round(blue * 255)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """To be called before the work whose result is drawn.
+    """Raise ValueError if no picture can be saved under this name.
 
-    Raises ValueError where the path's name is not one that a picture can be saved under.
+    It is to be called before the work whose result is drawn.
     """
     if Path(path).is_dir():
         raise ValueError(f"no picture can be written to {path}: it is a folder")
     kind = Image.registered_extensions().get(Path(path).suffix.lower(), "")
     try:
         Image.new("RGB", (1, 1)).save(io.BytesIO(), kind)
-    except (KeyError, OSError, ValueError) as error:  # of a kind that is only read, or that holds no colours
+    except (KeyError, OSError, ValueError) as error:  # a format that Pillow only reads, or without colours
         raise ValueError(
             f"no picture can be written to {path}: let its name end in .png, .jpg or .webp"
         ) from error
@@ -77,14 +77,14 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def draw(
     image: Image.Image, items: Sequence[Item], font: str | os.PathLike[str] | None = None
 ) -> Image.Image:
-    """A new RGB picture of the image with all items on it, the first item on top.
+    """Return a new RGB picture of the image with all items on it, the first item on top.
 
-    The image may be of any mode. It is turned upright as its EXIF data says, as the server does: all places
-    are in pixels of the upright image. Captions are drawn in the file `font`, in the one that the variable
-    VISIONGATE_FONT names, or in one of this machine's that has their letters.
+    The image may be of any mode. It is turned upright as its EXIF data says, as the server does: all
+    coordinates are pixels of the upright image. Captions are drawn with the font file `font`, with the one
+    that the variable VISIONGATE_FONT names, or with one of this machine's fonts that has their letters.
     """
     pixels = np.array(to_rgb(image))
-    # Widths and letters grow with the picture, so that it reads the same on any screen.
+    # Line widths and letters grow with the picture, so that it looks the same at any size.
     unit = max(1, round(max(pixels.shape[:2]) / 500))
     ordered = list(reversed(items))
     for item in ordered:
@@ -104,7 +104,7 @@ def draw(
     letters = max(11, unit * 9)
     taken: list[tuple[float, float, float, float]] = []
     for item in items:
-        # In one line, and of letters with their accents, which more fonts have than accents alone.
+        # On one line, with composed letters: more fonts have those than separate accents.
         caption = unicodedata.normalize("NFC", " ".join(item.caption.split()))
         if caption:
             size = letters if item.polygon is None else _small_letters(item.polygon, letters)
@@ -141,7 +141,7 @@ def _draw_points(canvas: ImageDraw.ImageDraw, item: Item, unit: int) -> None:
 def _draw_arrow(
     canvas: ImageDraw.ImageDraw, arrow: NDArray[np.floating], color: tuple[int, int, int], unit: int
 ) -> None:
-    """A white arrow with a rim of the colour, its head no longer than itself; a dot where it starts."""
+    """Draw a white arrow with a rim of the colour. It starts at a dot, and its head is no longer than it."""
     start, end = np.asarray(arrow, np.float64)
     length = float(np.hypot(*(end - start)))
     along = (end - start) / max(length, 1e-9)
@@ -167,7 +167,7 @@ def _draw_caption(
     font: Font,
     taken: list[tuple[float, float, float, float]],
 ) -> None:
-    """Writes on a tag above the item, or wherever along its side no earlier tag stands."""
+    """Draw a tag with the caption above the item, or lower if an earlier tag is in the way."""
     left, top, right, bottom = canvas.textbbox((0, 0), caption, font=font, anchor="lt")
     margin = (bottom - top) * 0.25
     width, height = right - left + 2 * margin, bottom - top + 2 * margin
@@ -180,7 +180,7 @@ def _draw_caption(
     canvas.rectangle((x, spot, x + width, spot + height), fill=color)
     light = sum(weight * channel for weight, channel in zip((0.299, 0.587, 0.114), color, strict=True))
     canvas.text(
-        # "lt" is the ink's own corner: the default anchor can lie above the picture, and is cut off there.
+        # "lt" is the corner of the ink. With the default anchor the text can lie partly above the picture.
         (x + margin - left, spot + margin - top),
         caption,
         fill="black" if light > 150 else "white",

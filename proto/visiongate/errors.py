@@ -1,6 +1,6 @@
-"""The errors that a client's methods raise.
+"""The errors that the client's methods raise.
 
-`VisiongateError` is the base of all. Each kind of failure that a program can treat in its own way is a class.
+`VisiongateError` is the base of all. Each kind of failure that a program may want to handle is a class.
 """
 
 from typing import Any
@@ -9,13 +9,13 @@ import grpc
 
 
 class VisiongateError(Exception):
-    """A call that failed.
+    """A call, or an item of a list, that failed.
 
     `code` is the gRPC status and `message` a sentence for people. `field` is the part of the request that is
-    wrong, `reason` a fixed word for programs, such as IMAGE_NOT_CACHED, `retry_s` after how many seconds a
-    full server wants to be asked again, and `request_id` the name of the call in the server's log. Each of
-    these is empty, or None, where it does not apply. `grpc_message` is the text as gRPC has it, where
-    `message` puts it into plainer words.
+    wrong, `reason` a fixed word for programs, such as IMAGE_NOT_CACHED, `retry_s` the seconds that a full
+    server asks callers to wait, and `request_id` the name of the call in the server's log. Each of these is
+    empty, or None, if it does not apply. `grpc_message` is the text as gRPC has it; `message` may say it in
+    plainer words, and with the index in the whole list.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class VisiongateError(Exception):
         self.grpc_message = grpc_message or message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By itself an exception is made again from its text alone.
+        # By default an exception is restored from its text alone.
         details = {name: value for name, value in vars(self).items() if name not in ("code", "message")}
         return _restore, (type(self), self.code, self.message, details)
 
@@ -57,22 +57,22 @@ class InvalidArgumentError(VisiongateError):
 
 
 class ImageNotCachedError(VisiongateError):
-    """The server no longer keeps this `image_id`: send the image again."""
+    """The server does not keep this `image_id`, or no longer: send the image again."""
 
 
 class ImageNotFetchedError(VisiongateError):
-    """The host of an image's URI did not deliver it: look at the URI, or send the image itself."""
+    """The host of an image's URI did not deliver it: check the URI, or send the image itself."""
 
 
 class OverloadedError(VisiongateError):
     """The server is full, and stayed so for as long as `timeout` let the client wait.
 
-    Try again after `retry_s` seconds (None where the server does not say), or send fewer calls at a time.
+    Try again after `retry_s` seconds (None if the server does not say), or send fewer calls at a time.
     """
 
 
 class MessageTooLargeError(VisiongateError):
-    """The request is larger than the limit, and was not sent, or not taken. The message gives both sizes.
+    """The request is larger than the limit: it was not sent, or refused. The message gives both sizes.
 
     Send a file instead of an array, a smaller image or fewer images a call; or raise `max_message_bytes` of
     the client and of the server.
@@ -80,7 +80,7 @@ class MessageTooLargeError(VisiongateError):
 
 
 class UnauthenticatedError(VisiongateError):
-    """The server wants an API key that it knows: give `api_key`, or set VISIONGATE_API_KEY."""
+    """The server requires an API key that it knows: give `api_key`, or set VISIONGATE_API_KEY."""
 
 
 class NoModelError(VisiongateError):
@@ -88,18 +88,18 @@ class NoModelError(VisiongateError):
 
 
 class UnimplementedError(VisiongateError):
-    """What answers does not know the method: it is not a visiongate server, or an older one."""
+    """The server does not know the method: it is not a visiongate server, or an older one."""
 
 
 class UnavailableError(VisiongateError):
-    """No server answers, or its Triton does not, and none did while the client waited.
+    """No server answers, or its Triton does not, and waiting did not help.
 
-    Look whether the server runs and whether the address is right; then try again.
+    Check that the server runs and that the address is right; then try again.
     """
 
 
 class ConnectionSetupError(VisiongateError):
-    """The client is not set up for what answers: TLS, certificates or the protocol differ.
+    """The client's options do not fit the server: TLS, certificates or the protocol differ.
 
     Waiting does not help. The message says which option to change.
     """
@@ -110,7 +110,7 @@ class DeadlineExceededError(VisiongateError):
 
 
 class CallCancelledError(VisiongateError):
-    """The server's side cancelled the call, as it does under more load than it can refuse: try later."""
+    """The server cancelled the call, as it does under more load than it can refuse: try later."""
 
 
 class InternalError(VisiongateError):
@@ -147,5 +147,5 @@ _KINDS: dict[tuple[grpc.StatusCode, str], type[VisiongateError]] = {
 
 
 def error_kind(code: grpc.StatusCode, reason: str) -> type[VisiongateError]:
-    """The class of errors with this status and reason, or with this status alone."""
+    """Return the class of errors with this status and reason, or with this status alone."""
     return _KINDS.get((code, reason)) or _KINDS.get((code, "")) or VisiongateError

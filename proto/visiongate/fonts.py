@@ -1,4 +1,4 @@
-"""Fonts for captions in any script: Pillow's own, or one of this machine's that has the letters."""
+"""Fonts for captions in any script: Pillow's own font, or one of this machine's that has the letters."""
 
 import functools
 import os
@@ -16,22 +16,22 @@ FOLDERS = {
     "win32": ("C:/Windows/Fonts", "~/AppData/Local/Microsoft/Windows/Fonts"),
 }.get(sys.platform, ("/usr/share/fonts", "/usr/local/share/fonts", "~/.local/share/fonts", "~/.fonts"))
 
-# What a plain font for captions does not have in its file's name.
+# Words in the names of font files that are not plain.
 _STYLED = re.compile(
     "bold|italic|oblique|black|heavy|light|thin|medium|cond|mono|serif|math|symbol", re.IGNORECASE
 )
-# These have a picture for every character: a box with its number, or nothing.
+# Fonts with a picture for every character: a box with its number, or nothing.
 _PLACEHOLDERS = re.compile("lastresort|adobeblank|unifont_csur", re.IGNORECASE)
 
 _PROBE_SIZE = 24
-# No character, so that every font draws what it draws for one that it lacks.
+# A code point that is no character: every font draws for it what it draws for characters that it lacks.
 _NO_CHARACTER = "\uffff"
 
-# Never emptied: as large as the scripts in use.
+# Whether a font has a character. It is never emptied, and grows with the scripts in use.
 _has: dict[tuple[str, str], bool] = {}
 
-# To look through hundreds of fonts takes a second. For a block of 256 characters it is given up after so many
-# that no font has.
+# A search through hundreds of fonts takes a second. A block of 256 characters is no longer searched for when
+# no font has this many of them.
 _MAX_MISSES = 4
 _misses: dict[int, set[str]] = {}
 FONT_VARIABLE = "VISIONGATE_FONT"
@@ -39,11 +39,11 @@ FONT_VARIABLE = "VISIONGATE_FONT"
 
 
 def font_for(text: str, size: int, named: str | os.PathLike[str] | None = None) -> Font:
-    """A font of so many pixels that has the text's characters, or else most of them.
+    """Return a font of `size` pixels that has the text's characters, or else most of them.
 
-    Tried in order: the file that is named, here or by the variable VISIONGATE_FONT; Pillow's own font, which
-    has the letters of English; the fonts that are installed, plain ones first. Raises ValueError where the
-    file is no font.
+    It tries, in this order: the file `named`, or the one that the variable VISIONGATE_FONT names; Pillow's
+    own font, which has the letters of English; the installed fonts, plain ones first. Raises ValueError if
+    the named file is no font.
     """
     first = os.fspath(named) if named is not None else os.environ.get(FONT_VARIABLE, "")
     if first:
@@ -53,7 +53,7 @@ def font_for(text: str, size: int, named: str | os.PathLike[str] | None = None) 
 
 @functools.lru_cache(maxsize=64)
 def load(name: str, size: int) -> Font:
-    """A font by the path of its file; "" is Pillow's own."""
+    """Load the font of a file; "" is Pillow's own."""
     if not name:
         return ImageFont.load_default(size)
     try:
@@ -64,29 +64,29 @@ def load(name: str, size: int) -> Font:
 
 @functools.lru_cache(maxsize=1024)
 def _choose(characters: str, first: str) -> str:
-    """The name of the first font that has all characters, else of the first that has most."""
+    """Return the name of the first font that has all characters, else of the first that has most."""
     counts: dict[str, int] = {}
     for name in dict.fromkeys((first, "")):
         counts[name] = sum(_is_in(name, c) for c in characters)
         if counts[name] == len(characters):
             return name
     sought = [c for c in characters if len(_misses.get(ord(c) >> 8, ())) < _MAX_MISSES]
-    unmet = set(sought)
+    missing = set(sought)
     for name in _installed() if sought else ():
-        found = {c for c in sought if _is_in(name, c)}
-        counts[name] = len(found)
-        if len(found) == len(characters):
+        present = {c for c in sought if _is_in(name, c)}
+        counts[name] = len(present)
+        if len(present) == len(characters):
             break
-        unmet -= found
+        missing -= present
     else:
-        for c in unmet:
+        for c in missing:
             _misses.setdefault(ord(c) >> 8, set()).add(c)
     return max(counts, key=lambda name: counts[name])
 
 
 @functools.cache
 def _installed() -> tuple[str, ...]:
-    """The font files of this machine, plain ones first."""
+    """List the font files of this machine, plain ones first."""
     paths = [
         path
         for folder in FOLDERS
@@ -105,19 +105,19 @@ def _is_in(name: str, character: str) -> bool:
     return _has[key]
 
 
-# Few: each keeps its file open.
+# Only a few, because each keeps its file open.
 @functools.lru_cache(maxsize=8)
 def _probe(name: str) -> tuple[Font, tuple[object, bytes]] | None:
-    """The font, and what it draws for a character that it lacks; None for one that cannot be used."""
+    """Return the font, and what it draws for a character that it lacks; None if it cannot be used."""
     try:
-        # The plain layout: the other hides what is no character.
+        # The basic layout, because the other one draws nothing for what is no character.
         font = (
             ImageFont.truetype(name, _PROBE_SIZE, layout_engine=ImageFont.Layout.BASIC)
             if name
             else ImageFont.load_default(_PROBE_SIZE)
         )
         return font, _drawn(font, _NO_CHARACTER)
-    except OSError:  # damaged, or of coloured pictures of one size
+    except OSError:  # damaged, or a font of coloured pictures in a single size
         return None
 
 
@@ -127,5 +127,5 @@ def _drawn(font: Font, character: str) -> tuple[object, bytes]:
 
 
 def _is_drawn(character: str) -> bool:
-    """Whether a font must have a picture for it: not for spaces, joiners and choosers of variants."""
+    """Say whether a font must have a picture for it. Spaces, joiners and variation selectors need none."""
     return unicodedata.category(character)[0] not in "CZ" and not "\ufe00" <= character <= "\ufe0f"

@@ -15,8 +15,8 @@ class Mask:
     """Pixels of an object.
 
     box: int [4] around them, right and bottom edges exclusive. rle: COCO's compressed run lengths,
-    {"size": [H, W], "counts": str}. logits: float32 [m, m] where asked for, else None; a later prompt
-    takes them to refine the mask.
+    {"size": [H, W], "counts": str}. logits: float32 [m, m] if the call asked for them, else None; a later
+    prompt takes them to refine the mask.
     """
 
     predicted_iou: float
@@ -27,13 +27,13 @@ class Mask:
 
     @cached_property
     def pixels(self) -> NDArray[np.bool_]:
-        """Bool [H, W] of the image's size, made when first asked for: of many masks that is much memory."""
+        """Bool [H, W] of the image's size, decoded at the first access: many masks take much memory."""
         rle = {"size": self.rle["size"], "counts": self.rle["counts"].encode()}
         decoded: NDArray[np.uint8] = coco.decode(rle)
         return decoded.astype(np.bool_, order="C")
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: the pixels as run lengths."""
+        """Return what JSON holds: the pixels as run lengths."""
         return {
             "predicted_iou": round(self.predicted_iou, 4),
             "area": self.area,

@@ -1,4 +1,4 @@
-"""Options of calls: how long they may take, and what is sent beside the request."""
+"""The options of calls: how long they may take, and what is sent beside the request."""
 
 import math
 import re
@@ -11,7 +11,7 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 REQUEST_ID = "x-request-id"
 TRACEPARENT = "traceparent"
 
-# What the server keeps as the name of a call in its log.
+# What the server accepts as the name of a call in its log.
 _REQUEST_ID = re.compile(r"[!-~]{1,128}")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _KEY = re.compile(r"[0-9a-z_.-]+")
@@ -19,13 +19,13 @@ _TEXT = re.compile(r"[ -~]*")
 _OPTION_OF = {"authorization": "api_key", REQUEST_ID: "request_id", TRACEPARENT: "traceparent"}
 _OF_GRPC = frozenset({"content-type", "te", "user-agent", "host"})
 
-# gRPC's deadlines are dates: an endless one has none. This is thirty years.
+# gRPC's deadlines are dates, and a call without a limit has none. From this on, 30 years, there is no limit.
 _NEVER_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class CallOptions:
-    """Of every call of a client. `timeout_s` is infinite where a call may take for ever."""
+    """The options of a client's calls. `timeout_s` is infinite if there is no limit."""
 
     timeout_s: float
     wait: bool
@@ -34,10 +34,10 @@ class CallOptions:
 
 
 def checked_seconds(name: str, value: float | None) -> float:
-    """The seconds of an option: infinity for None and for what gRPC cannot count. Raises ValueError."""
+    """Return seconds: infinity for None, and for more than gRPC can count. Raise ValueError for nonsense."""
     if value is None:
         return math.inf
-    # A bool is a number to Python, and NaN compares as false.
+    # A bool is a number in Python, and comparisons with NaN are false.
     if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
         raise ValueError(f"{name} is {value!r}: give seconds above 0, or None for no limit")
     return math.inf if value >= _NEVER_S else float(value)
@@ -59,7 +59,7 @@ def checked_traceparent(value: str) -> str:
 
 
 def checked_metadata(metadata: Mapping[str, str | bytes]) -> Metadata:
-    """Pairs as gRPC takes them. Its own exception would quote all pairs, and the API key is one of them."""
+    """Return pairs as gRPC takes them. Its own exception would quote all, and the API key is one of them."""
     if not isinstance(metadata, Mapping):
         raise ValueError(f"metadata is a dict, not {type(metadata).__name__}")
     for key, value in metadata.items():

@@ -99,6 +99,6 @@ def test_buf_takes_the_folder(copy: Path, command: str) -> None:
 def test_buf_lint_leaves_out_none_of_our_files(copy: Path, tmp_path: Path) -> None:
     folder = tmp_path / "proto"
     shutil.copytree(copy, folder)
-    file = folder / "visiongate/v1/image.proto"
+    file = folder / "visiongate/v1/geometry.proto"
     file.write_text(file.read_text().replace("  // Left edge.\n", ""))
     assert 'Field "x_min" should have a non-empty comment' in buf("lint", folder).stdout

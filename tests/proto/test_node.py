@@ -110,8 +110,8 @@ async def test_it_names_the_field_that_is_wrong(
     code, output, errors = await ask(program, guarded, key[1], "red circle", "")
     message, details = errors.splitlines()
     assert (code, output) == (1, "")
-    assert message == "INVALID_ARGUMENT: query.phrases[1]: is empty"
-    assert json.loads(details)["field"] == "query.phrases[1]"
+    assert message == "INVALID_ARGUMENT: query.phrases.values[1]: is empty"
+    assert json.loads(details)["field"] == "query.phrases.values[1]"
     assert json.loads(details)["request_id"]
 
 

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from visiongate import cli
 
@@ -98,6 +100,12 @@ def test_a_command_loads_what_it_needs(name: str, loads_none_of: Sequence[str]) 
     printed = process(name, "--help", command=(sys.executable, "-c", program))
     loaded = json.loads(printed.split("LOADED")[1])
     assert [module for module in loaded if module.startswith(tuple(loads_none_of))] == []
+
+
+def test_the_clients_commands_are_those_of_its_modules() -> None:
+    group: Any = typer.main.get_command(cli.app)
+    own = [name for name in group.list_commands(None) if name not in cli.SERVER_COMMANDS]
+    assert own == ["classify", "compare", "detect", "embed", "gaze", "models", "ocr", "segment"]
 
 
 def test_python_m_visiongate_is_the_command() -> None:

@@ -10,7 +10,20 @@ import pytest
 import visiongate
 from client_operations import OPERATIONS
 from client_server import serving
-from visiongate import Answer, AsyncClient, Client, Model
+from visiongate import (
+    Answer,
+    ArrayAnswer,
+    AsyncClient,
+    Client,
+    Detections,
+    Face,
+    GridMask,
+    ImageHandle,
+    LabelScore,
+    Mask,
+    Model,
+    Page,
+)
 from visiongate.connection import OPTIONS
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -46,6 +59,17 @@ async def ask(client: Client, asynchronous: AsyncClient) -> None:
     assert_type(await asynchronous.list_models(), Answer[Model])
     assert_type(client.with_options(timeout=3), Client)
     assert_type(await asynchronous.with_options(timeout=None).list_models(), Answer[Model])
+    assert_type(client.detect("photo.jpg"), Detections)
+    assert_type(client.segment("photo.jpg"), Answer[list[Mask]])
+    assert_type(client.segment_phrases("photo.jpg"), Detections)
+    assert_type(client.segment_everything("photo.jpg"), Answer[GridMask])
+    assert_type(client.encode_image("photo.jpg"), ImageHandle)
+    assert_type(client.embed_images([]), ArrayAnswer)
+    assert_type(client.embed_texts([]), ArrayAnswer)
+    assert_type(client.compare("photo.jpg", []), ArrayAnswer)
+    assert_type(client.classify([], []), Answer[list[LabelScore]])
+    assert_type(client.estimate_gaze("photo.jpg"), Answer[Face])
+    assert_type(await asynchronous.recognize_text([]), Answer[Page])
     client.detect("photo.jpg", phrases=7)  # type: ignore[arg-type]
     client.detect("photo.jpg", unknown=1)  # type: ignore[call-arg]
 

@@ -215,9 +215,9 @@ def test_a_data_set_scored_against_itself_is_perfect(kind: str, tmp_path: Path) 
 
 def test_a_data_set_is_of_one_list_of_classes() -> None:
     dataset = CocoDataset(["cup"])
-    with pytest.raises(ValueError, match=r"photo.jpg are of the classes \['cup', 'red spoon'\]"):
+    with pytest.raises(ValueError, match=r"photo.jpg have the classes \['cup', 'red spoon'\]"):
         dataset.add("photo.jpg", answer())
-    with pytest.raises(ValueError, match="are of the classes"):
+    with pytest.raises(ValueError, match="have the classes"):
         CocoDataset(PHRASES).add("photo.jpg", answer(caption=True))
 
 
@@ -243,7 +243,7 @@ def test_a_picture_of_them(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_another_size_is_refused() -> None:
-    with pytest.raises(ValueError, match="60x41 pixels, and the objects are of one of 60x40"):
+    with pytest.raises(ValueError, match="60x41 pixels, and that of the objects is 60x40"):
         answer().plot(Image.new("RGB", (60, 41)))
 
 

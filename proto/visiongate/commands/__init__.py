@@ -1,1 +1,1 @@
-"""The commands that ask a server about a photo, one file a task."""
+"""The commands that ask a server about a photo, one module for each task."""

@@ -1,4 +1,4 @@
-"""Photos that commands are given, and the pictures of answers that they write."""
+"""The photos that commands take, and the pictures of answers that they write."""
 
 import io
 import os
@@ -17,9 +17,9 @@ from visiongate.command_error import CommandError
 from visiongate.commands.common import note
 
 STANDARD_INPUT = "-"
-# At least two letters: one is a drive of Windows.
+# At least two letters: a single one is a Windows drive.
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
-# Beside what Pillow reads here: what a server may read.
+# Formats that a server may read, beside those that Pillow reads here.
 PHOTO_ENDINGS = frozenset({".heic", ".heif", ".avif"})
 
 
@@ -32,10 +32,10 @@ class Photo:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Return the photo of an argument. Raise CommandError where there is no such file."""
+        """Return the photo of an argument. Raise CommandError if there is no such file."""
         if name == STANDARD_INPUT:
             return cls(name, _standard_input())
-        # os.path: to a Path a long URI is an error.
+        # By os.path, because Path raises an error for a long URI.
         if os.path.isdir(name):
             raise CommandError(f"{name} is a folder: name the photos in it, such as {name}/*.jpg")
         if not os.path.exists(name):
@@ -45,7 +45,7 @@ class Photo:
         if not os.access(name, os.R_OK):
             raise CommandError(f"{name} may not be read by this user")
         path = Path(name)
-        # What is no regular file, such as a pipe, can be read once only.
+        # A file that is not regular, such as a pipe, can be read only once.
         return cls(name, path if path.is_file() else path.read_bytes())
 
     def opened(self) -> Image.Image:
@@ -65,9 +65,10 @@ Save = Annotated[
 
 
 class Picture:
-    """The picture of an answer that --save asks for, if it does.
+    """The picture of an answer, if --save asks for one.
 
-    It is made before the server is asked: CommandError is raised at once where it could not be written.
+    This object is made before the server is asked, and raises CommandError at once if the picture could not
+    be written.
     """
 
     def __init__(self, photo: Photo, path: Path | None) -> None:
@@ -87,7 +88,7 @@ class Picture:
         check_output("--save", path, [photo])
 
     def draw(self, items: Iterable[draw.Item]) -> None:
-        """Draw the items, the first on top, and write the picture. Without --save none is made."""
+        """Draw the items, the first on top, and write the picture. Without --save do nothing."""
         if self._path is None:
             return
         draw.draw(self._photo.opened(), list(items)).save(self._path)
@@ -95,14 +96,14 @@ class Picture:
 
 
 def check_output(option: str, path: Path, photos: Sequence[Photo]) -> None:
-    """Make the folder of a file that a command will write. Raise CommandError where it cannot write there."""
+    """Make the folder of a file that a command will write. Raise CommandError if it cannot be written."""
     for photo in photos:
         if isinstance(photo.image, Path) and path.exists() and path.samefile(photo.image):
             raise CommandError(f"{option} {path} would overwrite the photo: give another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
-        # To append nothing changes no file, and finds out what permissions alone do not tell.
+        # Appending nothing changes no file, and finds causes that permissions do not show.
         path.open("ab").close()
         if is_new:
             path.unlink()
@@ -120,7 +121,7 @@ def refuse_photos(words: Iterable[str], kind: str, advice: str) -> None:
 
 
 def one_at_a_time(command: str) -> str:
-    """Advice for those who give several photos to a command that takes one."""
+    """Return advice for users who give several photos to a command that takes one."""
     return f"one photo a call; for several, in a shell: for photo in *.jpg; do {command}; done"
 
 

@@ -1,4 +1,4 @@
-"""Boxes and points of the command line."""
+"""Boxes and points as the command line has them."""
 
 import math
 import re
@@ -16,9 +16,9 @@ POINT_EXAMPLE = "500,375"
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Prompts:
-    """What `Client.segment` takes: boxes float [n, 4] or None; of each prompt points [m, 2] and labels [m].
+    """What `Client.segment` takes: boxes float [n, 4] or None; for each prompt points [m, 2] and labels [m].
 
-    Points and labels are None where no prompt has any.
+    Points and labels are None if no prompt has any.
     """
 
     boxes: NDArray[np.float64] | None
@@ -43,26 +43,27 @@ def read_points(text: str) -> NDArray[np.float64]:
 def read_prompts(boxes: Sequence[str], points: Sequence[str], background: Sequence[str]) -> Prompts:
     """Read --box, --point and --background: the first of each make one prompt, the second another, and so on.
 
-    Raise CommandError where that does not work out.
+    Raises CommandError if there are not as many of each.
     """
-    given = {"--box": boxes, "--point": points, "--background": background}
+    options = {"--box": boxes, "--point": points, "--background": background}
     if background and not boxes and not points:
         raise CommandError("--background says what is not the object: give --point or --box too")
-    counts = {option: len(texts) for option, texts in given.items() if texts}
+    counts = {option: len(texts) for option, texts in options.items() if texts}
     if len(set(counts.values())) > 1:
         raise CommandError(
             f"{' and '.join(f'{count} {option}' for option, count in counts.items())} do not pair up: the "
             "first of each make one prompt, the second another. Points of one object go into one --point, "
             'with spaces between them; --background "" gives a prompt none'
         )
-    places, labels = None, None
+    coordinates, labels = None, None
     if points or background:
         count = max(counts.values())
-        on = [read_points(text) for text in points or [""] * count]
-        off = [read_points(text) for text in background or [""] * count]
-        places = [np.concatenate(pair) for pair in zip(on, off, strict=True)]
-        labels = [np.repeat([1, 0], [len(here), len(there)]) for here, there in zip(on, off, strict=True)]
-    return Prompts(read_boxes(boxes) if boxes else None, places, labels)
+        on_object = [read_points(text) for text in points or [""] * count]
+        off_object = [read_points(text) for text in background or [""] * count]
+        pairs = list(zip(on_object, off_object, strict=True))
+        coordinates = [np.concatenate(pair) for pair in pairs]
+        labels = [np.repeat([1, 0], [len(on), len(off)]) for on, off in pairs]
+    return Prompts(read_boxes(boxes) if boxes else None, coordinates, labels)
 
 
 def _numbers(text: str, example: str) -> list[float]:

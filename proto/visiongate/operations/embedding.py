@@ -1,4 +1,4 @@
-"""Images and texts in one space."""
+"""Embeddings: images and texts in one space."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -27,7 +27,7 @@ class Text:
 class LabelScore:
     """How well a label fits an image: `probability` among all labels of the request, 0 to 1.
 
-    `label_index` is its place in the request, `similarity` the cosine of image and prompt, -1 to 1.
+    `label_index` is its index in the request, `similarity` the cosine of image and prompt, -1 to 1.
     """
 
     label: str

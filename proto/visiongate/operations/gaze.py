@@ -27,7 +27,7 @@ class Face:
     yaw, pitch: radians, zero for a gaze into the camera; yaw grows towards the left edge of the image (the
     person's own right), pitch upwards.
     direction: the same as a unit vector float32 [3]: x right, y down, z away from the camera.
-    score: 0 to 1, and landmarks: float32 [2] (x, y) by name; both None for a face that the caller gave.
+    score: 0 to 1. landmarks: float32 [2] (x, y) by name. Both are None for a face that the caller gave.
     """
 
     box: NDArray[np.float32]

@@ -85,8 +85,8 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
         with open(path, "rb") as file:
             return _read_open(file, name)
     except FileNotFoundError as error:
-        place = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
-        raise FileNotFoundError(f"{name}: there is no file {_short(path)}{place}") from error
+        folder = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
+        raise FileNotFoundError(f"{name}: there is no file {_short(path)}{folder}") from error
     except IsADirectoryError as error:
         raise IsADirectoryError(f"{name}: {_short(path)} is a folder; give its files one by one") from error
     except OSError as error:

@@ -294,6 +294,11 @@ def test_good_arguments_are_good(name: str) -> None:
     assert OPERATIONS[name](**GOOD[name]).method.startswith("/visiongate.v1.")
 
 
+@pytest.mark.parametrize("name", sorted(GOOD.keys() - {"list_models"}))
+def test_timings_are_always_asked_for(name: str) -> None:
+    assert OPERATIONS[name](**GOOD[name]).request.include_timings  # type: ignore[attr-defined]
+
+
 def test_numbers_of_numpy_are_numbers() -> None:
     request: Any = segmentation.segment_everything(
         PIXELS,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gateway.models import image as images
-from visiongate import Pixels, pillow_images
+from visiongate import ImageHandle, ImageId, Pixels, pillow_images
 from visiongate.operations import image as client_image
 from visiongate.operations import image_file
 from visiongate.operations.image import image_message
@@ -288,6 +288,10 @@ def test_bytes_and_open_files(tmp_path: Path) -> None:
     encoded = base64.b64encode(data).decode()
     assert image_message(f"data:image/png;base64,{encoded}").encoded == data
     assert image_message(f"DATA:;BASE64,{encoded.replace('=', '%3D')}").encoded == data
+
+
+def test_an_image_that_the_server_keeps_is_named() -> None:
+    assert image_message(ImageHandle(ImageId("abc"), 1, 1)).image_id == "abc"
 
 
 def test_addresses() -> None:
