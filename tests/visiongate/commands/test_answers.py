@@ -231,6 +231,35 @@ async def test_embeddings(ask: Ask, ask_json: AskJson, photo: Path, tmp_path: Pa
     assert f" {vectors.shape[1]} " in answer.stdout
 
 
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [
+        (["embed"], "images[1].encoded"),
+        (["ocr"], "images[1].encoded"),
+        (["compare", "PHOTO"], "candidates[1]"),
+    ],
+)
+async def test_a_damaged_photo_does_not_fail_the_others(
+    command: list[str], field: str, demo_address: str, photo: Path, tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.png"
+    await asyncio.to_thread(damaged.write_bytes, b"no image")
+    name, *subject = command
+    photos = [str(photo), str(damaged), str(photo)]
+    words = [word for path in photos for word in ("--photo", path)] if subject else photos
+    result = await asyncio.to_thread(
+        CliRunner().invoke,
+        app,
+        [name, *(str(photo) for _ in subject), *words, "--json", "--server", demo_address],
+    )
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"error: {damaged}: INVALID_ARGUMENT: {field}")
+    assert result.stderr.count("\n") == 1
+    first, second, third = json.loads(result.stdout)
+    assert first == third
+    assert list(second) == ["photo", "error"]
+
+
 async def test_a_photo_from_standard_input(ask: Ask, photo: Path, tmp_path: Path) -> None:
     command = ["red circle", "--min-score", "0.5"]
     picture = tmp_path / "out.png"
