@@ -80,7 +80,8 @@ def _face_query(query: gaze_service_pb2.FaceQuery, settings: Settings) -> FaceQu
     """Return what to find, with defaults filled in."""
     min_score = optional(query, "min_score", FRACTION, "query.")
     nms_iou_threshold = optional(query, "nms_iou_threshold", FRACTION, "query.")
-    max_faces = query.max_faces if query.HasField("max_faces") else DEFAULT_MAX_FACES
+    default = min(DEFAULT_MAX_FACES, settings.max_faces)
+    max_faces = query.max_faces if query.HasField("max_faces") else default
     return FaceQuery(
         DEFAULT_MIN_SCORE if min_score is None else min_score,
         DEFAULT_NMS_IOU_THRESHOLD if nms_iou_threshold is None else nms_iou_threshold,

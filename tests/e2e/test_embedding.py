@@ -226,7 +226,10 @@ async def test_responses_say_what_was_read_and_how_long_it_took(gateway: Gateway
     request: Any = embedding.embed_images(photos()[:2]).request
     response = await ask(gateway, "EmbedImages", request)
     assert response.model == "tiny"
-    assert [(image.width, image.height) for image in response.images] == [(512, 512), (600, 400)]
+    assert [(image.width, image.height) for image in (item.image for item in response.results)] == [
+        (512, 512),
+        (600, 400),
+    ]
     assert response.timings.inference_ms >= 0
     request.include_timings = False
     assert not (await ask(gateway, "EmbedImages", request)).HasField("timings")

@@ -250,10 +250,10 @@ SEARCH = estimate_gaze(PHOTO)
         (changed(SEARCH, {"query.nms_iou_threshold": -0.1}), "query.nms_iou_threshold", "0 to 1"),
         (changed(SEARCH, {"query.max_faces": 0}), "query.max_faces", "1 to 1000"),
         (changed(SEARCH, {"query.max_faces": 1001}), "query.max_faces", "1 to 1000"),
-        (estimate_gaze(PHOTO, boxes=[BOX] * 1001), "boxes", "1000"),
-        (estimate_gaze(PHOTO, boxes=[BOX, [10, 10, 601, 50]]), "boxes[1].x_max", "600"),
-        (estimate_gaze(PHOTO, boxes=[[10, -1, 60, 50]]), "boxes[0].y_min", "400"),
-        (estimate_gaze(PHOTO, boxes=[[10, 10, 10, 50]]), "boxes[0]", "less than"),
+        (estimate_gaze(PHOTO, boxes=[BOX] * 1001), "boxes.boxes", "1000"),
+        (estimate_gaze(PHOTO, boxes=[BOX, [10, 10, 601, 50]]), "boxes.boxes[1].x_max", "600"),
+        (estimate_gaze(PHOTO, boxes=[[10, -1, 60, 50]]), "boxes.boxes[0].y_min", "400"),
+        (estimate_gaze(PHOTO, boxes=[[10, 10, 10, 50]]), "boxes.boxes[0]", "less than"),
         (estimate_gaze(PHOTO, gaze_model="giant"), "gaze_model", "tiny"),
         (estimate_gaze(PHOTO, boxes=[BOX], gaze_model="giant"), "gaze_model", "tiny"),
         (estimate_gaze(PHOTO, face_detection_model="x"), "face_detection_model", "tiny"),
@@ -267,14 +267,6 @@ async def test_bad_requests_name_the_field(
     assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
     assert caught.value.field == field
     assert says in caught.value.message
-
-
-async def test_boxes_and_a_query_are_one_too_many(client: AsyncClient) -> None:
-    operation = estimate_gaze(PHOTO, boxes=[BOX])
-    operation.request.query.min_score = 0.5  # type: ignore[attr-defined]
-    with pytest.raises(VisiongateError) as caught:
-        await client.call(operation)
-    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, "boxes")
 
 
 async def test_timings_where_asked_for(gateway: Gateway) -> None:

@@ -1,5 +1,6 @@
 """Every limit of the settings is one: what is over it is refused by field and limit, what is at it is not."""
 
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from bad_input import encoded
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text, VisiongateError
-from visiongate.operations import Operation, detection, embedding, segmentation, text
+from visiongate.operations import Operation, detection, embedding, gaze, segmentation, text
 
 PHOTO = Image.effect_noise((80, 60), 90).convert("RGB")
 PIXELS = np.asarray(PHOTO)
@@ -33,6 +34,8 @@ LIMITS = {
     "max_prompts": 4,
     "max_grid_points": 4,
     "max_mask_pixels": 3 * 80 * 60,
+    "max_detections": 5,
+    "max_faces": 2,
 }
 
 
@@ -84,13 +87,16 @@ async def client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
             "max_mask_pixels",
         ),
         (segmentation.segment_everything(FILE, points_per_side=2, **ALL), "max_masks", "max_mask_pixels"),
+        (detection.detect(FILE, ["dog"], max_detections=6), "query.max_detections", "max_detections"),
+        (gaze.estimate_gaze(FILE, max_faces=3), "query.max_faces", "max_faces"),
+        (gaze.estimate_gaze(FILE, boxes=BOX * 3), "boxes.boxes", "max_faces"),
     ],
 )  # fmt: skip
 async def test_over_a_limit(client: AsyncClient, operation: Operation[Any], field: str, limit: str) -> None:
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)
     assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
-    assert f"limit is {LIMITS[limit]}" in caught.value.message
+    assert re.search(rf"(limit is|must be 1 to) {LIMITS[limit]}\b", caught.value.message)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +130,4 @@ def test_every_limit_is_tested() -> None:
     limits = {name for name in Settings.model_fields if name.startswith("max_") and not name.endswith("_s")}
     # Those of a process are in tests/test_admission.py.
     limits -= {"max_concurrent_calls", "max_bytes_in_flight"}
-    # No service reads these two yet.
-    limits -= {"max_detections", "max_faces"}
     assert limits == set(LIMITS)

@@ -30,8 +30,8 @@ Change = Callable[[Any], Any]
         (detection.detect(b"not an image", ["dog"]), "image.encoded", "image"),
         (detection.detect(b"", ["dog"]), "image.encoded", "empty"),
         (detection.detect(b"\xff" * (33 << 20), ["dog"]), "image.encoded", "limit"),
-        (detection.detect(PHOTO, [""]), "query.phrases[0]", "empty"),
-        (detection.detect(PHOTO, ["dog", "  "]), "query.phrases[1]", "empty"),
+        (detection.detect(PHOTO, [""]), "query.phrases.values[0]", "empty"),
+        (detection.detect(PHOTO, ["dog", "  "]), "query.phrases.values[1]", "empty"),
         (detection.detect(PHOTO, [f"object {index}" for index in range(300)]), "query.phrases", "256"),
         (detection.detect(PHOTO, ["a long phrase of words"] * 100), "query.phrases", "256"),
         (detection.detect(PHOTO, ["x" * 20_000]), "query.phrases", "10000"),
@@ -84,7 +84,7 @@ async def test_bad_requests_name_the_field(
         (lambda request: request.prompts.add(), "prompts[1]"),
         (lambda request: setattr(request.image.raw, "width", 601), "image.raw"),
         (lambda request: setattr(request.image.raw, "height", 0), "image.raw"),
-        (lambda request: setattr(request.image.raw, "rgb", b""), "image.raw"),
+        (lambda request: setattr(request.image.raw, "data", b""), "image.raw"),
     ],
 )
 async def test_requests_that_the_client_cannot_write(client: AsyncClient, change: Change, field: str) -> None:

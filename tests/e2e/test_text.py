@@ -390,6 +390,6 @@ async def test_the_command(client: AsyncClient, gateway: Gateway, tmp_path: Path
     answer = json.loads(await ocr(gateway, first, "--rotated-words", "--json", "--save", picture))
     assert [(entry["photo"], entry["text"]) for entry in answer] == [(first, turned.text)]
     assert (np.asarray(Image.open(picture)) != np.asarray(image)).any()
-    nothing = ("--bin-threshold", "1", "--box-threshold", "1")
+    nothing = ("--min-pixel-score", "1", "--min-word-score", "1")
     assert await ocr(gateway, first, second, *nothing) == f"{first}:\n{second}:\n"
     assert "give one" in await ocr(gateway, first, second, "--save", picture, code=1)

@@ -27,7 +27,8 @@ def object_query(query: detection_service_pb2.ObjectQuery, settings: Settings) -
     for index, phrase in enumerate(phrases):
         if not phrase.strip():
             raise InvalidArgumentError(f"{path}.values[{index}]", "is empty")
-    max_detections = query.max_detections if query.HasField("max_detections") else DEFAULT_MAX_DETECTIONS
+    default = min(DEFAULT_MAX_DETECTIONS, settings.max_detections)
+    max_detections = query.max_detections if query.HasField("max_detections") else default
     return ObjectQuery(
         phrases=phrases,
         caption=query.caption,

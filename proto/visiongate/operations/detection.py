@@ -12,8 +12,6 @@ from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import detection_service_pb2
 
-MAX_DETECTIONS = 1000
-
 
 def detect(
     image: ImageLike,
@@ -70,7 +68,7 @@ def object_query(
         min_score=arguments.fraction(min_score, "min_score"),
         min_token_score=arguments.fraction(min_token_score, "min_token_score"),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
-        max_detections=arguments.whole_number(max_detections, "max_detections", 1, MAX_DETECTIONS),
+        max_detections=arguments.whole_number(max_detections, "max_detections", 1),
     )
     if caption:
         query.caption = caption

@@ -16,8 +16,6 @@ from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
 from visiongate.v1 import gaze_service_pb2, geometry_pb2
 
-MAX_FACES = 1000
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Face:
@@ -78,7 +76,7 @@ def estimate_gaze(
     query = gaze_service_pb2.FaceQuery(
         min_score=arguments.fraction(min_score, "min_score"),
         nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
-        max_faces=arguments.whole_number(max_faces, "max_faces", 1, MAX_FACES),
+        max_faces=arguments.whole_number(max_faces, "max_faces", 1),
         small_faces=arguments.flag(small_faces, "small_faces"),
     )
     keywords: dict[str, Any] = {
