@@ -201,7 +201,7 @@ def test_a_ready_file_goes_by_its_outputs_names(
 def test_other_files_are_refused(ready: Callable[..., Path]) -> None:
     with pytest.raises(ExportError, match="is not of L2CS-Net's kind"):
         gaze.prepare(Options(weights=str(ready(("yaw", "roll")))))
-    with pytest.raises(ExportError, match="takes faces of 64x96; they must be square"):
+    with pytest.raises(ExportError, match="takes faces of 64x96 pixels; they must be square"):
         gaze.prepare(Options(weights=str(ready(width=96))))
 
 
