@@ -103,7 +103,7 @@ class EmbeddedTriton:
         return self._pid
 
     def start(self) -> None:
-        """Start Triton, and return when all models are ready; raise an error with its words if it fails."""
+        """Start Triton, and return when all its models are ready; raise EmbeddedTritonError if it fails."""
         if self._supervisor is not None:
             raise EmbeddedTritonError("Triton is already started.")
         # The quick checks come first: preparing the environment can take minutes.
