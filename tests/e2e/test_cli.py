@@ -94,7 +94,7 @@ def test_words_to_masks(server: str, photo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["detect", "PHOTO", " "], r"error: INVALID_ARGUMENT: query.phrases\[0\]: is empty"),
+        (["detect", "PHOTO", " "], r"error: INVALID_ARGUMENT: query.phrases.values\[0\]: is empty"),
         (["gaze", "[/] none.png"], r"error: no file matches \[/\] none.png \(in "),
         (["segment", "PHOTO", "--box", "1,2,3,4000"], r"prompts\[0\].box.y_max: is 4000, outside the image"),
         (["detect", "PHOTO", "cup", "--server", "127.0.0.1:9", "--timeout", "5"], r"error: .*127\.0\.0\.1:9"),
