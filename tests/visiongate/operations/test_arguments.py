@@ -90,7 +90,7 @@ QUERY = {
     "min_score": FRACTION,
     "min_token_score": FRACTION,
     "nms_iou_threshold": FRACTION,
-    "max_detections": count(1, 1000),
+    "max_detections": count(1),
 }
 # What is wrong for an argument, and what the error says; a dict brings other arguments along.
 BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
@@ -243,7 +243,7 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
         ],
         "min_score": FRACTION,
         "nms_iou_threshold": FRACTION,
-        "max_faces": count(1, 1000),
+        "max_faces": count(1),
         "small_faces": FLAG,
         "gaze_model": STRING,
         "face_detection_model": STRING,
