@@ -111,7 +111,7 @@ class Segmenter:
         self._resources = resources
         self._detector = Detector(resources)
         self._views = ComputingCache[ImageView](
-            "embedding", resources.settings.sam_embedding_cache_bytes, lambda view: view.nbytes
+            "sam_embedding", resources.settings.sam_embedding_cache_bytes, lambda view: view.nbytes
         )
 
     async def segment(

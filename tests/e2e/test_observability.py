@@ -350,12 +350,12 @@ async def test_every_cache_is_counted(demo_client: AsyncClient) -> None:
     assert counted == {
         ("image", "miss"): 1,
         ("image", "hit"): 3,
-        ("image_vector", "miss"): 1,
-        ("image_vector", "hit"): 1,
-        ("text", "miss"): 1,
-        ("text", "hit"): 1,
-        ("embedding", "miss"): 1,
-        ("embedding", "hit"): 1,
+        ("clip_image", "miss"): 1,
+        ("clip_image", "hit"): 1,
+        ("clip_text", "miss"): 1,
+        ("clip_text", "hit"): 1,
+        ("sam_embedding", "miss"): 1,
+        ("sam_embedding", "hit"): 1,
     }
 
 
