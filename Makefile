@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter wheels test lint types types-newest format bench soak clean
+.PHONY: demo exporter wheels test lint api types types-newest format bench soak clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -11,8 +11,9 @@ help:
 	@echo "make exporter  install what \`visiongate export\` needs: PyTorch and the model libraries, 5 GB"
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
-	@echo "make lint    formatting, lint, types, import contracts, the API's own rules"
+	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make format  rewrite the code as lint wants it"
+	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
 	@echo "make soak    half an hour of overload and of mixed traffic: does the gateway hold, does it leak"
 	@echo "make clean   remove all that these commands made"
@@ -55,7 +56,6 @@ lint: .venv/installed
 	$(BIN)/buf breaking proto --against proto/api.binpb
 
 # Callers rely on the API as this file has it. Renew it only to add to the API, or with a reason.
-.PHONY: api
 api: .venv/installed
 	$(BIN)/buf build proto --exclude-source-info --output proto/api.binpb
 

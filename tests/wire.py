@@ -1,8 +1,12 @@
-"""Requests that the client would not write: its own, changed."""
+"""Requests that the client would not write: its own, changed. And how a server must refuse them."""
 
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import grpc
+import pytest
+
+from visiongate import AsyncClient, VisiongateError
 from visiongate.operations import Operation
 
 Result = TypeVar("Result")
@@ -35,3 +39,11 @@ def repeated(operation: Operation[Result], field: str, count: int) -> Operation[
     del items[1:]
     items.extend([first] * (count - 1))
     return made
+
+
+async def assert_refused(client: AsyncClient, operation: Operation[Any], field: str, says: str) -> None:
+    """The call is INVALID_ARGUMENT, names the field and says so."""
+    with pytest.raises(VisiongateError) as caught:
+        await client.call(operation)
+    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+    assert says in caught.value.message

@@ -34,7 +34,7 @@ from inference_counts import InferenceCounts
 from visiongate import AsyncClient, Face, VisiongateError
 from visiongate.operations import Operation
 from visiongate.operations.gaze import estimate_gaze
-from wire import changed
+from wire import assert_refused, changed
 
 Pixels = NDArray[np.uint8]
 TINY = Options(weights="random", size="tiny")
@@ -262,11 +262,7 @@ SEARCH = estimate_gaze(PHOTO)
 async def test_bad_requests_name_the_field(
     client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
-    with pytest.raises(VisiongateError) as caught:
-        await client.call(operation)
-    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.field == field
-    assert says in caught.value.message
+    await assert_refused(client, operation, field, says)
 
 
 async def test_timings_where_asked_for(gateway: Gateway) -> None:

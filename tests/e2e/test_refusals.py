@@ -14,7 +14,7 @@ from gateway.services.messages.masks import mask_format
 from visiongate import AsyncClient, ImageHandle, ImageId, MessageTooLargeError, VisiongateError
 from visiongate.operations import Operation, detection, gaze, segmentation, text
 from visiongate.v1 import segmentation_service_pb2
-from wire import changed, copied
+from wire import assert_refused, changed, copied
 
 PHOTO = skimage_data.coffee()  # 600 x 400
 NAN = float("nan")
@@ -58,11 +58,7 @@ Change = Callable[[Any], Any]
 async def test_bad_requests_name_the_field(
     client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
-    with pytest.raises(VisiongateError) as caught:
-        await client.call(operation)
-    assert caught.value.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert caught.value.field == field
-    assert says in caught.value.message
+    await assert_refused(client, operation, field, says)
 
 
 @pytest.mark.parametrize(

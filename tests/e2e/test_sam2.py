@@ -1,18 +1,16 @@
 """SAM 2.1 behind the same API, beside SAM: each answer against transformers' Sam2Model, same weights."""
 
-from typing import Any
-
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image
 from skimage import data as skimage_data
 
 from export.weights import Options
 from gateway.models.sam import SamSpec
 from gateway.models.sam_everything import GridOptions, candidates, crops, suppress
+from mask_agreement import assert_prompts_agree, assert_refining_agrees, assert_same_mask
 from reference import Sam2Reference
-from visiongate import AsyncClient, Mask
+from visiongate import AsyncClient
 
 MODEL = "hiera_toy"
 PHOTO = skimage_data.coffee()
@@ -22,13 +20,6 @@ SPEC = SamSpec(image_size=128, mask_size=32, stretches=True, pads_boxes=True)
 @pytest.fixture(scope="module")
 def reference() -> Sam2Reference:
     return Sam2Reference(Options(weights="random", size="tiny"))
-
-
-def assert_same(mask: Mask, pixels: NDArray[np.bool_], predicted_iou: float) -> None:
-    assert mask.pixels.shape == pixels.shape
-    # Pixels whose logit is within rounding of zero may fall on either side.
-    assert np.mean(mask.pixels != pixels) < 1e-3
-    assert mask.predicted_iou == pytest.approx(predicted_iou, abs=1e-4)
 
 
 async def test_it_stands_beside_sam(client: AsyncClient) -> None:
@@ -48,45 +39,13 @@ async def test_it_stands_beside_sam(client: AsyncClient) -> None:
 async def test_prompts_equal_the_reference(
     client: AsyncClient, reference: Sam2Reference, size: tuple[int, int]
 ) -> None:
-    image = Image.fromarray(PHOTO).resize(size)
-    scale = np.array(size) / (600, 400)
-    boxes = (np.array([[20, 30, 300, 350], [100, 5, 580, 390]]) * np.tile(scale, 2)).astype(np.float32)
-    points: Any = (
-        np.array([[[150.0, 120.5], [310.0, 33.0]], [[400.0, 200.0], [10.0, 390.0]]]) * scale
-    ).tolist()
-    labels = [[1, 0], [1, 1]]
-    prompts: list[dict[str, Any]] = [
-        {"boxes": boxes},
-        {"points": points, "labels": labels},
-        {"boxes": boxes, "points": points, "labels": labels},
-    ]
-    for prompt in prompts:
-        for multimask in (False, True):
-            found = await client.segment(
-                image, **prompt, multimask=multimask, include_logits=True, model=MODEL
-            )
-            masks, ious, logits = reference.segment(image, **prompt, multimask=multimask)
-            for index, answers in enumerate(found):
-                best_first = np.argsort(-ious[index], kind="stable")
-                assert len(answers) == len(best_first)
-                for mask, k in zip(answers, best_first, strict=True):
-                    assert_same(mask, masks[index, k], ious[index, k])
-                    assert mask.logits is not None
-                    np.testing.assert_allclose(mask.logits, logits[index, k], atol=1e-3)
+    await assert_prompts_agree(client, reference, Image.fromarray(PHOTO).resize(size), MODEL)
 
 
 async def test_refining_an_earlier_mask_equals_the_reference(
     client: AsyncClient, reference: Sam2Reference
 ) -> None:
-    image = Image.fromarray(PHOTO)
-    ((first,),) = await client.segment(image, points=[[[150, 120]]], include_logits=True, model=MODEL)
-    assert first.logits is not None
-    ((refined,),) = await client.segment(
-        image, points=[[[150, 120]]], mask_logits=[first.logits], model=MODEL
-    )
-    masks, ious, _ = reference.segment(image, points=[[[150, 120]]], labels=[[1]], mask_logits=first.logits)
-    assert_same(refined, masks[0, 0], ious[0, 0])
-    assert (refined.pixels != first.pixels).any()
+    await assert_refining_agrees(client, reference, Image.fromarray(PHOTO), MODEL)
 
 
 async def test_words_to_masks_equal_the_reference(client: AsyncClient, reference: Sam2Reference) -> None:
@@ -98,7 +57,7 @@ async def test_words_to_masks_equal_the_reference(client: AsyncClient, reference
     masks, ious, _ = reference.segment(image, boxes=np.stack([item.box for item in found]))
     for index, item in enumerate(found):
         assert item.mask is not None
-        assert_same(item.mask, masks[index, 0], ious[index, 0])
+        assert_same_mask(item.mask, masks[index, 0], ious[index, 0])
 
 
 async def test_everything_equals_its_filters_on_the_reference(
@@ -127,5 +86,5 @@ async def test_everything_equals_its_filters_on_the_reference(
     )
     assert len(found) == len(expected) > 0
     for item, other in zip(found, expected, strict=True):
-        assert_same(item.mask, other.pixels(size), other.predicted_iou)
+        assert_same_mask(item.mask, other.pixels(size), other.predicted_iou)
         np.testing.assert_allclose(item.point, other.point, rtol=1e-6)

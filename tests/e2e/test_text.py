@@ -27,7 +27,7 @@ from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, ImageHandle, ImageId, Page, VisiongateError
 from visiongate.operations import Operation, text
-from wire import changed, repeated
+from wire import assert_refused, changed, repeated
 
 Pixels = NDArray[np.uint8]
 BLANK = np.zeros((120, 90, 3), np.uint8)
@@ -335,10 +335,7 @@ async def test_an_image_that_the_server_knows(client: AsyncClient) -> None:
 async def test_bad_requests_name_the_field(
     client: AsyncClient, operation: Operation[Any], field: str, says: str
 ) -> None:
-    with pytest.raises(VisiongateError) as caught:
-        await client.call(operation)
-    assert (caught.value.code, caught.value.field) == (grpc.StatusCode.INVALID_ARGUMENT, field)
-    assert says in caught.value.message
+    await assert_refused(client, operation, field, says)
 
 
 async def test_an_image_without_a_source(client: AsyncClient) -> None:

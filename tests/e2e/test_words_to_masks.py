@@ -13,8 +13,9 @@ from skimage import data as skimage_data
 
 from export.weights import Options
 from gateway.server import Gateway
+from mask_agreement import assert_prompts_agree, assert_refining_agrees, assert_same_mask
 from reference import Reference
-from visiongate import AsyncClient, Detection, Mask
+from visiongate import AsyncClient, Detection
 
 PHRASES = ["Dog", "hot dog", "a red wheel", "truck"]
 # Seeded weights score everything near 0.5: a threshold in the middle lets some of the queries through.
@@ -47,18 +48,6 @@ def assert_same_detections(found: Sequence[Detection], expected: Any) -> None:
         np.testing.assert_allclose(item.box, box, atol=0.05)
         assert item.phrase_index == phrase
         assert item.phrase == PHRASES[phrase]
-
-
-def assert_same_mask(mask: Mask, pixels: NDArray[np.bool_], predicted_iou: float) -> None:
-    assert mask.pixels.shape == pixels.shape
-    # Pixels whose logit is within rounding of zero may fall on either side.
-    assert np.mean(mask.pixels != pixels) < 1e-3
-    assert mask.predicted_iou == pytest.approx(predicted_iou, abs=1e-4)
-    assert mask.area == mask.pixels.sum()
-    if mask.area:
-        rows, columns = np.nonzero(mask.pixels)
-        tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-        assert mask.box.tolist() == tight
 
 
 @pytest.mark.parametrize("image", pictures())
@@ -106,38 +95,13 @@ async def test_chain_equals_the_reference(
 
 
 async def test_prompts_equal_the_reference(client: AsyncClient, reference: Reference) -> None:
-    image = Image.fromarray(skimage_data.coffee())
-    boxes = np.array([[20, 30, 300, 350], [100, 5, 580, 390]], np.float32)
-    points = [[[150.0, 120.5], [310.0, 33.0]], [[400.0, 200.0], [10.0, 390.0]]]
-    labels = [[1, 0], [1, 1]]
-    prompts: list[dict[str, Any]] = [
-        {"boxes": boxes},
-        {"points": points, "labels": labels},
-        {"boxes": boxes, "points": points, "labels": labels},
-    ]
-    for prompt in prompts:
-        for multimask in (False, True):
-            found = await client.segment(image, **prompt, multimask=multimask, include_logits=True)
-            masks, ious, logits = reference.segment(image, **prompt, multimask=multimask)
-            for index, answers in enumerate(found):
-                best_first = np.argsort(-ious[index], kind="stable")
-                assert len(answers) == len(best_first)
-                for mask, k in zip(answers, best_first, strict=True):
-                    assert_same_mask(mask, masks[index, k], ious[index, k])
-                    assert mask.logits is not None
-                    np.testing.assert_allclose(mask.logits, logits[index, k], atol=1e-3)
+    await assert_prompts_agree(client, reference, Image.fromarray(skimage_data.coffee()))
 
 
 async def test_refining_an_earlier_mask_equals_the_reference(
     client: AsyncClient, reference: Reference
 ) -> None:
-    image = Image.fromarray(skimage_data.coffee())
-    ((first,),) = await client.segment(image, points=[[[150, 120]]], include_logits=True)
-    assert first.logits is not None
-    ((refined,),) = await client.segment(image, points=[[[150, 120]]], mask_logits=[first.logits])
-    masks, ious, _ = reference.segment(image, points=[[[150, 120]]], labels=[[1]], mask_logits=first.logits)
-    assert_same_mask(refined, masks[0, 0], ious[0, 0])
-    assert (refined.pixels != first.pixels).any()
+    await assert_refining_agrees(client, reference, Image.fromarray(skimage_data.coffee()))
 
 
 async def test_mixed_prompts_equal_the_same_prompts_alone(client: AsyncClient) -> None:
