@@ -23,7 +23,7 @@ def lacks(repository: Path, options: str) -> Iterator[str]:
     """
     here = models(repository)
     for family in FAMILIES:
-        if not any(_has(choice, here) for choice in family.choices):
+        if not any(_has(member, here) for member in family.with_alternatives):
             has_weights = "--weights" in options or "--size" in options
             file = "" if has_weights else EXPORTERS[family.name].weights_file
             weights = f" --weights {file}" if file else ""

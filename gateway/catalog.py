@@ -45,7 +45,7 @@ class Family(Generic[S]):
     alternatives: tuple["Family[S]", ...] = ()
 
     @property
-    def choices(self) -> tuple["Family[S]", ...]:
+    def with_alternatives(self) -> tuple["Family[S]", ...]:
         """The family and its alternatives."""
         return self, *self.alternatives
 
@@ -75,7 +75,7 @@ class Catalog:
 
     def of(self, family: Family[S]) -> list[Variant[S]]:
         """Return the variants that answer a family's requests, its alternatives' too, the default first."""
-        return [variant for variant in self.variants if variant.family in family.choices]
+        return [variant for variant in self.variants if variant.family in family.with_alternatives]
 
     def has(self, family: Family[Any]) -> bool:
         """Return whether any variant answers the requests of a family."""

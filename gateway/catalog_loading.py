@@ -68,17 +68,17 @@ async def load(triton: Triton, repository: Path, families: Sequence[Family[Any]]
     models = {state.name: state for state in await triton.models()}
     variants: list[Variant[Any]] = []
     for family in families:
-        choices = [
-            await _load_variant(triton, repository, choice, suffix, models)
-            for choice in family.choices
-            for suffix in _suffixes(choice, models)
+        loaded = [
+            await _load_variant(triton, repository, member, suffix, models)
+            for member in family.with_alternatives
+            for suffix in _suffixes(member, models)
         ]
-        _check_names(choices)
-        default = next((variant for variant in choices if variant.is_default), None)
-        variants += [replace(variant, is_default=variant is default) for variant in choices]
+        _check_names(loaded)
+        default = next((variant for variant in loaded if variant.is_default), None)
+        variants += [replace(variant, is_default=variant is default) for variant in loaded]
     if not variants:
         known = ", ".join(
-            role.name for family in families for choice in family.choices for role in choice.roles
+            role.name for family in families for member in family.with_alternatives for role in member.roles
         )
         raise CatalogError(f"Triton has loaded none of the models that visiongate serves: {known}")
     return Catalog(variants)
@@ -100,12 +100,12 @@ def _check_names(variants: Sequence[Variant[Any]]) -> None:
 def _suffixes(family: Family[Any], models: Mapping[str, ModelState]) -> list[str]:
     """Return the suffixes of the variants' names: those that any role of the family has."""
     roles = {role.name for role in family.roles}
-    found = set()
+    suffixes = set()
     for model in models:
         role, hyphen, variant = model.partition("-")
         if role in roles:
-            found.add(hyphen + variant)
-    return sorted(found)
+            suffixes.add(hyphen + variant)
+    return sorted(suffixes)
 
 
 async def _load_variant(

@@ -134,18 +134,18 @@ def channel_target(addresses: str) -> str:
     parts = [part.strip() for part in addresses.split(",")]
     if len(parts) == 1:
         return address.target(parts[0])
-    found = []
+    endpoints = []
     for part in parts:
         host, port = address.split(part)
         try:
             entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise ValueError(f"Triton's address {part!r} has no known host") from error
-        found.append((str(entries[0][4][0]), port))
-    versions = {6 if ":" in host else 4 for host, _ in found}
+        endpoints.append((str(entries[0][4][0]), port))
+    versions = {6 if ":" in host else 4 for host, _ in endpoints}
     if len(versions) > 1:
         raise ValueError("Triton's addresses are of IPv4 and IPv6: gRPC wants all of one kind")
-    return f"ipv{versions.pop()}:{','.join(join(*each) for each in found)}"
+    return f"ipv{versions.pop()}:{','.join(join(*each) for each in endpoints)}"
 
 
 class GrpcTriton:

@@ -49,8 +49,8 @@ class GazeService(gaze_service_pb2_grpc.GazeServiceServicer):
                 for box, yaw_pitch in zip(known_boxes, gazes, strict=True)
             ]
         else:
-            found = await self._estimator.find_and_estimate(image, query, face_detection_model, gaze_model)
-            faces = [_face_message(face, yaw_pitch) for face, yaw_pitch in found]
+            detected = await self._estimator.find_and_estimate(image, query, face_detection_model, gaze_model)
+            faces = [_face_message(face, yaw_pitch) for face, yaw_pitch in detected]
         return gaze_service_pb2.EstimateGazeResponse(
             faces=faces,
             image=image_message(image),

@@ -11,9 +11,9 @@ from gateway.services.service import Service
 
 def _find() -> tuple[Service, ...]:
     modules = (
-        importlib.import_module(f"{services.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(services.__path__)
-        if f"{services.__name__}.{found.name}" != __name__
+        importlib.import_module(f"{services.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(services.__path__)
+        if f"{services.__name__}.{info.name}" != __name__
     )
     return tuple(module.SERVICE for module in modules if hasattr(module, "SERVICE"))
 

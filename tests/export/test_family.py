@@ -33,7 +33,7 @@ def test_alternatives_answer_for_a_family_of_the_default_set() -> None:
 def test_the_gateway_serves_the_same_families_and_alternatives() -> None:
     alternatives = {choice.name: family.name for family in SERVED for choice in family.alternatives}
     assert {name: FAMILIES[name].alternative_of for name in alternatives} == alternatives
-    assert {choice.name for family in SERVED for choice in family.choices} == FAMILIES.keys()
+    assert {member.name for family in SERVED for member in family.with_alternatives} == FAMILIES.keys()
 
 
 def test_the_readme_has_the_table_of_the_list() -> None:
