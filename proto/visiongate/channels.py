@@ -1,6 +1,7 @@
 """The gRPC channels of a client. A channel belongs to one process, and with asyncio to one event loop."""
 
 import asyncio
+import ctypes
 import os
 import weakref
 from typing import Any, Generic, TypeVar
@@ -59,8 +60,11 @@ class SyncChannels(Channels[grpc.Channel]):
             raise _forked_error("GRPC_ENABLE_FORK_SUPPORT is off")
         target, options = self._connection.address.text, self._connection.options
         if self._connection.credentials is None:
-            return grpc.insecure_channel(target, options)
-        return grpc.secure_channel(target, self._connection.credentials, options)
+            channel = grpc.insecure_channel(target, options)
+        else:
+            channel = grpc.secure_channel(target, self._connection.credentials, options)
+        _sync_channels.add(channel)
+        return channel
 
 
 class AsyncChannels(Channels[grpc.aio.Channel]):
@@ -96,6 +100,22 @@ class AsyncChannels(Channels[grpc.aio.Channel]):
         weakref.finalize(channel, _asyncio_channels.pop, id(channel), None).atexit = False
         return channel
 
+
+# The channels of SyncChannels that are alive.
+_sync_channels: "weakref.WeakSet[grpc.Channel]" = weakref.WeakSet()
+
+
+def _keep_inherited_channels() -> None:
+    """Never free the channels that a forked process inherits.
+
+    Freeing one closes it, which may wait for threads of gRPC that a fork does not copy. Without this, about
+    one in fifty such processes hung at its very end, where Python frees everything.
+    """
+    for channel in list(_sync_channels):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(channel))
+
+
+os.register_at_fork(after_in_child=_keep_inherited_channels)
 
 # The process of each asyncio channel that is alive, by the channel's id.
 _asyncio_channels: dict[int, int] = {}
