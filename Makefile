@@ -45,7 +45,7 @@ wheels: .venv/gateway
 	$(BIN)/uv build --quiet --wheel --out-dir dist .
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

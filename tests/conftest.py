@@ -27,6 +27,21 @@ DATA = Path(__file__).parents[2] / "shared" / "data"
 # No test may reach for a model hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+# Two processes take files in this order. While one exports the toy models for the second file, which takes
+# two minutes, the other has long tests that need none. At the end no long file is left for one of them alone.
+FIRST_FILES = [
+    "tests/road/test_first_day.py",
+    "tests/e2e/test_embedding.py",
+    "tests/road/test_distributions.py",
+    "tests/road/test_sixth_task.py",
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first."""
+    order = {name: place for place, name in enumerate(FIRST_FILES)}
+    items.sort(key=lambda item: order.get(item.nodeid.partition("::")[0], len(order)))
+
 
 @pytest.fixture(scope="session")
 def data() -> Callable[[str], Path]:
