@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from export.families.brightness import FAMILY
-from export.graph import Arrays, Export, Graph
 from torch import Tensor, nn
 
+from export.families.brightness import FAMILY
+from export.graph import Arrays, Export, Graph
 from export.weights import Options
 
 SIDE = 32

@@ -1,9 +1,8 @@
 """How bright an image is."""
 
-from gateway.models.brightness import BrightnessSpec
-
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
+from gateway.models.brightness import BrightnessSpec
 from gateway.pipelines.images import LoadedImage
 from gateway.pipelines.resources import Resources
 

@@ -1,7 +1,6 @@
 """BrightnessService: protobuf in, `BrightnessMeter`, protobuf out."""
 
 from gateway.pipelines.brightness import BRIGHTNESS, BrightnessMeter
-
 from gateway.pipelines.resources import Resources
 from gateway.services.messages.fields import field
 from gateway.services.messages.images import image_message, load_image
