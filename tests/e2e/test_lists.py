@@ -11,13 +11,22 @@ from skimage import data as skimage_data
 
 from gateway.server import Gateway
 from gateway.settings import Settings
-from visiongate import AsyncClient, ImageId, ImageNotCachedError, InvalidArgumentError, Text, VisiongateError
+from visiongate import (
+    AsyncClient,
+    ImageHandle,
+    ImageId,
+    ImageNotCachedError,
+    InvalidArgumentError,
+    Text,
+    VisiongateError,
+)
 from visiongate.operations import Operation, embedding, text
 from wire import assert_refused, copied
 
 PHOTO = skimage_data.coffee()
 SMALL = skimage_data.astronaut()[::2, ::2]
 DAMAGED = b"not an image"
+UNKNOWN = ImageHandle(ImageId("0" * 64), 1, 1)
 LONG = "word " * 100
 
 
@@ -47,7 +56,7 @@ async def test_each_broken_image_has_its_error_and_the_others_their_answer(
     client: AsyncClient, method: str
 ) -> None:
     whole = await client.call(images([PHOTO, SMALL])[method])
-    answer = await client.call(images([PHOTO, DAMAGED, ImageId("unknown"), SMALL])[method])
+    answer = await client.call(images([PHOTO, DAMAGED, UNKNOWN, SMALL])[method])
     assert set(answer.errors) == {1, 2}
     assert isinstance(answer.errors[1], InvalidArgumentError)
     assert isinstance(answer.errors[2], ImageNotCachedError)
