@@ -1,13 +1,13 @@
 """Masks of a server compared with a reference pipeline's, for every family that answers prompts."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from reference import Sam2Reference, SamReference
 from visiongate import AsyncClient, Mask
 
 BOXES = np.array([[20, 30, 300, 350], [100, 5, 580, 390]])
@@ -15,20 +15,7 @@ POINTS = np.array([[[150.0, 120.5], [310.0, 33.0]], [[400.0, 200.0], [10.0, 390.
 LABELS = [[1, 0], [1, 1]]
 
 
-class MaskReference(Protocol):
-    """A pipeline in PyTorch with the server's weights."""
-
-    def segment(
-        self,
-        image: Image.Image,
-        *,
-        boxes: NDArray[np.float32] | None = None,
-        points: Sequence[Any] | None = None,
-        labels: Sequence[Any] | None = None,
-        mask_logits: NDArray[np.float32] | None = None,
-        multimask: bool = False,
-    ) -> tuple[NDArray[np.bool_], NDArray[np.float32], NDArray[np.float32]]:
-        """Masks bool [P, K, H, W], predicted IoU [P, K] and logits [P, K, m, m] of P prompts."""
+MaskReference = SamReference | Sam2Reference
 
 
 def assert_same_mask(mask: Mask, pixels: NDArray[np.bool_], predicted_iou: float) -> None:
