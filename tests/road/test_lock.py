@@ -6,7 +6,7 @@ import pytest
 
 from road.environments import ROOT, uv
 
-EXTRAS = ("export", "dev", "heic")
+EXTRAS = ("export", "ocr", "dev", "heic")
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
