@@ -2,13 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter wheels test lint api types types-newest format bench soak clean
+.PHONY: demo exporter onnx ocr wheels test lint api types types-newest format bench soak clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
 help:
 	@echo "make demo    all models on one drawn picture, through Triton, gateway and client; writes demo/demo.png"
 	@echo "make exporter  install what \`visiongate export\` needs: PyTorch and the model libraries, 5 GB"
+	@echo "make onnx    install what \`visiongate export\` needs for ready ONNX files alone: no PyTorch, 0.1 GB"
+	@echo "make ocr     the same, and the package that ships PP-OCR's networks"
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
@@ -30,6 +32,16 @@ help:
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable '.[export,heic]'
 	touch $@
 
+# What exporting needs for ready ONNX files: no PyTorch.
+.venv/onnx: .venv/gateway
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable '.[onnx]'
+	touch $@
+
+# The same, and the package that ships PP-OCR's networks.
+.venv/ocr: .venv/gateway
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable '.[ocr]'
+	touch $@
+
 # What the tests need too: all that is pinned.
 .venv/installed: .venv/gateway
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --requirements requirements.lock
@@ -39,6 +51,10 @@ demo: .venv/gateway
 	$(BIN)/visiongate demo --save demo/demo.png
 
 exporter: .venv/exporter
+
+onnx: .venv/onnx
+
+ocr: .venv/ocr
 
 wheels: .venv/gateway
 	$(BIN)/uv build --quiet --wheel --out-dir dist proto

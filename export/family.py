@@ -1,7 +1,7 @@
-"""What `visiongate export` knows of a family of models before PyTorch is imported."""
+"""Description of a family of models, which `visiongate export` reads before it imports PyTorch."""
 
 import pkgutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
@@ -26,9 +26,14 @@ class ExporterFamily:
     licence: str
     """The licence of the code and of the weights; it says so if the terms of the weights are not stated."""
     module: str
-    """The exporter, which has `prepare(options) -> Export`. Importing it imports PyTorch: seconds."""
+    """The exporter, which has `prepare(options) -> Export`. It may import PyTorch, which takes seconds."""
+    extra: Callable[[Options], str] = lambda _options: "export"
+    """Returns the extra of packages (see `gateway.extras`) that an export with these options needs.
+
+    By default that is `export`, with PyTorch. A family that also takes ready ONNX files says so here.
+    """
     other_variants: str = ""
-    """What else `--variant` takes, for people."""
+    """Other values that `--variant` accepts, for people."""
     weights_file: str = ""
     """A file name for examples, if no hub has the weights and the command needs a file of them."""
     alternative_of: str | None = None
@@ -36,7 +41,7 @@ class ExporterFamily:
 
     @property
     def variants_text(self) -> str:
-        """Return all that `--variant` takes in one line, the default first."""
+        """Return all values that `--variant` accepts in one line, the default first."""
         return "; ".join(filter(None, (", ".join(self.variants), self.other_variants)))
 
     def prepare(self, options: Options) -> "Export":
@@ -45,8 +50,17 @@ class ExporterFamily:
         return export
 
 
+def extra_of_ready_onnx(options: Options) -> str:
+    """Return the extra that a family of ready ONNX files needs: `onnx` for such a file, otherwise `export`.
+
+    No hub has weights of such a family. Its exporter then says which file to download, and that sentence is
+    not worth an installation of PyTorch.
+    """
+    return "onnx" if options.is_onnx or options.weights == "hub" else "export"
+
+
 def published(variants: Mapping[str, Variant]) -> tuple[str, ...]:
-    """Return the names of the variants that a hub has: not those of toys and of the demo."""
+    """Return the names of the variants that a hub has, without those of toys and of the demo."""
     return tuple(name for name, variant in variants.items() if variant.hub is not None)
 
 

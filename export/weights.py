@@ -35,6 +35,11 @@ class Options:
     size: Literal["full", "tiny"] = "full"
     vocabulary: Path | None = None
 
+    @property
+    def is_onnx(self) -> bool:
+        """Return whether the name of the weights is that of a ready ONNX file."""
+        return Path(self.weights).suffix.lower() == ".onnx"
+
 
 @dataclass(frozen=True)
 class Variant:

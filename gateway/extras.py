@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 from gateway.places import checkout
 
-# The modules of each extra, by the names they are imported by.
+# The modules of each extra that exporting needs, by their names in import statements.
 MODULES: Mapping[str, Sequence[str]] = {
     "export": (
         "cv2",
@@ -25,9 +25,11 @@ MODULES: Mapping[str, Sequence[str]] = {
         "transformers",
         "typer",
     ),
+    "onnx": ("onnx", "onnxruntime"),
+    "ocr": ("onnx", "onnxruntime", "rapidocr"),
 }
-# The command in a checkout, which has its own environment and pinned versions.
-_IN_A_CHECKOUT = {"export": "make exporter"}
+# The commands in a checkout, which has its own environment and pinned versions.
+_IN_A_CHECKOUT = {"export": "make exporter", "onnx": "make onnx", "ocr": "make ocr"}
 
 
 class MissingPackagesError(ValueError):
