@@ -13,7 +13,8 @@ from export.clip_weights import build
 from export.errors import ExportError
 from export.families.clip import DEMO_MERGES, DEMO_VOCABULARY, FAMILY
 from export.graph import Arrays, Export, Graph
-from export.pixels import Normalise, noise
+from export.pictures import noise
+from export.pixels import Normalise
 from export.weights import Options
 
 
@@ -86,7 +87,7 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
     return Graph(
         model="clip_image",
         module=ImageTower(model),
-        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        inputs=example,
         outputs={"image_embedding": ("batch", width)},
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],
@@ -122,7 +123,7 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
     return Graph(
         model="clip_text",
         module=TextTower(model),
-        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        inputs=example,
         outputs={"text_embedding": ("batch", width)},
         dynamic={"input_ids": {0: "batch"}},
         # The embedding is taken at the end of the text: at the front, in the middle, in the very last place.

@@ -98,7 +98,7 @@ def detection_graph(networks: Networks) -> Graph:
     return Graph(
         model="doctr_detection",
         module=Detector(exported),
-        inputs={"image": torch.from_numpy(text_images(1, 2, size, size))},
+        inputs={"image": text_images(1, 2, size, size)},
         outputs={"probability_map": ("batch", size, size)},
         dynamic={"image": {0: "batch"}},
         cases=[{"image": text_images(2, 1, size, size)}, {"image": text_images(3, 3, size, size)}],
@@ -138,10 +138,10 @@ def recognition_graph(networks: Networks) -> Graph:
     exported.exportable = True
     is_parseq = hasattr(exported, "decode_autoregressive")
     _, height, width = model.cfg["input_shape"]
-    example = torch.from_numpy(text_images(1, 2, height, width))
+    example = text_images(1, 2, height, width)
     module = (ParseqRecognizer if is_parseq else Recognizer)(exported)
     with torch.no_grad():
-        _, steps, classes = module.eval()(example)[0].shape
+        _, steps, classes = module.eval()(torch.from_numpy(example))[0].shape
     return Graph(
         model="doctr_recognition",
         module=module,

@@ -1,34 +1,16 @@
 """YuNet, the face detector: from its ONNX file, or a network of its shape with seeded or our own weights."""
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch.nn import functional
 
-from export import ready_onnx, weights
+from export import ready_onnx
 from export.errors import ExportError
-from export.families.face_detection import FAMILY
+from export.families.face_detection import DEMO_SIZES, FAMILY, HEADS, SIZES, STRIDES, TINY_SIZES
 from export.graph import Arrays, Export, Graph
-from export.pixels import noise
+from export.pictures import noise
 from export.weights import Options
-
-STRIDES = (8, 16, 32)
-HEADS = {"cls": 1, "obj": 1, "bbox": 4, "kps": 10}
-"""The outputs of every stride, and the number of their values in each cell."""
-
-# Sides of the gateway's square canvases, in pixels. YuNet finds faces from about 10 pixels on. On the first
-# canvas that is a 64th of the image's longer side. The second costs four times as much, and finds faces of
-# half that size.
-SIZES = {"canvas": "640", "small_faces_canvas": "1280"}
-TINY_SIZES = {"canvas": "160", "small_faces_canvas": "320"}
-# The sizes of the network that `export.demo.train_face_detection` trains.
-DEMO_CHANNELS, DEMO_BLOCKS = 32, 1
-DEMO_SIZES = {"canvas": "320", "small_faces_canvas": "640"}
 
 NO_HUB = f"No hub has the face detector's weights: download {FAMILY.weights} and give it with --weights."
 
@@ -42,104 +24,6 @@ before (uint8[batch, height, width, 3] image) => (float[batch, 3, height, width]
   {ready_onnx.PREFIX}input = Cast <to = 1> (planes)
 }}
 """
-
-
-class Network(nn.Module):
-    """A convolutional network with YuNet's input, strides and heads, and far fewer layers.
-
-    It has `blocks` residual blocks at each stride on the way down, to see more of the picture, and as many on
-    the way up.
-    """
-
-    def __init__(self, channels: int, blocks: int = 0) -> None:
-        super().__init__()
-        sides = [3, *[channels] * 5]
-        self.down = nn.ModuleList(
-            nn.Conv2d(before, after, 3, stride=2, padding=1) for before, after in pairwise(sides)
-        )
-        self.deeper, self.smoother = (
-            nn.ModuleList(nn.Sequential(*(Block(channels) for _ in range(blocks))) for _ in STRIDES)
-            for _ in range(2)
-        )
-        self.heads = nn.ModuleList(nn.Conv2d(channels, sum(HEADS.values()), 1) for _ in STRIDES)
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Return the heads of all strides, each [B,cells,values], for BGR planes 0..255 [B,3,H,W]."""
-        outputs = {}
-        for stride, values in zip(STRIDES, self.raw(pixels), strict=True):
-            for name, value in zip(HEADS, torch.split(values, list(HEADS.values()), -1), strict=True):
-                outputs[f"{name}_{stride}"] = value.sigmoid() if name in {"cls", "obj"} else value
-        return tuple(outputs[f"{name}_{stride}"] for name in HEADS for stride in STRIDES)
-
-    def raw(self, pixels: Tensor) -> list[Tensor]:
-        """Return all values of every stride, [B,cells,16] in the order of HEADS; logits for cls and obj."""
-        features = pixels / 128 - 1
-        pyramid = []
-        first = len(self.down) - len(STRIDES)
-        for index, down in enumerate(self.down):
-            features = functional.relu(down(features))
-            if index >= first:
-                features = self.deeper[index - first](features)
-                pyramid.append(features)
-        for level in (1, 0):
-            pyramid[level] = pyramid[level] + functional.interpolate(pyramid[level + 1], scale_factor=2.0)
-        return [
-            head(smoother(features)).permute(0, 2, 3, 1).flatten(1, 2)
-            for features, smoother, head in zip(pyramid, self.smoother, self.heads, strict=True)
-        ]
-
-
-class Block(nn.Module):
-    """A residual block of two convolutions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Return features [B,C,H,W] of the same shape."""
-        return functional.relu(features + self.second(functional.relu(self.first(features))))
-
-
-class Detector(nn.Module):
-    """The network with the input that the gateway sends."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        outputs: tuple[Tensor, ...] = self.network(image.permute(0, 3, 1, 2).flip(1).to(torch.float32))
-        return outputs
-
-
-def build(options: Options) -> Network:
-    """Return the network with our own weights, or with seeded ones that find some faces in any picture."""
-    if options.weights == "demo":
-        return _demo()
-    if options.weights != "random":
-        raise ExportError("Only random and demo weights make a network; all others come as ONNX files.")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(options.seed)
-        network = Network(8 if options.size == "tiny" else 32)
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                if parameter.dim() > 1:
-                    gain = 2 if name.startswith("down") else 1
-                    parameter.normal_(std=(gain / parameter[0].numel()) ** 0.5)
-                elif name.startswith("heads"):
-                    # Most scores are about one half, and boxes about two cells wide.
-                    parameter.zero_()[4:6] = 0.7
-                else:
-                    parameter.normal_(std=0.1)
-    return network.eval()
-
-
-def _demo() -> Network:
-    network = Network(DEMO_CHANNELS, DEMO_BLOCKS)
-    network.load_state_dict(load_file(weights.demo_weights(FAMILY.name) / "model.safetensors"))
-    return network.eval()
 
 
 def prepare(options: Options) -> Export:
@@ -156,28 +40,36 @@ def prepare(options: Options) -> Export:
         variant, sizes = "demo", DEMO_SIZES
     parameters = {"family": FAMILY.name, "variant": variant, **sizes}
     if options.weights in {"random", "demo"}:
-        return Export([_network(build(options), parameters)])
+        return Export([_network(options, parameters)])
     return Export([_ready(Path(options.weights), parameters)])
 
 
-def _network(network: Network, parameters: dict[str, str]) -> Graph:
+def _network(options: Options, parameters: dict[str, str]) -> Graph:
+    """Describe a network in PyTorch, which is imported only here."""
+    import torch
+
+    from export import face_detection_network
+
+    network = face_detection_network.build(options)
+
     @torch.no_grad()
     def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
         values = network(torch.from_numpy(_planes(inputs["image"])))
         return {name: value.numpy() for name, value in zip(_output_names(), values, strict=True)}
 
     return _graph(
-        Detector(network),
+        face_detection_network.Detector(network),
         parameters,
         reference=reference,
         cases=[_case(1, 1, 96, 160), _case(2, 3, 160, 64), _case(3, 2, 320, 320)],
-        # torch.export cannot be told that a side is a multiple of 32.
+        # torch.export has no way to say that a side is a multiple of 32.
         dynamo=False,
         opset=17,
     )
 
 
 def _ready(path: Path, parameters: dict[str, str]) -> Graph:
+    """Describe YuNet's own file: float planes in, heads out."""
     model = ready_onnx.read(path)
     fixed = _check(model, path)
     ready_onnx.free_batch(model)
@@ -185,14 +77,14 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
     names = [output.name for output in original.get_outputs()]
 
     def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
-        # One by one: older files take no batches.
+        # One by one, because older files accept no batches.
         answers = [original.run(names, {"input": planes[None]}) for planes in _planes(inputs["image"])]
         return {
             name: np.concatenate(values)
             for name, values in zip(names, zip(*answers, strict=True), strict=True)
         }
 
-    # A file of a fixed size cannot be asked at another size, although our graph takes any.
+    # The reference is the file itself. If it has a fixed size, it runs at no other, though our graph does.
     sizes = [fixed, fixed] if fixed else [(640, 640), (320, 96)]
     return _graph(
         ready_onnx.wrap(model, BEFORE),
@@ -206,11 +98,10 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
 
 
 def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
-    example = _case(0, 2, 64, 96)
     return Graph(
         model="face_detection",
         module=module,
-        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        inputs=_case(0, 2, 64, 96),
         outputs={
             name: ("batch", f"cells_{name.partition('_')[2]}", HEADS[name.partition("_")[0]])
             for name in _output_names()

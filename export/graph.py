@@ -1,4 +1,4 @@
-"""What a family of models describes of its files before they are made."""
+"""The description of an ONNX file, which a family of models gives before the file is made."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,11 +20,12 @@ class Graph:
     model: str
     """The model's name in the repository."""
     module: "torch.nn.Module | onnx.ModelProto"
-    """Takes `inputs` by position and returns a tuple in the order of `outputs`, then of `probes`.
+    """A PyTorch module, which takes `inputs` by position and returns `outputs`, then `probes`, as a tuple.
 
-    Or an ONNX model (see `export.ready_onnx`) whose inputs and outputs have these names.
+    Or an ONNX model (see `export.ready_onnx`) whose inputs and outputs have these names. Then nothing here
+    needs PyTorch.
     """
-    inputs: Mapping[str, "torch.Tensor"]
+    inputs: Mapping[str, np.ndarray[Any, Any]]
     """An example. An axis that is to be dynamic must not have size 1 here: exporters bake that size in."""
     outputs: Mapping[str, Sequence[int | str]]
     """Their shapes: sizes, and the names of dynamic axes."""
@@ -49,7 +50,10 @@ class Graph:
     origin: str = "PyTorch"
     """The name, in messages, of what the reference runs."""
     dynamo: bool = True
-    """Whether to use the exporter based on torch.export. The older one traces with TorchScript."""
+    """Whether to use the exporter based on torch.export. The older one traces with TorchScript.
+
+    This and `opset` belong to PyTorch modules: an ONNX model has its opset already.
+    """
     opset: int = 18
     """The dynamo exporter silently writes 18 if it is asked for less."""
     half_products_only: bool = False

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from export import bert_tokenizer
 from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
 from export.graph import Arrays, Export, Graph
-from export.pixels import NormaliseValid, noise_images, normalised
+from export.pictures import noise_images
+from export.pixels import NormaliseValid, normalised
 from export.weights import Options, load
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def prepare(options: Options) -> Export:
             Graph(
                 model="grounding_dino",
                 module=Detector(model),
-                inputs={name: torch.from_numpy(value) for name, value in example.items()},
+                inputs=example,
                 outputs={"logits": ("batch", queries, "tokens"), "boxes": ("batch", queries, 4)},
                 dynamic={
                     "image": {0: "batch", 1: "height", 2: "width"},

@@ -1,7 +1,8 @@
-"""From a PyTorch module to `<repository>/<model>/1/model.onnx`, with the proof that both compute the same.
+"""From a PyTorch module or an ONNX model to `<repository>/<model>/1/model.onnx`, with proof that it agrees.
 
 A family of models (see `export.families`) describes its files as `Graph`s. `place` does the rest: it exports
 them aside, checks them, compares them with their references, and only then moves them into the repository.
+PyTorch is imported only for a PyTorch module.
 """
 
 import resource
@@ -13,18 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx
+
 from export import half, parity, placing, triton_config
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
 from export.half import Precision
 
 if TYPE_CHECKING:
-    import onnx
     import torch
 
 Step = Callable[[str], AbstractContextManager[None]]
 
-# The newest that the ONNX Runtime of Triton 24.10 (1.19) reads.
+# The newest versions that ONNX Runtime 1.19, the one of Triton 24.10, reads.
 MAX_OPSET = 20
 MAX_IR_VERSION = 10
 # Protobuf's limit is 2 GiB for the whole file, which holds more than weights.
@@ -121,19 +123,17 @@ def converted(graph: Graph, path: Path, precision: Precision) -> Any:
 
 
 def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
-    import torch
-
-    if isinstance(module, torch.nn.Module):
-        return sum(p.numel() * p.element_size() for p in module.parameters())
-    return module.ByteSize()
+    if isinstance(module, onnx.ModelProto):
+        return module.ByteSize()
+    return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
 def _export(graph: Graph, path: Path, external_data: bool) -> None:
-    import torch
-
-    if not isinstance(graph.module, torch.nn.Module):
+    if isinstance(graph.module, onnx.ModelProto):
         _save(graph.module, path, external_data)
         return
+    import torch
+
     names = list(graph.inputs)
     outputs = {**graph.outputs, **graph.probes}
     options: dict[str, Any] = (
@@ -147,13 +147,13 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
         # The older exporter writes external data on its own if it must. `_save` below puts it in order.
         else {"dynamic_axes": {name: dict(axes) for name, axes in graph.dynamic.items()}}
     )
-    # Both exporters warn of their own deprecations, and of every Python number that they see.
+    # Both exporters warn of their own deprecations, and of every Python number in the module.
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
                 graph.module.eval(),
-                tuple(graph.inputs.values()),
+                tuple(torch.from_numpy(value) for value in graph.inputs.values()),
                 str(path),
                 input_names=names,
                 output_names=list(outputs),
@@ -171,8 +171,9 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
 def _sign(graph: Graph, path: Path) -> None:
     """Write every dimension of the file's inputs and outputs: a number, or the name of a dynamic axis.
 
-    Exporters write made-up names if they cannot follow a size that is really fixed. They also write notes
-    that only they need, such as the source file and line of every node, which tell of this machine.
+    Exporters write made-up names for fixed sizes that they cannot follow. They also write notes that only
+    they need. The notes, such as the source file and line of every node, reveal details of this machine, and
+    are removed.
     """
     model = _read(path)
     _strip(model)
@@ -183,8 +184,8 @@ def _sign(graph: Graph, path: Path) -> None:
             f"Triton 24.10 reads at most {MAX_OPSET} and {MAX_IR_VERSION}."
         )
     shapes: dict[str, Sequence[int | str]] = {**graph.outputs, **graph.probes}
-    for name, tensor in graph.inputs.items():
-        shapes[name] = [graph.dynamic[name].get(axis, size) for axis, size in enumerate(tensor.shape)]
+    for name, example in graph.inputs.items():
+        shapes[name] = [graph.dynamic[name].get(axis, size) for axis, size in enumerate(example.shape)]
     # ONNX Runtime shares buffers between values of equal shape, so it must not see the sizes of the example.
     del model.graph.value_info[:]
     for value in [*model.graph.input, *model.graph.output]:
@@ -215,15 +216,11 @@ def _drop_probes(graph: Graph, path: Path) -> None:
 
 
 def _read(path: Path, weights: bool = False) -> Any:
-    import onnx
-
     # Without its external weights a model is small. When it is saved, it still points to them.
     return onnx.load(str(path), load_external_data=weights)
 
 
 def _save(model: Any, path: Path, external_data: bool = False) -> None:
-    import onnx
-
     if external_data:
         for stale in path.parent.glob("*"):
             stale.unlink()
@@ -238,7 +235,6 @@ def _save(model: Any, path: Path, external_data: bool = False) -> None:
 
 def _load(path: Path) -> Any:
     """Check the file and open it in ONNX Runtime: exporters have written files that no runtime loads."""
-    import onnx
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

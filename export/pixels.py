@@ -1,4 +1,4 @@
-"""What graphs do first with uint8 pixels, the same for their references, and pictures to compare on."""
+"""The first step of graphs that take uint8 pixels, and the same step of their references."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,15 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.graph import Arrays
-
-# ImageNet's, which transformers' processors of SAM and Grounding DINO both use.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from export.pictures import MEAN, STD
 
 
 class Normalise(nn.Module):
-    """RGB bytes, NHWC, to normalised floats, NCHW."""
+    """Turns RGB bytes, NHWC, into normalised floats, NCHW."""
 
     mean: Tensor
     std: Tensor
@@ -33,7 +29,7 @@ class Normalise(nn.Module):
 class NormaliseValid(nn.Module):
     """The same for padded images: pixels outside the valid top-left area become zero.
 
-    Zero comes after normalising, as in the reference processors: a zero byte is not a normalised zero.
+    They become zero after normalising, as in the reference processors: a zero byte is not a normalised zero.
     """
 
     def __init__(self) -> None:
@@ -58,17 +54,3 @@ def normalised(image: np.ndarray[Any, Any], valid_size: np.ndarray[Any, Any]) ->
         pixels[i, :, :height, :width] = part.transpose(2, 0, 1)
         mask[i, :height, :width] = 1
     return torch.from_numpy(pixels), torch.from_numpy(mask)
-
-
-def noise(seed: int, count: int, height: int, width: int) -> np.ndarray[Any, Any]:
-    """Return pictures uint8 [count,H,W,3] of smooth colours with some noise."""
-    random = np.random.default_rng(seed)
-    coarse = random.integers(0, 256, (count, -(-height // 16), -(-width // 16), 3))
-    smooth = coarse.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
-    noisy = smooth + random.integers(-20, 21, smooth.shape)
-    return noisy.clip(0, 255).astype(np.uint8)
-
-
-def noise_images(seed: int, height: int, width: int, valid: Sequence[tuple[int, int]]) -> Arrays:
-    """Return an image for every valid size (height, width). Outside its valid area there is noise as well."""
-    return {"image": noise(seed, len(valid), height, width), "valid_size": np.array(valid, np.int32)}

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from export.families.sam import FAMILY, VARIANTS
 from export.graph import Arrays, Export, Graph
-from export.pixels import NormaliseValid, noise_images, normalised
+from export.pictures import noise_images
+from export.pixels import NormaliseValid, normalised
 from export.sam_decoder import MULTIMASKS, PromptDecoder, ask_each_prompt, decoder_graph, random_prompts
 from export.weights import Options, load
 
@@ -93,7 +94,7 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
     return Graph(
         model="sam_encoder",
         module=Encoder(model),
-        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        inputs=example,
         outputs={"image_embedding": ("batch", vision.output_channels, grid, grid)},
         dynamic={"image": {0: "batch"}, "valid_size": {0: "batch"}},
         cases=[case(1, (size, size // 2 + 3)), case(2, (size // 3, size), (size, size))],

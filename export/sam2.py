@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from export.families.sam2 import FAMILY, VARIANTS
 from export.graph import Arrays, Export, Graph
-from export.pixels import Normalise, noise, normalised
+from export.pictures import noise
+from export.pixels import Normalise, normalised
 from export.sam_decoder import (
     MULTIMASKS,
     PADDING,
@@ -146,7 +147,7 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
     return Graph(
         model="sam2_encoder",
         module=Encoder(model),
-        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        inputs=example,
         outputs={name: ("batch", *shape) for name, shape in _map_shapes(model).items()},
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],

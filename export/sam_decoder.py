@@ -122,7 +122,7 @@ def decoder_graph(
     return Graph(
         model=name,
         module=decoder,
-        inputs={name: torch.from_numpy(value) for name, value in example.items()},
+        inputs=example,
         outputs={
             "mask": ("batch", "prompts", mask_size, mask_size),
             "mask_iou": ("batch", "prompts"),

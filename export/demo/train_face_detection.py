@@ -17,7 +17,8 @@ from export.demo.agreement import MIN_IOU
 from export.demo.command import main
 from export.demo.scenes import FIRST_UNSEEN_SEED, DrawnFace, Plan, Scene, draw
 from export.demo.training import Recipe
-from export.face_detection import DEMO_BLOCKS, DEMO_CHANNELS, DEMO_SIZES, STRIDES, Network
+from export.face_detection_network import Network
+from export.families.face_detection import DEMO_BLOCKS, DEMO_CHANNELS, DEMO_SIZES, STRIDES
 from gateway.models import boxes
 from gateway.models.face_detection import OUTPUTS, DetectedFace, YuNetSpec
 from gateway.models.resizing import place, resize
@@ -80,7 +81,7 @@ class Learner:
         return str(measure(self._net, unseen_scenes()))
 
     def save(self, folder: Path) -> None:
-        """Write the weights as `export.face_detection` reads them."""
+        """Write the weights as `export.face_detection_network` reads them."""
         training.save_halves(self._net.state_dict(), folder / "model.safetensors")
 
 

@@ -15,17 +15,16 @@ from export.demo.command import main
 from export.demo.scenes import Plan, Scene, draw
 from export.demo.train_face_detection import mirrored, relit, unseen_scenes
 from export.demo.training import Recipe
-from export.gaze import (
+from export.families.gaze import (
     BIN_DEGREES,
     BINS,
     DEMO_FACE_SIZE,
     DEMO_LAYERS,
     DEMO_WIDTH,
     FIRST_BIN_DEGREES,
-    L2cs,
-    expected_angles,
 )
-from export.gaze import Gaze as Graph
+from export.gaze_network import Gaze as Graph
+from export.gaze_network import L2cs, expected_angles
 from gateway.models.gaze import GazeSpec
 
 RECIPE = Recipe(steps=1500, learning_rate=2e-3, warmup=100, average=0.995, bfloat16=True)
@@ -83,7 +82,7 @@ class Learner:
         return f"{errors.mean():.2f} degrees off (the worst twentieth over {np.quantile(errors, 0.95):.1f})"
 
     def save(self, folder: Path) -> None:
-        """Write the weights as `export.gaze` reads them."""
+        """Write the weights as `export.gaze_network` reads them."""
         training.save_halves(self.network.state_dict(), folder / "model.safetensors")
 
     def _logits(self, crops: list[NDArray[np.uint8]]) -> Tensor:

@@ -24,7 +24,7 @@ from PIL import Image
 from skimage import data as skimage_data
 from torchvision import transforms  # type: ignore[import-untyped]
 
-from export import face_detection, gaze, graph, onnx_file
+from export import face_detection, face_detection_network, gaze, gaze_network, graph, onnx_file
 from export.weights import Options
 from gateway.embedded import EmbeddedTriton
 from gateway.models.face_detection import LANDMARKS, OUTPUTS
@@ -108,7 +108,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
         # PyTorch's older exporter warns of itself.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            face_detection.build(TINY),
+            face_detection_network.build(TINY),
             (torch.zeros(1, 3, 160, 160),),
             str(path),
             input_names=["input"],
@@ -117,7 +117,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
             dynamo=False,
             opset_version=17,
         )
-    network = gaze.build(TINY)
+    network = gaze_network.build(TINY)
     transform = transforms.Compose(
         [
             transforms.ToPILImage(),

@@ -1,5 +1,4 @@
 import math
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +9,9 @@ import onnxruntime
 import pytest
 import torch
 from torchvision import transforms  # type: ignore[import-untyped]
-from torchvision.models import resnet50  # type: ignore[import-untyped]
 
-from export import gaze, onnx_file, triton_config
+from export import gaze, gaze_network, onnx_file, triton_config
 from export.errors import ExportError
-from export.gaze import expected_angles
 from export.half import Precision
 from export.weights import Options
 
@@ -31,27 +28,9 @@ def faces(batch: int, size: int) -> np.ndarray[Any, Any]:
     return np.random.default_rng(5).integers(0, 256, (batch, size, size, 3), np.uint8)
 
 
-def test_an_angle_is_the_expected_bin() -> None:
-    for index, degrees in ((0, -180), (45, 0), (89, 176)):
-        logits = torch.full((90,), -1e9)
-        logits[index] = 0
-        assert math.degrees(float(expected_angles(logits))) == pytest.approx(degrees, abs=1e-4)
-    logits = torch.full((90,), -1e9)
-    logits[45], logits[46] = math.log(3), 0
-    assert math.degrees(float(expected_angles(logits))) == pytest.approx(1, abs=1e-4)
-
-
-def test_a_mirrored_face_has_the_mirrored_yaw() -> None:
-    """Bin i is 4 i - 180 degrees, so its mirror is bin 90 - i; only -180 degrees, bin 0, has none."""
-    logits = torch.randn(50, 90, generator=torch.Generator().manual_seed(0))
-    logits[:, 0] = -torch.inf
-    mirrored = torch.cat([logits[:, :1], logits[:, 1:].flip(1)], 1)
-    torch.testing.assert_close(expected_angles(mirrored), -expected_angles(logits), rtol=0, atol=2e-6)
-
-
 @torch.no_grad()
 def test_graph_equals_torchvisions_transform_and_the_authors_decoding(tmp_path: Path) -> None:
-    network = gaze.build(TINY)
+    network = gaze_network.build(TINY)
     (placed,) = onnx_file.place(gaze.prepare(TINY), tmp_path)
     images = faces(4, 64)
     transform = transforms.Compose(
@@ -70,73 +49,11 @@ def test_committed_config_is_that_of_the_default_variant(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The sizes of the true one, the layers of the toy.
-    toy = gaze.build(TINY)
-    monkeypatch.setattr(gaze, "build", lambda options: toy)
+    toy = gaze_network.build(TINY)
+    monkeypatch.setattr(gaze_network, "build", lambda options: toy)
     onnx_file.place(gaze.prepare(Options(weights="random")), tmp_path)
     template = triton_config.template("gaze")
     assert (tmp_path / "gaze" / "config.pbtxt").read_text() == template.read_text()
-
-
-def test_a_seed_is_its_weights_and_leaves_the_callers_generator_alone() -> None:
-    torch.manual_seed(0)
-    expected = torch.rand(3)
-    torch.manual_seed(0)
-    one, same = (gaze.build(TINY).state_dict() for _ in range(2))
-    assert torch.equal(torch.rand(3), expected)
-    assert all(torch.equal(one[name], same[name]) for name in one)
-
-
-def test_the_layers_are_those_of_a_published_checkpoint() -> None:
-    """A ResNet-50 but for its last layer, as L2CS-Net's authors start from torchvision's."""
-    with torch.device("meta"):
-        ours = {name: value.shape for name, value in gaze.L2cs([3, 4, 6, 3]).state_dict().items()}
-        trunk = {name: value.shape for name, value in resnet50().state_dict().items()}
-    heads = {f"fc_{name}_gaze.{kind}" for name in ("yaw", "pitch") for kind in ("weight", "bias")}
-    assert ours.keys() - trunk.keys() == heads
-    assert {name: shape for name, shape in ours.items() if name not in heads} == {
-        name: shape for name, shape in trunk.items() if not name.startswith("fc.")
-    }
-    assert tuple(ours["fc_yaw_gaze.weight"]) == (90, 2048)
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    """As the authors publish theirs, with a layer that nothing uses."""
-    state = gaze.build(Options(weights="random", size="tiny", seed=3)).state_dict()
-    state["fc_finetune.weight"], state["fc_finetune.bias"] = torch.ones(3, 259), torch.ones(3)
-    torch.save(state, tmp_path / "L2CSNet.pkl")
-    return tmp_path / "L2CSNet.pkl"
-
-
-def test_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
-    (placed,) = onnx_file.place(
-        gaze.prepare(Options(weights=str(checkpoint), size="tiny")), tmp_path / "repository"
-    )
-    seeded = gaze.prepare(Options(weights="random", size="tiny", seed=3)).graphs[0]
-    images = faces(3, 64)
-    np.testing.assert_allclose(
-        run(placed.path, images), seeded.reference({"face": images}, {})["yaw_pitch"], atol=2e-5
-    )
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda state: state.pop("layer1.0.conv1.weight"), "is not L2CS-Net's ResNet-50 with 90 bins"),
-        (
-            lambda state: state.update({"fc_yaw_gaze.weight": torch.ones(28, 256)}),
-            "is not L2CS-Net's ResNet-50 with 90 bins",
-        ),
-        (lambda state: state.update({"code": os.getcwd}), "is not a checkpoint of weights alone"),
-        (lambda state: state.update({"epoch": 3}), "is not a state dict"),
-    ],
-)
-def test_other_checkpoints_are_refused(checkpoint: Path, change: Callable[[Any], Any], message: str) -> None:
-    state = torch.load(checkpoint, weights_only=True)
-    change(state)
-    torch.save(state, checkpoint)
-    with pytest.raises(ExportError, match=message):
-        gaze.prepare(Options(weights=str(checkpoint), size="tiny"))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +81,7 @@ def ready(tmp_path: Path) -> Callable[..., Path]:
             # PyTorch's older exporter warns of itself.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                gaze.build(TINY),
+                gaze_network.build(TINY),
                 (torch.zeros(1, 3, 64, width),),
                 str(path),
                 input_names=["input"],

@@ -14,7 +14,7 @@ from export.graph import Arrays
 from export.grounding_dino import Detector, reference, resize_nearest, text_inputs
 from export.half import Precision
 from export.parity import difference
-from export.pixels import noise_images
+from export.pictures import noise_images
 from export.weights import Options
 
 from .conftest import TINY, Exported

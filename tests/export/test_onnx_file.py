@@ -49,7 +49,7 @@ def graph() -> Graph:
     return Graph(
         model="toy",
         module=module,
-        inputs={"x": torch.ones(2, 3, 64)},
+        inputs=ones(2, 3, 64),
         outputs={"y": ("batch", "rows", 64)},
         dynamic={"x": {0: "batch", 1: "rows"}},
         cases=[ones(1, 1, 64), ones(3, 5, 64)],

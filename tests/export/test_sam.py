@@ -9,7 +9,8 @@ from transformers import SamImageProcessorPil
 from export.families.sam import VARIANTS
 from export.graph import Arrays, Export
 from export.parity import difference
-from export.pixels import noise_images, normalised
+from export.pictures import noise_images
+from export.pixels import normalised
 from export.sam import decoder_reference
 from export.weights import Options
 

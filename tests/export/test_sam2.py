@@ -10,7 +10,7 @@ from export import onnx_file, sam2
 from export.families.sam2 import VARIANTS
 from export.graph import Arrays, Export
 from export.parity import difference
-from export.pixels import noise_images
+from export.pictures import noise_images
 from export.sam2 import FEATURES, decoder_reference
 from export.weights import Options
 

@@ -16,11 +16,11 @@ from export.graph import Graph
 from export.weights import Options
 
 ONNX_TYPES = {
-    torch.bool: "tensor(bool)",
-    torch.float32: "tensor(float)",
-    torch.int32: "tensor(int32)",
-    torch.int64: "tensor(int64)",
-    torch.uint8: "tensor(uint8)",
+    "bool": "tensor(bool)",
+    "float32": "tensor(float)",
+    "int32": "tensor(int32)",
+    "int64": "tensor(int64)",
+    "uint8": "tensor(uint8)",
 }
 
 
@@ -36,8 +36,12 @@ class Session:
 
     def __init__(self, graph: Graph) -> None:
         self.inputs = [
-            Tensor(name, ONNX_TYPES[t.dtype], [graph.dynamic[name].get(i, n) for i, n in enumerate(t.shape)])
-            for name, t in graph.inputs.items()
+            Tensor(
+                name,
+                ONNX_TYPES[example.dtype.name],
+                [graph.dynamic[name].get(axis, size) for axis, size in enumerate(example.shape)],
+            )
+            for name, example in graph.inputs.items()
         ]
         self.outputs = [Tensor(name, "tensor(float)", list(shape)) for name, shape in graph.outputs.items()]
 

@@ -7,13 +7,13 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from export import face_detection, onnx_file, weights
+from export import face_detection, face_detection_network, onnx_file, weights
 from export.demo import train_face_detection as trainer
 from export.demo.scenes import FIRST_UNSEEN_SEED, DrawnFace, Painter, Plan, Scene, draw
 from export.errors import ExportError
-from export.face_detection import Network
+from export.face_detection_network import Network
 from export.weights import Options
-from gateway.models.face_detection import OUTPUTS, YuNetSpec
+from gateway.models.face_detection import OUTPUTS, STRIDES, YuNetSpec
 
 DEMO = Options(weights="demo")
 
@@ -46,7 +46,7 @@ class Perfect(Network):
 
     def raw(self, pixels: Tensor) -> list[Tensor]:
         """All cells, and the strides in their order."""
-        counts = [(pixels.shape[-1] // stride) ** 2 for stride in face_detection.STRIDES]
+        counts = [(pixels.shape[-1] // stride) ** 2 for stride in STRIDES]
         return list(torch.split(self.answer, counts, 1))
 
 
@@ -173,7 +173,7 @@ def test_demo_weights_are_of_one_variant() -> None:
 
 def test_our_weights_find_drawn_faces_and_nothing_else() -> None:
     scenes = [draw(FIRST_UNSEEN_SEED + index, 480, 360, trainer.UNSEEN_PLAN) for index in range(30)]
-    figures = trainer.measure(face_detection.build(DEMO), scenes)
+    figures = trainer.measure(face_detection_network.build(DEMO), scenes)
     assert figures.right >= 0.95 * figures.faces > 20
     assert figures.right >= 0.95 * figures.found
     assert np.mean(figures.landmark_errors) < 0.03

@@ -6,13 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from export import face_detection, gaze, onnx_file, weights
+from export import face_detection_network, gaze, gaze_network, onnx_file, weights
 from export.demo import train_gaze as trainer
 from export.demo.agreement import angles_between
 from export.demo.scenes import FIRST_UNSEEN_SEED, Plan, draw
 from export.demo.train_face_detection import UNSEEN_PLAN, found_faces
 from export.errors import ExportError
-from export.gaze import expected_angles
+from export.gaze_network import expected_angles
 from export.weights import Options
 
 DEMO = Options(weights="demo")
@@ -91,7 +91,7 @@ def test_demo_weights_are_of_one_variant() -> None:
 @torch.no_grad()
 def test_our_weights_know_where_found_faces_look() -> None:
     """Both networks one after the other, as the gateway runs them."""
-    detector, network = face_detection.build(DEMO), gaze.Gaze(gaze.build(DEMO))
+    detector, network = face_detection_network.build(DEMO), gaze_network.Gaze(gaze_network.build(DEMO))
     guesses, truths = [], []
     for index in range(30):
         scene = draw(FIRST_UNSEEN_SEED + index, 480, 360, UNSEEN_PLAN)

@@ -1,7 +1,6 @@
 """The mean brightness of an image: arithmetic, as a network of PyTorch's."""
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from export.families.brightness import FAMILY
@@ -28,7 +27,7 @@ def prepare(options: Options) -> Export:
     graph = Graph(
         model="brightness",
         module=Brightness(),
-        inputs={"image": torch.from_numpy(_case(0, 2)["image"])},
+        inputs=_case(0, 2),
         outputs={"brightness": ("batch", 1)},
         dynamic={"image": {0: "batch"}},
         cases=[_case(1, 1), _case(2, 3)],
