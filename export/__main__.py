@@ -111,10 +111,13 @@ def export(
     ] = None,
     traceback: Annotated[bool, typer.Option("--traceback", help="On failure, show where it failed.")] = False,
 ) -> None:
-    """Turn PyTorch models into ONNX files in a Triton model repository.
+    """Turn PyTorch models and ready ONNX files into ONNX files in a Triton model repository.
 
-    Every file is compared with its PyTorch reference on several inputs. The repository changes only if all
-    of a model's files agree with it. A model that fails does not stop the others. For example:
+    Every file is compared with its reference on several inputs. The repository changes only if all of a
+    model's files agree with it. A model that fails does not stop the others.
+
+    PyTorch models need the packages of the extra `export` (5 GB). Ready ONNX files, such as those of
+    face_detection and gaze, need only those of the extra `onnx` (0.1 GB). For example:
 
         visiongate export clip doctr grounding_dino sam
 
@@ -132,8 +135,6 @@ def export(
     models = list(DEFAULT_SET if models == ["all"] else dict.fromkeys(models))
     try:
         _check(models, variant, revision, weights)
-        extras.require("export", "Exporting")
-        out = find_repository(repository)
         options = Options(
             weights=weights or ("random" if size is Size.tiny else "hub"),
             variant=variant,
@@ -142,6 +143,9 @@ def export(
             size=size.value,
             vocabulary=vocabulary,
         )
+        for name in models:
+            extras.require(FAMILIES[name].extra(options), f"Exporting {name}")
+        out = find_repository(repository)
         failed: dict[str, str] = {}
         with reserved(out):
             for name in models:
@@ -188,16 +192,14 @@ def _check(models: Sequence[str], variant: str | None, revision: str | None, wei
 
 
 def _export(name: str, options: Options, precision: Precision, beside: bool, out: Path) -> None:
-    with _step(f"{name}: load PyTorch and the weights"):
-        from transformers.utils import logging
-
+    family = FAMILIES[name]
+    with_pytorch = family.extra(options) == "export"
+    with _step(f"{name}: load {'PyTorch and ' if with_pytorch else ''}the weights"):
         from export import graph, onnx_file
 
-        # Its reports and bars would drown ours. Whatever matters in them is checked.
-        silence: tuple[Any, ...] = (logging.set_verbosity_error, logging.disable_progress_bar)
-        for function in silence:
-            function()
-        prepared = FAMILIES[name].prepare(options)
+        if with_pytorch:
+            _silence_transformers()
+        prepared = family.prepare(options)
         if beside:
             prepared = graph.beside(prepared)
     for placed in onnx_file.place(prepared, out, precision=precision, step=_step):
@@ -208,6 +210,18 @@ def _export(name: str, options: Options, precision: Precision, beside: bool, out
         )
         if placed.config_changed:
             say(f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.")
+
+
+def _silence_transformers() -> None:
+    """Turn off the reports and bars of transformers, which would drown ours.
+
+    Whatever matters in them is checked.
+    """
+    from transformers.utils import logging
+
+    silence: tuple[Any, ...] = (logging.set_verbosity_error, logging.disable_progress_bar)
+    for function in silence:
+        function()
 
 
 @contextmanager
