@@ -10,8 +10,9 @@ import pytest
 
 import export
 from export.families import DEFAULT_SET, FAMILIES
-from export.family import ExporterFamily, modules_of, published
+from export.family import ExporterFamily, extra_of_ready_onnx, modules_of, published
 from export.weights import Options, Variant
+from gateway import extras
 from gateway.services.registry import FAMILIES as SERVED
 
 
@@ -22,6 +23,27 @@ def test_a_family_says_all_that_the_list_shows(family: ExporterFamily) -> None:
     assert family.weights
     assert family.licence
     assert callable(import_module(family.module).prepare)
+    assert family.extra(Options()) in extras.MODULES
+    assert family.extra(Options(weights="random")) == "export"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    ("weights", "extra"),
+    [
+        ("yunet.onnx", "onnx"),
+        ("some/folder/YUNET.ONNX", "onnx"),
+        ("hub", "onnx"),
+        ("demo", "export"),
+        ("random", "export"),
+        ("L2CSNet.pkl", "export"),
+        ("folder.onnx/model", "export"),
+    ],
+)
+def test_ready_files_need_the_small_extra(name: str, weights: str, extra: str) -> None:
+    takes_ready_files = FAMILIES[name].extra is extra_of_ready_onnx
+    assert takes_ready_files == (name in {"face_detection", "gaze"})
+    assert FAMILIES[name].extra(Options(weights=weights)) == (extra if takes_ready_files else "export")
 
 
 def test_alternatives_answer_for_a_family_of_the_default_set() -> None:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ from export import sam
 from export.__main__ import app
 from export.errors import ExportError
 from export.families import FAMILIES
+from export.family import ExporterFamily
 from export.graph import Arrays, Export
 from export.placing import reserved
+from export.weights import Options
 from gateway import extras
 
 from .conftest import Exported
@@ -42,6 +45,7 @@ def test_help_teaches() -> None:
 def test_half_precision_and_what_comes_next(tmp_path: Path) -> None:
     code, output, errors = export("sam", "--size", "tiny", "--precision", "fp16", "--out", tmp_path)
     assert (code, errors) == (0, "")
+    assert "sam: load PyTorch and the weights" in output
     assert "sam_decoder: compare with PyTorch" in output
     assert "sam_encoder: 0." in output
     assert "peak memory" in output
@@ -137,6 +141,33 @@ def test_help_and_list_import_no_pytorch() -> None:
         assert result.returncode == 0, result.stderr
 
 
+# Exports two ready files where the packages of PyTorch models cannot be imported.
+WITHOUT_PYTORCH = """
+import sys
+
+for name in ("torch", "torchvision", "transformers", "open_clip", "doctr"):
+    sys.modules[name] = None
+import export.face_detection, export.gaze, export.onnx_file, export.ready_onnx
+from export.__main__ import app
+
+yunet, gaze, repository = sys.argv[1:]
+app(["face_detection", "--weights", yunet, "--out", repository], standalone_mode=False)
+app(["gaze", "--weights", gaze, "--out", repository], standalone_mode=False)
+"""
+
+
+def test_ready_files_need_no_pytorch(data: Callable[[str], Path], tmp_path: Path) -> None:
+    files = [data("face/yunet_n_dynamic.onnx"), data("gaze/mobileone_s0_gaze.onnx")]
+    command = [sys.executable, "-c", WITHOUT_PYTORCH, *map(str, files), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name, file in zip(("face_detection", "gaze"), files, strict=True):
+        assert f"{name}: load the weights" in done.stdout
+        assert f"differs from {file.name} by at most" in done.stdout
+    assert "PyTorch" not in done.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"face_detection", "gaze"}
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Exporters whose graphs are made in no time, of which gaze's fails."""
@@ -199,13 +230,47 @@ def test_nothing_comes_next_where_nothing_was_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A family of which one variant comes in a package of its own."""
+
+    def extra(options: Options) -> str:
+        return "ocr" if (options.variant or "").startswith("packaged") else "export"
+
+    family = ExporterFamily(
+        name="toy", variants=("large",), weights="hub", licence="MIT", module="no_such_exporter", extra=extra
+    )
+    monkeypatch.setitem(FAMILIES, "toy", family)
+
+
+@pytest.mark.usefixtures("toy")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["clip", "doctr"], "Exporting clip needs more packages (no_torch): make exporter"),
+        (["clip", "--weights", "yunet.onnx"], "Exporting clip needs more packages (no_torch): make exporter"),
+        (
+            ["face_detection", "--weights", "yunet.onnx"],
+            "Exporting face_detection needs more packages (no_onnx): make onnx",
+        ),
+        (["gaze", "--weights", "net.ONNX"], "Exporting gaze needs more packages (no_onnx): make onnx"),
+        (["gaze", "--weights", "net.pkl"], "Exporting gaze needs more packages (no_torch): make exporter"),
+        (["gaze", "--size", "tiny"], "Exporting gaze needs more packages (no_torch): make exporter"),
+        (["toy"], "Exporting toy needs more packages (no_torch): make exporter"),
+        (
+            ["toy", "--variant", "packaged_small"],
+            "Exporting toy needs more packages (no_onnx, no_networks): make ocr",
+        ),
+    ],
+)
 def test_missing_packages_are_one_sentence_before_any_work(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    monkeypatch.setattr(extras, "MODULES", {"export": ("no_such_module",)})
-    code, output, errors = export("clip", "doctr", "--out", tmp_path / "new")
+    modules = {"export": ("no_torch",), "onnx": ("no_onnx",), "ocr": ("no_onnx", "no_networks")}
+    monkeypatch.setattr(extras, "MODULES", modules)
+    code, output, errors = export(*arguments, "--out", tmp_path / "new")
     assert (code, output) == (1, "")
-    assert errors == "error: Exporting needs more packages (no_such_module): make exporter\n"
+    assert errors == f"error: {message}\n"
     assert not (tmp_path / "new").exists()
 
 

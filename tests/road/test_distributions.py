@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -146,8 +146,25 @@ def test_the_demo_answers(server_environment: Environment, demo: str, scene: Pat
     assert sorted(item["phrase"] for item in found) == sorted(shapes)
 
 
+def test_a_ready_file_is_exported_without_pytorch(
+    wheels: Wheels, data: Callable[[str], Path], tmp_path: Path
+) -> None:
+    environment = make_environment(tmp_path, wheels.client, f"{wheels.server}[onnx]")
+    environment.run("python", "-c", "import torch", code=1)
+    repository = tmp_path / "repository"
+    file = data("face/yunet_n_dynamic.onnx")
+    arguments = ["face_detection", "--weights", str(file), "--repository", str(repository)]
+    said = environment.run("visiongate", "export", *arguments).stdout
+    assert f"differs from {file.name} by at most" in said
+    assert {path.name for path in repository.iterdir()} == {"face_detection"}
+    said = environment.run("visiongate", "export", "sam", code=1).stderr
+    assert re.fullmatch(
+        r"error: Exporting sam needs more packages \(.*\): pip install 'visiongate-server\[export\]'\n", said
+    )
+
+
 def test_a_model_is_exported(server_environment: Environment, tmp_path: Path) -> None:
-    said = server_environment.run("visiongate", "export", "face_detection", code=1).stderr
+    said = server_environment.run("visiongate", "export", "face_detection", "--size", "tiny", code=1).stderr
     assert "visiongate-server[export]" in said
     add_exporter(server_environment)
     repository = tmp_path / "repository"
