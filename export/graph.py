@@ -40,13 +40,13 @@ class Graph:
     near-ties): a reference may follow the graph's choice once it has seen that it is as good as its own.
     """
     parameters: Mapping[str, str] = field(default_factory=dict)
-    """What the gateway must know of the model: `parameters` of config.pbtxt."""
+    """Facts of the model that the gateway needs: `parameters` of config.pbtxt."""
     probes: Mapping[str, Sequence[int | str]] = field(default_factory=dict)
-    """Further outputs that only the comparison needs. The placed file does not have them."""
+    """Further outputs, which only the comparison needs. The placed file does not have them."""
     tolerance: float = 1e-4
     """The largest difference allowed, as a share of the output's largest value in all cases."""
     half_tolerance: float = 5e-2
-    """The same at a half precision."""
+    """The same limit at a half precision."""
     origin: str = "PyTorch"
     """The name, in messages, of what the reference runs."""
     dynamo: bool = True
@@ -59,12 +59,12 @@ class Graph:
     half_products_only: bool = False
     """Whether, at half precision, only matrix products and convolutions compute in half."""
     half_kept_out: Sequence[str] = ()
-    """Parts of the names of those products and convolutions that stay in float32 all the same."""
+    """Parts of the names of products and convolutions that stay in float32 even then."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """All that one family puts into the repository in one go."""
+    """The models and files that one family puts into the repository together."""
 
     graphs: Sequence[Graph]
     files: Mapping[str, str] = field(default_factory=dict)

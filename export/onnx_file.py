@@ -239,7 +239,7 @@ def _load(path: Path) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # An arena would keep the memory of the largest case while PyTorch runs the reference.
+    # An arena would keep the memory of the largest case while the reference runs.
     options.enable_cpu_mem_arena = False
     try:
         onnx.checker.check_model(str(path))

@@ -1,4 +1,4 @@
-"""Ready ONNX files as parts of ours: checked, and with inputs and outputs of our own."""
+"""Ready ONNX files as parts of exported ones: checked, and with the inputs and outputs of the gateway."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ PREFIX = "network_"
 
 
 def read(path: Path) -> Any:
-    """Load an ONNX file of any age as a model of our opset and IR version, or raise ExportError."""
+    """Load an ONNX file of any version as a model of OPSET and IR_VERSION, or raise ExportError."""
     import onnx
     from onnx import version_converter
 
@@ -32,7 +32,7 @@ def read(path: Path) -> Any:
 
 
 def session(path: Path) -> Any:
-    """Open the file as it is in ONNX Runtime: the reference for what is made of it."""
+    """Open the unchanged file in ONNX Runtime. It is the reference for the graph that is made of it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -52,7 +52,7 @@ def shapes(values: Any) -> dict[str, list[int | str]]:
 
 
 def free_batch(model: Any) -> None:
-    """Let batches of any size through reshapes into which the file's exporter wrote the number 1.
+    """Let reshapes accept any batch size if the file's exporter fixed it at 1.
 
     A 0 in the target of a reshape keeps the dimension as it is.
     """
@@ -69,7 +69,7 @@ def free_batch(model: Any) -> None:
 
 
 def wrap(model: Any, before: str, after: str | None = None) -> Any:
-    """Put a graph before the model, and one after it.
+    """Return the model with a graph before it, and one after it.
 
     Both are in ONNX's textual syntax. The outputs of `before` are the model's inputs, with PREFIX before
     their names. The inputs of `after` are outputs of the model under their own names.
@@ -77,7 +77,7 @@ def wrap(model: Any, before: str, after: str | None = None) -> Any:
     from onnx import compose
 
     model = compose.add_prefix(model, PREFIX, rename_outputs=False)
-    # The sizes that the file's exporter saw are not those that the model will see.
+    # The wrapped model also runs at other sizes than those that the file's exporter recorded.
     del model.graph.value_info[:]
     first = _parse(before)
     whole = compose.merge_models(first, model, [(v.name, v.name) for v in first.graph.output])
