@@ -1,71 +1,70 @@
 """Reading order of a page's lines by columns: a recursive XY-cut.
 
 The XY-cut of Nagy and Seth (1984, "Hierarchical representation of optically scanned documents") splits a page
-at the widest white gap, across or down, and repeats this in both parts. This module changes three things:
+at white gaps, across or down, and repeats this in each part. This module changes three things:
 
-- Columns come first. If the lines of two columns lie on one grid, each gap between two rows crosses the whole
-  page, and a cut there reads left, right, left, right. Here a page is cut across only above and below a run of
-  rows that share a column gap.
-- A column gap must have text columns on both sides. Tables, receipts and forms have gaps down the page too, but
+- Columns come first. If the lines of two columns share a grid, the white between two rows crosses the page.
+  Cuts there read left, right, left, right. Here cuts across only free the rows that share a column gap.
+- A column gap has columns of text on both sides. Tables, receipts and forms have gaps down the page too, but
   they are read row by row.
-- Gaps are found between the middles of the lines, not between their edges. Thus lines may overlap a little.
+- White is measured between the cores of lines, without their edges. Thus lines may overlap a little.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float64]
-Integers = NDArray[np.intp]
-Flags = NDArray[np.bool_]
 
-# A line of a text column is at least this wide, in its own heights. Prices and line numbers have 2 to 5 heights.
-# The narrowest newspaper columns, of about 25 characters, have 10 to 12.
+# The unit is the median height of lines, if none is named. The core of a line is the line without its trims.
+
+# A line of text is at least this wide, in its own heights. Prices and line numbers have 1 to 5 heights. The
+# lines of the narrowest newspaper columns, of 25 characters, have 10 to 12.
 MIN_TEXT_WIDTH = 6.0
-# Fewer lines than this make no column: a footer or a signature may have two parts side by side.
+# Lines that make a column. Fewer, side by side, are the parts of a header, a footer or a row of a form.
 MIN_COLUMN_LINES = 3
-# The part of a line's height that is ignored at its top, and again at its bottom: descenders touch the next line.
-TRIM_Y = 0.3
-# The same at its left and at its right, in median heights: a line may cross a narrow column gap.
-TRIM_X = 0.5
-# A gap between trimmed lines of a row is at least this wide, in median heights.
+# Pairs of lines of text beside each other that make a gap worth a try.
+MIN_VOTES = 2
+# Trims at a line's top and bottom, in its own heights, and at its left and right: descenders reach the next
+# line, and a line may cross a narrow column gap.
+TRIM_Y, TRIM_X = 0.3, 0.5
+# Cores on both sides of a column gap are at least this far apart.
 MIN_COLUMN_GAP = 0.75
-# White between trimmed rows, in median heights. 1.6 is a line and a half to two lines of normal text. Rows of a form
-# are usually further apart.
-MAX_LEADING = 1.6
-# White across all columns that is higher than this, in median heights, holds a picture: columns end there.
-MAX_COLUMN_BREAK = 6.0
-# White above a paragraph exceeds the usual white between rows by this, in median heights.
+# White between the cores of rows that belong together. Double line spacing has 1.6. Rows of a form have more.
+MAX_LEADING = 1.75
+# The white above a paragraph exceeds the usual white between rows by at least this.
 MIN_PARAGRAPH_GAP = 0.5
-# Gaps that are tried in a region, and nested cuts of a page. Real pages need a few; random boxes would need many.
-MAX_GAPS = 32
-MAX_DEPTH = 40
+# More white than this across all columns holds a picture: all that is above it is read before all below it.
+MAX_COLUMN_BREAK = 6.0
+# Gaps that are tried in one region, and levels of cuts. Pages have few, and random boxes must not take long.
+MAX_GAPS = 8
+MAX_DEPTH = 32
 
 
 def xy_cut(lines: Points) -> list[list[int]]:
     """Group lines into blocks in reading order, column by column.
 
-    lines: [n, 4] xyxy of an upright page, in pixels or in another unit that is the same on both axes. Returns
-    blocks of indices of lines. A block is read from top to bottom, and a row of it from left to right.
+    lines: [n, 4] xyxy of an upright page, in pixels or another unit that is the same on both axes. Returns
+    blocks of indices of lines: rows from top to bottom, and each row from left to right.
     """
     blocks: list[list[int]] = []
-    regions = [(np.arange(len(lines)), 0)]
+    regions = [(np.arange(len(lines)), 0)] if len(lines) else []
     while regions:
         indices, depth = regions.pop()
-        parts = _cut(_Region(lines[indices])) if len(indices) and depth < MAX_DEPTH else []
-        if parts:
-            regions.extend((indices[part], depth + 1) for part in reversed(parts))
-        elif len(indices):
+        is_final = depth == MAX_DEPTH or len(indices) < 2 * MIN_COLUMN_LINES
+        parts = [] if is_final else _cut(_Region(lines[indices]))
+        regions.extend((indices[part], depth + 1) for part in reversed(parts))
+        if not parts:
             blocks.extend(indices[block].tolist() for block in _blocks(lines[indices]))
     return blocks
 
 
 class _Region:
-    """Lines of a part of the page in bands, and in cells of the bands.
+    """Lines of a part of the page, sorted into bands and their cells.
 
-    Bands lie below each other with white between them. If all columns share a grid, a band is a row of lines.
-    Otherwise it may be many rows high. The cells of a band lie beside each other with column gaps between them.
+    Bands lie below each other, with white between them. If the columns share a grid, a band is one row of
+    lines. Otherwise it may be many rows high. Cells lie beside each other in a band, with gaps between them.
     """
 
     def __init__(self, lines: Points) -> None:
@@ -75,143 +74,126 @@ class _Region:
         trim = np.minimum(TRIM_X * self.unit, width / 4)
         left, right = left + trim, right - trim
         top, bottom = top + TRIM_Y * height, bottom - TRIM_Y * height
+        self.line_left = left
 
-        order = top.argsort(kind="stable")
+        order = top.argsort()
         reach = np.maximum.accumulate(bottom[order])
         is_first = np.append(True, top[order][1:] > reach[:-1])
         self.band_of_line = np.empty(len(lines), np.intp)
         self.band_of_line[order] = is_first.cumsum() - 1
-        self.top = top[order][is_first]
-        self.bottom = reach[np.append(is_first[1:], True)]
+        self.top, self.bottom = top[order][is_first], reach[np.append(is_first[1:], True)]
         self.white_above = np.append(0.0, self.top[1:] - self.bottom[:-1])
-
         order = np.lexsort((left, self.band_of_line))
         band = self.band_of_line[order]
-        # The offset sorts all lines of a band after those of the bands above it.
+        # Moves each band to the right of the band above it, so that the maximum starts anew.
         offset = band * (right.max() - left.min())
         reach = np.maximum.accumulate(right[order] + offset)
         is_gap = (left[order] + offset)[1:] - reach[:-1] > MIN_COLUMN_GAP * self.unit
         first = np.flatnonzero(np.append(True, (band[1:] != band[:-1]) | is_gap))
-        self.line_left = left
-        self.left = left[order][first]
-        self.right = np.maximum.reduceat(right[order], first)
+        self.left, self.right = left[order][first], np.maximum.reduceat(right[order], first)
         self.lines = np.diff(first, append=len(lines))
         self.text_lines = np.add.reduceat((width >= MIN_TEXT_WIDTH * height)[order], first, dtype=np.intp)
-        self.band = band[first]
-        self.first_cell = np.flatnonzero(np.append(True, self.band[1:] != self.band[:-1]))
+        self.first_cell = np.flatnonzero(np.diff(band[first], prepend=-1))
+        self.cells = np.diff(self.first_cell, append=len(first))
 
-    def gaps(self) -> list[float]:
-        """Return x of gaps between cells of text, those that most lines share first."""
-        before = np.flatnonzero(self.band[1:] == self.band[:-1])
-        start, end = self.right[before], self.left[before + 1]
-        is_text = 2 * self.text_lines >= self.lines
-        is_text = is_text[before] & is_text[before + 1]
-        # Other gaps only choose among equals: numbers between two columns of text then join one of them.
-        votes = np.where(
-            is_text, np.minimum(self.lines[before], self.lines[before + 1]), 1 / (len(before) + 1)
-        )
-        positions: list[float] = []
-        while is_text.any() and len(positions) < MAX_GAPS:
-            # An end sorts before a start at the same place.
-            order = np.lexsort((np.repeat([1, 0], len(start)), np.concatenate([start, end])))
-            edges = np.concatenate([start, end])[order]
-            best = int(np.concatenate([votes, -votes])[order].cumsum().argmax())
-            x = float(edges[best] + edges[best + 1]) / 2
-            positions.append(x)
-            others = (start >= x) | (end <= x)
-            start, end, votes, is_text = start[others], end[others], votes[others], is_text[others]
-        return positions
+    def gaps(self) -> Iterator[float]:
+        """Yield x of gaps between cells of text: the gap that most lines share comes first."""
+        first_cell, last_cell = self.first_cell, self.first_cell + self.cells - 1
+        # Cells are beside each other in one band, or in two bands whose untrimmed lines overlap: without a
+        # shared grid, each line may have a band of its own.
+        inner = np.delete(np.arange(len(self.left)), last_cell)
+        lower = np.flatnonzero(self.white_above[1:] < 2 * TRIM_Y * self.unit) + 1
+        before = np.concatenate([inner, last_cell[lower - 1], last_cell[lower]])
+        after = np.concatenate([inner + 1, first_cell[lower], first_cell[lower - 1]])
+        is_gap = self.left[after] - self.right[before] > MIN_COLUMN_GAP * self.unit
+        before, after = before[is_gap], after[is_gap]
+        # Gaps beside short cells and the margins of bands only choose among equals: together under one vote.
+        margins = np.zeros(len(first_cell))
+        start = np.concatenate([self.right[before], self.right[last_cell], margins + self.left.min()])
+        end = np.concatenate([self.left[after], margins + self.right.max(), self.left[first_cell]])
+        has_text = 2 * self.text_lines >= self.lines
+        lines = np.minimum(self.lines[before], self.lines[after]) * (has_text[before] & has_text[after])
+        votes = np.concatenate([lines, margins, margins]) + 1 / (len(start) + 1)
+        for _ in range(MAX_GAPS):
+            edges = np.concatenate([end, start])
+            order = edges.argsort(kind="stable")
+            votes_at_edge = np.concatenate([-votes, votes])[order].cumsum()
+            best = int(votes_at_edge.argmax())
+            if votes_at_edge[best] < MIN_VOTES:
+                return
+            x = float(edges[order[best : best + 2]].mean())
+            yield x
+            is_other = (votes < 1) | (start >= x) | (end <= x)
+            start, end, votes = start[is_other], end[is_other], votes[is_other]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """Bands from `first` to before `end` that have columns left and right of `x`."""
-
-    x: float
-    first: int
-    end: int
-
-
-def _cut(region: _Region) -> list[Integers]:
+def _cut(region: _Region) -> list[NDArray[np.intp]]:
     """Return the parts of a region in reading order, as indices of its lines: none if it has one column."""
-    runs = [run for x in region.gaps() for run in _column_runs(region, x)]
-    if not runs:
-        return []
-    # The highest first: the columns of the page before those inside one of its columns.
-    runs.sort(key=lambda run: region.top[run.first] - region.bottom[run.end - 1])
-    # Each run adds three parts: the bands above it, its left side and its right side.
-    part_of_band = np.zeros(len(region.top), np.intp)
+    runs = [(bands, x) for x in region.gaps() for bands in _column_runs(region, x)]
+    # The highest first: the columns of the page come before those inside one of its columns.
+    runs.sort(key=lambda run: region.top[run[0].start] - region.bottom[run[0].stop - 1])
     x_of_band = np.full(len(region.top), np.inf)
-    for run in runs:
-        bands = slice(run.first, run.end)
+    part_of_band = np.zeros(len(region.top), np.intp)
+    for bands, x in runs:
         if np.isinf(x_of_band[bands]).all():
-            x_of_band[bands] = run.x
-            part_of_band[bands] += 1
-            part_of_band[run.end :] += 3
-    band = region.band_of_line
-    part_of_line = part_of_band[band] + (region.line_left > x_of_band[band])
-    order = part_of_line.argsort(kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(part_of_line[order])) + 1)
+            x_of_band[bands] = x
+            part_of_band[bands] += 1  # After the part above it. The right side adds 1 again.
+            part_of_band[bands.stop :] += 3
+    part = part_of_band[region.band_of_line] + (region.line_left > x_of_band[region.band_of_line])
+    order = part.argsort(kind="stable")
+    return _split(order, part[order]) if runs else []
 
 
-def _column_runs(region: _Region, x: float) -> list[_Run]:
-    """Return the runs of bands in which `x` lies between columns of text."""
-    cells = np.diff(region.first_cell, append=len(region.left))
+def _column_runs(region: _Region, x: float) -> list[slice]:
+    """Return the runs of bands with columns of text on both sides of `x`, as long as possible."""
     cells_before = np.add.reduceat(region.right < x, region.first_cell, dtype=np.intp)
-    right = np.minimum(region.first_cell + cells_before, len(region.left) - 1)
-    has_left, has_right = cells_before > 0, cells_before < cells
+    has_left, has_right = cells_before > 0, cells_before < region.cells
+    left = region.first_cell + cells_before - 1
+    right = np.minimum(left + 1, len(region.left) - 1)
     is_free = ~has_right | (region.left[right] > x)
-    # [lines, lines of text] x [left, right] x bands. Only the cells next to the gap count.
-    counts = np.array([region.lines, region.text_lines])[:, [right - 1, right]] * [has_left, has_right]
-
-    # Sections of a run: bands without much white between them.
-    is_first = region.white_above > MAX_LEADING * region.unit
-    is_first[1:] |= is_free[1:] != is_free[:-1]
-    is_first[0] = True
+    # Only the cells next to the gap count: [lines, lines of text] x [left, right] x bands.
+    counts = np.stack([region.lines, region.text_lines])[:, [left, right]] * [has_left, has_right]
+    # A section is a group of bands with little white between them.
+    is_first = (region.white_above > MAX_LEADING * region.unit) | np.diff(is_free, prepend=~is_free[:1])
     first = np.flatnonzero(is_first)
     end = np.append(first[1:], len(is_first))
     lines, text_lines = np.add.reduceat(counts, first, axis=-1)
     has_columns = (lines >= MIN_COLUMN_LINES).all(0)
-    is_text = (2 * text_lines >= lines).all(0)
-    is_table = has_columns & ~is_text
-
-    is_barrier = is_table | ~is_free[first]
+    has_text = (2 * text_lines >= lines).all(0)
+    # A table below two columns may have white at the same x.
+    is_barrier = ~is_free[first] | (has_columns & ~has_text)
     is_start = is_barrier | (region.white_above[first] > MAX_COLUMN_BREAK * region.unit)
     is_start[1:] |= is_barrier[:-1]
-    # At the ends of a run, sections of few lines are titles, footers and page numbers, which the page reads first
-    # and last. In its middle they are short paragraphs.
+    # Sections of few lines are titles or page numbers at the ends of a run, but paragraphs inside it.
     usable = np.flatnonzero(~is_barrier & (lines >= MIN_COLUMN_LINES).any(0))
-    run_of_section = is_start.cumsum()[usable]
     return [
-        _Run(x, int(first[sections[0]]), int(end[sections[-1]]))
-        for sections in np.split(usable, np.flatnonzero(np.diff(run_of_section)) + 1)
-        if (has_columns & is_text)[sections].any()
+        slice(first[sections[0]], end[sections[-1]])
+        for sections in _split(usable, is_start.cumsum()[usable])
+        if (has_columns & has_text)[sections].any()
     ]
 
 
-def _blocks(lines: Points) -> list[list[int]]:
-    """Return the blocks of a single column, as indices of its lines: rows with little white between them."""
-    unit = float(np.median(lines[:, 3] - lines[:, 1]))
-    centres = lines[:, [1, 3]].mean(1)
-    order = np.lexsort((lines[:, 0], centres)).tolist()
-    rows = [[order[0]]]
-    total = centres[order[0]]
-    for line in order[1:]:
-        if abs(centres[line] - total / len(rows[-1])) <= unit / 2:
-            rows[-1].append(line)
-            total += centres[line]
-        else:
-            rows.append([line])
-            total = centres[line]
-    first = np.cumsum([0, *map(len, rows[:-1])])
-    trim = TRIM_Y * (lines[:, 3] - lines[:, 1])
-    top = np.minimum.reduceat((lines[:, 1] + trim)[order], first)
-    bottom = np.maximum.reduceat((lines[:, 3] - trim)[order], first)
-    white = top[1:] - bottom[:-1]
+def _blocks(lines: Points) -> list[NDArray[np.intp]]:
+    """Return the blocks of one column, as indices of its lines: rows with the usual white between them."""
+    left, top, _, bottom = lines.T
+    height, unit = bottom - top, float(np.median(bottom - top))
+    order = (top + bottom).argsort(kind="stable")
+    row_of_line: list[int] = []
+    row, count, total = 0, 0, 0.0
+    for centre in ((top + bottom)[order] / 2).tolist():
+        if count and centre - total / count > unit / 2:
+            row, count, total = row + 1, 0, 0.0
+        row_of_line.append(row)
+        count, total = count + 1, total + centre
+    order = order[np.lexsort((left[order], row_of_line))]
+    first = np.flatnonzero(np.diff(row_of_line, prepend=-1))
+    row_top = np.minimum.reduceat((top + TRIM_Y * height)[order], first)
+    row_bottom = np.maximum.reduceat((bottom - TRIM_Y * height)[order], first)
+    white = row_top[1:] - row_bottom[:-1]
     usual = min(float(np.median(white)), MAX_LEADING * unit) if len(white) else 0.0
-    blocks: list[list[int]] = [[]]
-    for row, white_above in zip(rows, [0.0, *white.tolist()], strict=True):
-        if white_above > usual + MIN_PARAGRAPH_GAP * unit:
-            blocks.append([])
-        blocks[-1].extend(sorted(row, key=lambda line: float(lines[line, 0])))
-    return blocks
+    return np.split(order, first[1:][white > usual + MIN_PARAGRAPH_GAP * unit])
+
+
+def _split(values: NDArray[np.intp], keys: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Split values where their keys change."""
+    return np.split(values, np.flatnonzero(np.diff(keys)) + 1)
