@@ -44,18 +44,16 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ports() -> list[int]:
-    """Free ports, to start a server again where it was."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-    found = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return found
+def port() -> int:
+    """A free port: for a server that starts again where it was, or where none answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
-@pytest.fixture
-def triton(repository: Path, ports: list[int]) -> Iterator[EmbeddedTriton]:
-    with EmbeddedTriton(repository, grpc_port=ports[0]) as server:
+@pytest.fixture(scope="module")
+def triton(repository: Path) -> Iterator[EmbeddedTriton]:
+    """A server that no test kills."""
+    with EmbeddedTriton(repository) as server:
         yield server
 
 
@@ -101,11 +99,9 @@ async def outcome(client: AsyncClient, seed: int) -> grpc.StatusCode:
     return grpc.StatusCode.OK
 
 
-async def test_a_killed_triton_costs_no_more_than_the_calls_meanwhile(
-    repository: Path, ports: list[int]
-) -> None:
+async def test_a_killed_triton_costs_no_more_than_the_calls_meanwhile(repository: Path, port: int) -> None:
     """No call outlives its deadline, each failed one says UNAVAILABLE, all is well again by itself."""
-    server = EmbeddedTriton(repository, grpc_port=ports[0])
+    server = EmbeddedTriton(repository, grpc_port=port)
     server.start()
     try:
         async with (
@@ -132,7 +128,7 @@ async def test_a_killed_triton_costs_no_more_than_the_calls_meanwhile(
             async with asyncio.TaskGroup() as group:
                 for number in range(4):
                     group.create_task(caller(number))
-                for _ in range(5):
+                for _ in range(2):
                     before = len(outcomes)
                     await until(lambda before=before: _is(len(outcomes) > before + 8))  # type: ignore[misc]
                     kill(server)
@@ -154,9 +150,9 @@ async def _is(value: bool) -> bool:
 
 
 async def test_one_dead_address_of_two_costs_no_call(
-    triton: EmbeddedTriton, repository: Path, ports: list[int]
+    triton: EmbeddedTriton, repository: Path, port: int
 ) -> None:
-    addresses = f"127.0.0.1:{ports[1]},{triton.grpc_address}"
+    addresses = f"127.0.0.1:{port},{triton.grpc_address}"
     async with (
         Gateway(settings(repository, addresses)) as gateway,
         AsyncClient(f"127.0.0.1:{gateway.port}") as client,
@@ -165,17 +161,17 @@ async def test_one_dead_address_of_two_costs_no_call(
 
 
 async def test_a_server_killed_under_load_leaves_its_calls_to_the_other(
-    triton: EmbeddedTriton, repository: Path, ports: list[int]
+    triton: EmbeddedTriton, repository: Path
 ) -> None:
-    with EmbeddedTriton(repository, grpc_port=ports[1]) as other:
-        addresses = f"{triton.grpc_address},{other.grpc_address}"
+    with EmbeddedTriton(repository) as killed:
+        addresses = f"{killed.grpc_address},{triton.grpc_address}"
         async with (
             Gateway(settings(repository, addresses)) as gateway,
             AsyncClient(f"127.0.0.1:{gateway.port}") as client,
         ):
             calls = [asyncio.create_task(outcome(client, seed)) for seed in range(60)]
             await calls[4]
-            kill(triton)
+            kill(killed)
             assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
             assert {await outcome(client, seed) for seed in range(100, 140)} == {grpc.StatusCode.OK}
 
@@ -207,11 +203,11 @@ async def test_a_triton_that_hangs_is_not_ready(
 
 
 async def test_of_two_tritons_one_that_hangs_is_left_out_after_a_while(
-    triton: EmbeddedTriton, repository: Path, ports: list[int], monkeypatch: pytest.MonkeyPatch
+    triton: EmbeddedTriton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.triton.HEALTH_TIMEOUT_S", 0.5)
     seeds = iter(range(10_000))
-    with EmbeddedTriton(repository, grpc_port=ports[1]) as other:
+    with EmbeddedTriton(repository) as other:
         addresses = f"{triton.grpc_address},{other.grpc_address}"
         async with (
             Gateway(settings(repository, addresses)) as gateway,

@@ -1,7 +1,8 @@
-"""Toy models, exported once a session."""
+"""Toy models: the PyTorch models of the session's exported files."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from export import grounding_dino, onnx_file, sam, sam2
-from export.graph import Arrays, Export
+from export import grounding_dino, sam, sam2
+from export.graph import Arrays
 from export.sam_decoder import PADDING
 from export.weights import Options
 
@@ -28,22 +29,26 @@ class Exported:
 
     model: Any
     repository: Path
-    placed: list[onnx_file.Placed]
     run: Callable[[str, Arrays], Arrays]
 
+    def file(self, name: str) -> Path:
+        """The ONNX file of this name."""
+        return self.repository / name / "1" / "model.onnx"
 
-def _export(model: Any, export: Export, repository: Path) -> Exported:
-    placed = onnx_file.place(export, repository)
-    sessions = {
-        one.model: onnxruntime.InferenceSession(str(one.path), providers=["CPUExecutionProvider"])
-        for one in placed
-    }
+
+def runner(repository: Path) -> Callable[[str, Arrays], Arrays]:
+    """A function that runs a model of the repository; each is loaded once."""
+
+    @cache
+    def session(name: str) -> onnxruntime.InferenceSession:
+        path = repository / name / "1" / "model.onnx"
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(name: str, inputs: Arrays) -> Arrays:
-        names = [output.name for output in sessions[name].get_outputs()]
-        return dict(zip(names, sessions[name].run(names, inputs), strict=True))
+        names = [output.name for output in session(name).get_outputs()]
+        return dict(zip(names, session(name).run(names, inputs), strict=True))
 
-    return Exported(model, repository, placed, run)
+    return run
 
 
 def prompt_inputs(
@@ -67,19 +72,19 @@ def prompt_inputs(
 
 
 @pytest.fixture(scope="session")
-def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return _export(sam.build(TINY)[0], sam.prepare(TINY), tmp_path_factory.mktemp("sam"))
+def tiny_sam(tiny_repository: Path) -> Exported:
+    return Exported(sam.build(TINY)[0], tiny_repository, runner(tiny_repository))
 
 
 @pytest.fixture(scope="session")
-def tiny_sam2(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return _export(sam2.build(TINY)[0], sam2.prepare(TINY), tmp_path_factory.mktemp("sam2"))
+def tiny_sam2(tiny_repository: Path) -> Exported:
+    return Exported(sam2.build(TINY)[0], tiny_repository, runner(tiny_repository))
 
 
 @pytest.fixture(scope="session")
-def tiny_grounding_dino(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+def tiny_grounding_dino(tiny_repository: Path) -> Exported:
     model, _, _ = grounding_dino.build(TINY)
-    return _export(model, grounding_dino.prepare(TINY), tmp_path_factory.mktemp("grounding_dino"))
+    return Exported(model, tiny_repository, runner(tiny_repository))
 
 
 @pytest.fixture

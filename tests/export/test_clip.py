@@ -3,7 +3,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import open_clip
 import pytest
 import torch
@@ -11,26 +10,14 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from export import clip, clip_weights, onnx_file
-from export.graph import Arrays
+from export.graph import Arrays, Export
 from export.half import Precision
 from export.parity import difference
 from export.weights import Options, randomise
 
-from .conftest import TINY, TOY_CLIP, activation
+from .conftest import TINY, TOY_CLIP, activation, runner
 
 Run = Callable[[str, Arrays], np.ndarray[Any, Any]]
-
-
-def export(model: Any, variant: str, repository: Path) -> Run:
-    placed = onnx_file.place(clip.describe(model, variant), repository)
-    assert max(one.error for one in placed) < 1e-5
-    sessions = {one.model: onnxruntime.InferenceSession(str(one.path)) for one in placed}
-
-    def run(name: str, inputs: Arrays) -> np.ndarray[Any, Any]:
-        (output,) = sessions[name].run(None, inputs)
-        return np.asarray(output)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +26,14 @@ def tiny() -> Any:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("repository")
+def run_tiny(tiny_repository: Path) -> Run:
+    run = runner(tiny_repository)
 
+    def embeddings(name: str, inputs: Arrays) -> np.ndarray[Any, Any]:
+        (output,) = run(name, inputs).values()
+        return np.asarray(output)
 
-@pytest.fixture(scope="module")
-def run_tiny(tiny: Any, repository: Path) -> Run:
-    return export(tiny, "tiny", repository)
+    return embeddings
 
 
 @torch.no_grad()
@@ -84,7 +72,7 @@ def test_items_of_a_batch_do_not_see_each_other(run_tiny: Run) -> None:
         np.testing.assert_allclose(run_tiny("clip_text", {"input_ids": text[None]})[0], row, atol=1e-5)
 
 
-def test_the_gateway_reads_what_is_written(tiny: Any, run_tiny: Run, repository: Path) -> None:
+def test_the_gateway_reads_what_is_written(tiny: Any, tiny_repository: Path) -> None:
     from google.protobuf import text_format
     from tritonclient.grpc import model_config_pb2
 
@@ -92,10 +80,10 @@ def test_the_gateway_reads_what_is_written(tiny: Any, run_tiny: Run, repository:
 
     parameters: dict[str, str] = {}
     for name in ("clip_text", "clip_image"):
-        text = (repository / name / "config.pbtxt").read_text()
+        text = (tiny_repository / name / "config.pbtxt").read_text()
         config = text_format.Parse(text, model_config_pb2.ModelConfig())
         parameters |= {key: value.string_value for key, value in config.parameters.items()}
-    spec = ClipSpec.from_parameters(parameters, repository / "clip_text")
+    spec = ClipSpec.from_parameters(parameters, tiny_repository / "clip_text")
     assert (spec.image_size, spec.context_length, spec.embedding_size) == (64, 77, 32)
     assert spec.logit_scale == pytest.approx(tiny.logit_scale.exp().item(), rel=1e-5)
     assert spec.logit_scale == pytest.approx(100)
@@ -110,9 +98,12 @@ def test_a_resnet_with_attention_pooling_exports(tmp_path: Path) -> None:
     randomise(model)
     open_clip.model.set_model_preprocess_cfg(model, {**vars(PreprocessCfg()), "size": 64})
     assert type(model.visual.attnpool).__name__ == "AttentionPool2d"
-    run = export(model.eval(), "toy", tmp_path)
+    [image_tower, _] = clip.describe(model.eval(), "toy").graphs
+    [placed] = onnx_file.place(Export([image_tower]), tmp_path)
+    assert placed.error < 1e-5
     image = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), np.uint8)
-    assert run("clip_image", {"image": image}).shape == (5, 24)
+    [embeddings] = runner(tmp_path)("clip_image", {"image": image}).values()
+    assert embeddings.shape == (5, 24)
 
 
 def test_weights_decide_activation_and_preparation(toy_clip: str) -> None:

@@ -5,14 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from doctr.datasets import VOCABS
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export import doctr, doctr_weights, onnx_file, triton_config
+from export import doctr_weights, triton_config
 from export.doctr import (
     Detector,
     ParseqRecognizer,
@@ -28,6 +27,8 @@ from export.parity import difference
 from export.weights import Options
 from gateway.models.doctr import DoctrSpec
 
+from .conftest import runner
+
 RANDOM = Options(weights="random", size="tiny")
 
 
@@ -40,26 +41,8 @@ def networks() -> doctr_weights.Networks:
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("doctr")
-    onnx_file.place(doctr.prepare(RANDOM), folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(repository: Path) -> Run:
-    def infer(model: str, inputs: Arrays) -> Arrays:
-        path = repository / model / "1" / "model.onnx"
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        names = [output.name for output in session.get_outputs()]
-        return dict(zip(names, session.run(names, inputs), strict=True))
-
-    return infer
-
-
-def parameters(repository: Path, *models: str) -> dict[str, str]:
-    names = models or ("doctr_detection", "doctr_recognition")
-    return read_parameters(*(repository / name / "config.pbtxt" for name in names))
+def run(tiny_repository: Path) -> Run:
+    return runner(tiny_repository)
 
 
 def read_parameters(*configs: Path) -> dict[str, str]:
@@ -95,8 +78,9 @@ def test_black_padding_is_normalised_like_any_pixel(run: Run, networks: doctr_we
     assert difference(actual, detection_reference(networks.detector, inputs, {})["probability_map"]) < 1e-3
 
 
-def test_parameters_are_what_the_gateway_reads(repository: Path) -> None:
-    spec = DoctrSpec.from_parameters(parameters(repository), repository)
+def test_parameters_are_what_the_gateway_reads(tiny_repository: Path) -> None:
+    configs = (tiny_repository / model / "config.pbtxt" for model in ("doctr_detection", "doctr_recognition"))
+    spec = DoctrSpec.from_parameters(read_parameters(*configs), tiny_repository)
     assert (spec.image_size, spec.crop_size, spec.vocabulary) == (256, (32, 128), VOCABS["french"])
     assert (spec.thresholds.bin_threshold, spec.thresholds.unclip_ratio) == (0.3, 1.5)
 
@@ -121,7 +105,11 @@ def test_the_templates_are_of_the_default_variant() -> None:
     assert (found["variant"], spec.image_size, spec.vocabulary) == (DEFAULT, 1024, VOCABS["french"])
 
 
-def small(monkeypatch: pytest.MonkeyPatch, detector: str, recognizer: str) -> doctr_weights.Networks:
+def small(
+    monkeypatch: pytest.MonkeyPatch, detector: str, recognizer: str, unneeded_calibration: str
+) -> doctr_weights.Networks:
+    """Networks of which the test looks at one: calibrating the other takes seconds."""
+    monkeypatch.setattr(doctr_weights, unneeded_calibration, lambda model: None)
     monkeypatch.setattr(doctr_weights, "TINY", Pair(detector, recognizer, image_size=128))
     return doctr_weights.build(RANDOM)
 
@@ -129,7 +117,7 @@ def small(monkeypatch: pytest.MonkeyPatch, detector: str, recognizer: str) -> do
 @pytest.mark.parametrize("detector", ["linknet_resnet18", "fast_base"])
 def test_other_detectors(monkeypatch: pytest.MonkeyPatch, detector: str) -> None:
     """As modules: exporting each takes too long for a test. FAST's branches must add up to the same."""
-    networks = small(monkeypatch, detector, TINY.recognizer)
+    networks = small(monkeypatch, detector, TINY.recognizer, "calibrate_recognizer")
     graph = detection_graph(networks)
     assert isinstance(graph.module, Detector)
     inputs = {"image": text_images(9, 2, 128, 128)}
@@ -146,7 +134,7 @@ def test_other_detectors(monkeypatch: pytest.MonkeyPatch, detector: str) -> None
 
 @pytest.mark.parametrize("recognizer", ["vitstr_small", "parseq"])
 def test_other_recognizers(monkeypatch: pytest.MonkeyPatch, recognizer: str) -> None:
-    networks = small(monkeypatch, TINY.detector, recognizer)
+    networks = small(monkeypatch, TINY.detector, recognizer, "calibrate_detector")
     graph = recognition_graph(networks)
     assert isinstance(graph.module, ParseqRecognizer) == (recognizer == "parseq")
     assert isinstance(graph.module, torch.nn.Module)

@@ -1,6 +1,6 @@
 """Where docTR's weights come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,15 @@ from export.families.doctr import DEFAULT, DETECTORS, RECOGNIZERS, TINY
 from export.weights import Options
 
 RANDOM = Options(weights="random", size="tiny")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _uncalibrated() -> Iterator[None]:
+    """Calibration takes seconds, and gives the weights no other source."""
+    with pytest.MonkeyPatch.context() as context:
+        for name in ("calibrate_detector", "calibrate_recognizer"):
+            context.setattr(doctr_weights, name, lambda model: None)
+        yield
 
 
 @pytest.fixture(scope="module")
