@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -162,8 +163,11 @@ async def test_a_cancelled_call_stops_its_work(client: AsyncClient, counts: Infe
 
 
 async def test_triton_down_is_unavailable_and_up_again_is_well(
-    tiny_repository: Path, settings: Settings
+    tiny_repository: Path, settings: Settings, tmp_path: Path
 ) -> None:
+    # One model: the server starts twice.
+    shutil.copytree(tiny_repository / "grounding_dino", tmp_path / "grounding_dino")
+
     async def health(channel: grpc.aio.Channel) -> int:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         return int((await stub.Check(health_pb2.HealthCheckRequest())).status)
@@ -173,7 +177,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
             while await health(channel) != status:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
-    first = EmbeddedTriton(tiny_repository)
+    first = EmbeddedTriton(tmp_path)
     await asyncio.to_thread(first.start)
     port = int(first.grpc_address.rpartition(":")[2])
     own = settings.model_copy(update={"triton": first.grpc_address, "health_interval_s": 0.1})
@@ -188,7 +192,7 @@ async def test_triton_down_is_unavailable_and_up_again_is_well(
             await client.detect(PHOTO, ["dog"])
         assert caught.value.code is grpc.StatusCode.UNAVAILABLE
         await until(channel, health_pb2.HealthCheckResponse.NOT_SERVING)
-        second = EmbeddedTriton(tiny_repository, grpc_port=port)
+        second = EmbeddedTriton(tmp_path, grpc_port=port)
         await asyncio.to_thread(second.start)
         try:
             await until(channel, health_pb2.HealthCheckResponse.SERVING)

@@ -11,7 +11,7 @@ from doctr.datasets import VOCABS
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from export import doctr_weights, triton_config
+from export import doctr_calibration, doctr_weights, triton_config
 from export.doctr import (
     Detector,
     ParseqRecognizer,
@@ -117,6 +117,7 @@ def small(
 @pytest.mark.parametrize("detector", ["linknet_resnet18", "fast_base"])
 def test_other_detectors(monkeypatch: pytest.MonkeyPatch, detector: str) -> None:
     """As modules: exporting each takes too long for a test. FAST's branches must add up to the same."""
+    monkeypatch.setattr(doctr_calibration, "CALIBRATION_SIZE", 256)
     networks = small(monkeypatch, detector, TINY.recognizer, "calibrate_recognizer")
     graph = detection_graph(networks)
     assert isinstance(graph.module, Detector)
