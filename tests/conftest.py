@@ -37,8 +37,8 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 # time from the other processes. To be set before PyTorch is imported.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-# Two processes take files in this order. While one exports the toy models for the second file, which takes
-# two minutes, the other has long tests that need none. At the end no long file is left for one of them alone.
+# Two processes take files in this order. While one exports the toy models for the second file, which takes a
+# minute, the other has long tests that need none. At the end no long file is left for one of them alone.
 FIRST_FILES = [
     "tests/road/test_first_day.py",
     "tests/e2e/test_embedding.py",
