@@ -25,8 +25,9 @@ from visiongate import AsyncClient
 # Third-party photos, vocabularies and networks: beside the project, never in it.
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
-# No test may reach for a model hub.
+# No test may reach for a model hub, nor ONNX Runtime for its maker.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # Container images like to forbid Python to keep compiled modules. Each of the many processes that the tests
 # start would compile PyTorch and Transformers anew, which takes 14 of the 23 s of their import.

@@ -19,6 +19,8 @@ from visiongate.connection import PROXY_VARIABLES
 KEY = "vg_secret"
 # A documentation address: nothing answers there but through the proxy.
 REMOTE = "192.0.2.1:50051"
+# Nothing answers at either. A proxy that should not be asked would be asked at once.
+NOWHERE = "ipv4:127.0.0.1:9,192.0.2.1:9"
 
 
 @dataclass
@@ -110,13 +112,14 @@ def point_to(monkeypatch: pytest.MonkeyPatch, variable: str, proxy: Proxy) -> No
 
 async def ask(address: str, **options: Any) -> list[int | visiongate.VisiongateError]:
     """What both clients get: the number of models, or an error."""
+    options = {"timeout": 20, "wait": False} | options
     outcomes: list[int | visiongate.VisiongateError] = []
-    with Client(address, timeout=20, wait=False, **options) as client:
+    with Client(address, **options) as client:
         try:
             outcomes.append(len(client.list_models()))
         except visiongate.VisiongateError as error:
             outcomes.append(error)
-    async with AsyncClient(address, timeout=20, wait=False, **options) as asynchronous:
+    async with AsyncClient(address, **options) as asynchronous:
         try:
             outcomes.append(len(await asynchronous.list_models()))
         except visiongate.VisiongateError as error:
@@ -143,7 +146,7 @@ async def test_a_key_never_goes_unencrypted_through_a_proxy(
     with serving() as server, proxying(server.address) as proxy:
         point_to(monkeypatch, variable, proxy)
         # A closed port of this machine under a name that is not this machine's would do as well.
-        for outcome in await ask("ipv4:127.0.0.1:9,192.0.2.1:9", api_key=KEY, tls=False):
+        for outcome in await ask(NOWHERE, timeout=1, api_key=KEY, tls=False):
             assert isinstance(outcome, visiongate.VisiongateError)
         assert not proxy.heard
         assert not server.requests
@@ -153,7 +156,7 @@ async def test_a_key_never_goes_unencrypted_through_a_proxy(
         with pytest.raises(ValueError, match="unencrypted: use TLS"):
             Client(REMOTE)
         monkeypatch.setenv("VISIONGATE_TLS", "0")
-        for outcome in await ask("ipv4:127.0.0.1:9,192.0.2.1:9"):
+        for outcome in await ask(NOWHERE, timeout=1):
             assert isinstance(outcome, visiongate.VisiongateError)
         assert not proxy.heard
 
@@ -185,8 +188,8 @@ async def test_variables_that_grpc_does_not_read(monkeypatch: pytest.MonkeyPatch
     with serving() as server, proxying(server.address) as proxy:
         point_to(monkeypatch, variable, proxy)
         assert await ask(server.address, api_key=KEY) == [1, 1]
-        await ask("ipv4:127.0.0.1:9,192.0.2.1:9", api_key=KEY, tls=False)
-        await ask("ipv4:127.0.0.1:9,192.0.2.1:9")
+        await ask(NOWHERE, timeout=1, api_key=KEY, tls=False)
+        await ask(NOWHERE, timeout=1)
     assert not proxy.heard
 
 
