@@ -1,5 +1,7 @@
 """`backends/onnxruntime/model.py`, as a client of a real Triton sees it."""
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +19,8 @@ from gateway.embedded.environment import ensure_environment
 from inference_counts import InferenceCounts
 
 Array = npt.NDArray[Any]
+ROOT = Path(__file__).parents[2]
+BACKEND = ROOT / "gateway/embedded/backends/onnxruntime/model.py"
 
 
 def infer(server: Any, model: str, feed: dict[str, Array], outputs: Sequence[str] = ()) -> dict[str, Array]:
@@ -188,3 +192,23 @@ def test_numpy_2_is_refused(
     add_model(repository, "fixed", graphs["fixed_sum"], "")
     with pytest.raises(EmbeddedTritonError, match=r"needs NumPy 1\.x, not 2"):
         EmbeddedTriton(repository).start()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import export",
+        # NumPy 2 is refused, but only after that.
+        "import runpy, sys, types; sys.modules['triton_python_backend_utils'] = types.ModuleType('stub')\n"
+        f"try: runpy.run_path({str(BACKEND)!r})\nexcept RuntimeError: pass",
+    ],
+    ids=["exporter", "backend"],
+)
+def test_onnx_runtime_reports_to_nobody(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not if the operator has not said so: at its start it would, over the network."""
+    monkeypatch.delenv("ORT_DISABLE_TELEMETRY")
+    ending = "\nimport os, sys; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program + ending], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "1 False\n"

@@ -21,6 +21,9 @@ import triton_python_backend_utils as pb_utils
 if TYPE_CHECKING:
     import onnxruntime
 
+# ONNX Runtime tells its makers over the network that it is used, unless this forbids it before it is loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 if int(np.__version__.split(".")[0]) >= 2:
     # The stub process would load, report READY and answer every request with empty tensors.
     raise RuntimeError(
