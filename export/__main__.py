@@ -2,6 +2,7 @@
 
 import shlex
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -109,7 +110,9 @@ def export(
             "the characters of a folder's recognizer in the order of its classes, on one line.",
         ),
     ] = None,
-    traceback: Annotated[bool, typer.Option("--traceback", help="On failure, show where it failed.")] = False,
+    with_traceback: Annotated[
+        bool, typer.Option("--traceback", help="On failure, show where it failed.")
+    ] = False,
 ) -> None:
     """Turn PyTorch models and ready ONNX files into ONNX files in a Triton model repository.
 
@@ -136,7 +139,8 @@ def export(
     try:
         _check(models, variant, revision, weights)
         options = Options(
-            weights=weights or ("random" if size is Size.tiny else "hub"),
+            weights=weights
+            or ("random" if size is Size.tiny else FAMILIES[models[0]].default_weights(variant)),
             variant=variant,
             revision=revision,
             seed=seed,
@@ -152,8 +156,8 @@ def export(
                 try:
                     _export(name, options, precision, beside, out)
                 except Exception as error:
-                    if traceback:
-                        raise
+                    if with_traceback:
+                        traceback.print_exception(error)
                     failed[name] = _sentence(error)
                     fail(failed[name] if len(models) == 1 else f"{name}: {failed[name]}")
         if len(failed) < len(models):
@@ -161,8 +165,8 @@ def export(
             shared += " --size tiny" if size is Size.tiny else ""
             _summary(models, failed, out, shared)
     except (ExportError, ValueError) as error:
-        if traceback:
-            raise
+        if with_traceback:
+            traceback.print_exception(error)
         fail(_sentence(error))
         raise typer.Exit(1) from error
     if failed:
@@ -210,6 +214,8 @@ def _export(name: str, options: Options, precision: Precision, beside: bool, out
         )
         if placed.config_changed:
             say(f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.")
+    if prepared.notice:
+        say(f"  {prepared.notice}")
 
 
 def _silence_transformers() -> None:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export.doctr_pixels import normalised, text_images
+from export.doctr_pixels import normalised
 from export.doctr_weights import Networks, build
 from export.families.doctr import DETECTORS, FAMILY, RECOGNIZERS
 from export.graph import Arrays, Export, Graph
+from export.pictures import text_images
 from export.pixels import Normalise
 from export.weights import Options
 
@@ -39,7 +40,7 @@ class Detector(nn.Module):
 
 
 class Recognizer(nn.Module):
-    """Pixels to the logits of characters."""
+    """Pixels to the best character of each step and its probability, and to the logits of all."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -47,26 +48,26 @@ class Recognizer(nn.Module):
         self.normalise = Normalise(model.cfg["mean"], model.cfg["std"])
         self.model = model
 
-    def forward(self, crop: Tensor) -> tuple[Tensor]:
-        return (self.model(self.normalise(crop))["logits"],)
+    def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.logits(self.normalise(crop))
+        return logits.argmax(-1).to(torch.int32), logits.softmax(-1).amax(-1), logits
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Return the logits [B,L,V] for normalised pixels."""
+        logits: Tensor = self.model(pixels)["logits"]
+        return logits
 
 
-class ParseqRecognizer(nn.Module):
+class ParseqRecognizer(Recognizer):
     """The same for PARSeq, whose own decoding cannot be traced.
 
     docTR's decoding drops the batch axis of a batch of one, and stops early. Stopping early changes nothing
     before the end of a word.
     """
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        # Padding too: docTR pads before it normalises.
-        self.normalise = Normalise(model.cfg["mean"], model.cfg["std"])
-        self.model = model
-
-    def forward(self, crop: Tensor) -> tuple[Tensor]:
+    def logits(self, pixels: Tensor) -> Tensor:
         model = self.model
-        memory = model.feat_extractor(self.normalise(crop))["features"][:, 1:]
+        memory = model.feat_extractor(pixels)["features"][:, 1:]
         steps = model.max_length + 1
         end = model.vocab_size
         queries = model.pos_queries[:, :steps].expand(memory.shape[0], -1, -1)
@@ -77,11 +78,12 @@ class ParseqRecognizer(nn.Module):
             following = model.head(state).squeeze(1).argmax(-1, keepdim=True)
             tokens = torch.cat([tokens, following], dim=1)
         # Then every character once more, given all others up to the guessed end.
-        place = torch.arange(steps, device=crop.device)
+        place = torch.arange(steps, device=pixels.device)
         others = place[None, :] != place[:, None] + 1
         before_end = (tokens == end).to(torch.int64).cumsum(1) == 0
         mask = (before_end[:, None, None, :] & others).to(torch.int32)
-        return (model.head(model.decode(tokens, memory, mask, target_query=queries)),)
+        logits: Tensor = model.head(model.decode(tokens, memory, mask, target_query=queries))
+        return logits
 
 
 def detection_graph(networks: Networks) -> Graph:
@@ -141,12 +143,13 @@ def recognition_graph(networks: Networks) -> Graph:
     example = text_images(1, 2, height, width)
     module = (ParseqRecognizer if is_parseq else Recognizer)(exported)
     with torch.no_grad():
-        _, steps, classes = module.eval()(torch.from_numpy(example))[0].shape
+        _, steps, classes = module.eval()(torch.from_numpy(example))[-1].shape
     return Graph(
         model="doctr_recognition",
         module=module,
         inputs={"crop": example},
-        outputs={"logits": ("batch", steps, classes)},
+        outputs={"classes": ("batch", steps), "probabilities": ("batch", steps)},
+        probes={"logits": ("batch", steps, classes)},
         dynamic={"crop": {0: "batch"}},
         cases=[{"crop": text_images(2, 1, height, width)}, {"crop": text_images(3, 5, height, width)}],
         reference=partial(recognition_reference, model),
@@ -164,10 +167,17 @@ def recognition_graph(networks: Networks) -> Graph:
 
 
 @torch.no_grad()
-def recognition_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
-    """Return docTR's own logits."""
-    output = model(normalised(inputs["crop"], model), return_model_output=True)
-    return {"logits": output["out_map"].numpy()}
+def recognition_reference(model: Any, inputs: Arrays, outputs: Arrays) -> Arrays:
+    """Return docTR's own logits, and what follows from the graph's."""
+    expected = model(normalised(inputs["crop"], model), return_model_output=True)["out_map"]
+    # Of two classes that are as good as equal, rounding chooses. So the choice is compared with the graph's
+    # own logits, which in turn agree with docTR's.
+    logits = torch.from_numpy(outputs["logits"])
+    return {
+        "logits": expected.numpy(),
+        "classes": logits.argmax(-1).to(torch.int32).numpy(),
+        "probabilities": logits.softmax(-1).amax(-1).numpy(),
+    }
 
 
 def _names(networks: Networks) -> dict[str, str]:

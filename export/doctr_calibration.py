@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from export.doctr_pixels import normalised, text_images
+from export.doctr_pixels import normalised
+from export.pictures import text_images
 
 # The share of a page that random detection weights take for text.
 TEXT_SHARE = 0.15

@@ -2,7 +2,7 @@
 
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -32,6 +32,10 @@ class ExporterFamily:
 
     By default that is `export`, with PyTorch. A family that also takes ready ONNX files says so here.
     """
+    ready_variants: Mapping[str, str] = field(default_factory=dict)
+    """The exporters of variants that come from ready ONNX files, by the variants' names."""
+    ready_weights: str = ""
+    """Where the weights of those come from if `--weights` is not given."""
     other_variants: str = ""
     """Other values that `--variant` accepts, for people."""
     weights_file: str = ""
@@ -46,8 +50,13 @@ class ExporterFamily:
 
     def prepare(self, options: Options) -> "Export":
         """Import the exporter and describe what it puts into the repository."""
-        export: Export = import_module(self.module).prepare(options)
+        module = self.ready_variants.get(options.variant or "", self.module)
+        export: Export = import_module(module).prepare(options)
         return export
+
+    def default_weights(self, variant: str | None) -> str:
+        """Return what `--weights` is by default."""
+        return self.ready_weights if variant in self.ready_variants else "hub"
 
 
 def extra_of_ready_onnx(options: Options) -> str:

@@ -49,6 +49,8 @@ class Graph:
     """The same limit at a half precision."""
     origin: str = "PyTorch"
     """The name, in messages, of what the reference runs."""
+    max_batch_size: int | None = None
+    """The largest batch that may run, if that is less than the config says."""
     dynamo: bool = True
     """Whether to use the exporter based on torch.export. The older one traces with TorchScript.
 
@@ -69,6 +71,8 @@ class Export:
     graphs: Sequence[Graph]
     files: Mapping[str, str] = field(default_factory=dict)
     """Small text files by their path in the repository, such as `grounding_dino/tokenizer.json`."""
+    notice: str = ""
+    """What the licence of the weights wants to be said of them."""
 
 
 def beside(export: Export) -> Export:
@@ -80,4 +84,5 @@ def beside(export: Export) -> Export:
     return Export(
         [replace(graph, model=graph.model + suffix) for graph in export.graphs],
         {path.replace("/", f"{suffix}/", 1): text for path, text in export.files.items()},
+        export.notice,
     )

@@ -51,26 +51,42 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
 
     before = model_config_pb2.ModelConfig()
     before.CopyFrom(config)
-    _follow(f"{path}: input", config.input, {tensor.name: tensor for tensor in session.get_inputs()})
+    _follow(path, "input", config.input, {tensor.name: tensor for tensor in session.get_inputs()})
     file_outputs = {tensor.name: tensor for tensor in session.get_outputs() if tensor.name in graph.outputs}
-    _follow(f"{path}: output", config.output, file_outputs)
+    _follow(path, "output", config.output, file_outputs)
     config.parameters.clear()
     for name, value in graph.parameters.items():
         config.parameters[name].string_value = value
+    if graph.max_batch_size is not None:
+        _bound_batches(config, graph.max_batch_size)
 
     if config == before:
         return text, False
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
-    return header + text_format.MessageToString(config), path == own
+    return header + text_format.MessageToString(config, as_utf8=True), path == own
 
 
-def _follow(what: str, configured: Any, tensors: Mapping[str, Any]) -> None:
+def _bound_batches(config: Any, limit: int) -> None:
+    config.max_batch_size = min(config.max_batch_size, limit)
+    # Triton refuses a preferred size that is larger.
+    preferred = config.dynamic_batching.preferred_batch_size
+    kept = [size for size in preferred if size <= config.max_batch_size]
+    del preferred[:]
+    preferred.extend(kept)
+
+
+def _follow(path: Path, kind: str, configured: Any, tensors: Mapping[str, Any]) -> None:
     """Check names, types and ranks of the configured tensors, and set their dims to the file's."""
     from tritonclient.grpc import model_config_pb2
 
+    what = f"{path}: {kind}"
     names = {entry.name for entry in configured}
     if names != tensors.keys():
-        raise ExportError(f"{what}s are {sorted(names)}, but the ONNX file has {sorted(tensors)}.")
+        # A repository's config may be older than this exporter.
+        raise ExportError(
+            f"{what}s are {sorted(names)}, but the ONNX file has {sorted(tensors)}; if you delete this "
+            "config, the export writes a new one."
+        )
     for entry in configured:
         tensor = tensors[entry.name]
         data_type = model_config_pb2.DataType.Name(entry.data_type)

@@ -35,6 +35,7 @@ class Family(Generic[S]):
     """A kind of model: the task it answers, the Triton models it consists of, and how to read its constants.
 
     `read_spec` takes the parameters of all roles and the folder of the first one, and raises ValueError.
+    `characters` returns all that a model which reads text can read, each once, and nothing for others.
     `alternatives` answer the same requests: they have the same kind of spec, and are loaded with the family.
     """
 
@@ -42,6 +43,7 @@ class Family(Generic[S]):
     task: str
     roles: tuple[Role, ...]
     read_spec: Callable[[Mapping[str, str], Path], S]
+    characters: Callable[[S], str] = lambda _spec: ""
     alternatives: tuple["Family[S]", ...] = ()
 
     @property

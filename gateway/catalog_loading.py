@@ -150,7 +150,8 @@ def _check_tensors(model: str, role: Role, config: ModelConfig) -> None:
         for tensor, (data_type, rank) in needed.items():
             if tensor not in present:
                 raise CatalogError(
-                    f"model {model} has no {direction} {tensor!r}: was it exported by visiongate?"
+                    f"model {model} has no {direction} {tensor!r}: `visiongate export` of this version makes "
+                    "it anew"
                 )
             if present[tensor] != (data_type, rank):
                 found_type, found_rank = present[tensor]

@@ -25,8 +25,8 @@ MODULES: Mapping[str, Sequence[str]] = {
         "transformers",
         "typer",
     ),
-    "onnx": ("onnx", "onnxruntime"),
-    "ocr": ("onnx", "onnxruntime", "rapidocr"),
+    "onnx": ("onnx", "onnxruntime", "yaml"),
+    "ocr": ("onnx", "onnxruntime", "rapidocr", "yaml"),
 }
 # The commands in a checkout, which has its own environment and pinned versions.
 _IN_A_CHECKOUT = {"export": "make exporter", "onnx": "make onnx", "ocr": "make ocr"}

@@ -198,8 +198,8 @@ class Settings(BaseModel):
     recognition_batch: PositiveInt = _setting(
         "Caches, batches, threads",
         64,
-        "Words in one request to docTR's recognition network; at most the model's max_batch_size in Triton. "
-        "Triton joins requests.",
+        "Words, or lines of the least width, in one request to the text recognition network; at most the "
+        "model's max_batch_size in Triton. Triton joins requests.",
     )
     batches_in_flight: PositiveInt = _setting(
         "Caches, batches, threads",

@@ -9,7 +9,12 @@ from gateway.extras import MissingPackagesError, install_hint, require
 
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 # Of distributions whose modules have other names.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "doctr": "python-doctr", "open_clip": "open-clip-torch"}
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "doctr": "python-doctr",
+    "open_clip": "open-clip-torch",
+    "yaml": "pyyaml",
+}
 
 
 def test_the_command_fits_how_it_was_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from export.demo.scenes import ALPHABET
 from export.family import ExporterFamily
+from export.weights import Options
 
 # The shortest side of a word, in pixels of the map, that docTR's post-processor of each network keeps.
 # All other numbers of docTR's are attributes of the models.
@@ -51,11 +52,29 @@ DEMO = Pair(
     unclip_ratio=0.5,
 )
 
+# The sizes of PP-OCRv6 by the names of their variants. They come from ready ONNX files.
+PP_OCR = {"pp_ocrv6_small": "small", "pp_ocrv6_medium": "medium", "pp_ocrv6_tiny": "tiny"}
+# What --weights takes for the files that the package of this name ships: those of the size small.
+RAPIDOCR = "rapidocr"
+
+
+def _extra(options: Options) -> str:
+    if options.variant not in PP_OCR:
+        return "export"
+    return "ocr" if options.weights == RAPIDOCR else "onnx"
+
+
 FAMILY = ExporterFamily(
     name="doctr",
-    variants=(DEFAULT,),
+    variants=(DEFAULT, *PP_OCR),
     other_variants=f"any detector-recognizer pair of {', '.join(DETECTORS)} and {', '.join(RECOGNIZERS)}",
-    weights="hub (docTR's own downloads), or a folder of such files",
+    weights=(
+        "hub (docTR's own downloads), or a folder of such files. For pp_ocrv6: rapidocr (the package, which "
+        "ships the size small), or a folder of PaddleOCR's ONNX files"
+    ),
     licence="Apache-2.0",
     module="export.doctr",
+    extra=_extra,
+    ready_variants=dict.fromkeys(PP_OCR, "export.pp_ocr"),
+    ready_weights=RAPIDOCR,
 )

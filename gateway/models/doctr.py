@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gateway.models.doctr_detection import MapThresholds, find_boxes, find_quadrilaterals, remove_padding
+from gateway.models.doctr_layout import arrange
 from gateway.models.doctr_recognition import (
     DECODERS,
-    Decoded,
     Decoder,
     cut_boxes,
     cut_quadrilaterals,
@@ -26,53 +26,15 @@ from gateway.models.doctr_recognition import (
     split,
 )
 from gateway.models.parameters import ParameterReader
-
-Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Places:
-    """Where the words of a page are, as fractions of its sides (0 to 1).
-
-    points: float64 [n, 4] xyxy, or [n, 4, 2] corners clockwise from the top-left one. scores: float64 [n].
-    """
-
-    points: NDArray[np.float64]
-    scores: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.points)
-
-    def __getitem__(self, part: slice | NDArray[np.bool_]) -> "Places":
-        return Places(self.points[part], self.scores[part])
-
-    def quadrilaterals(self, size: tuple[int, int]) -> NDArray[np.float32]:
-        """Return corners float32 [n, 4, 2], top-left first, in pixels of a page of `size` (height, width)."""
-        points = self.points
-        corners = points if points.ndim == 3 else points[:, [[0, 1], [2, 1], [2, 3], [0, 3]]]
-        return (corners * [size[1], size[0]]).astype(np.float32)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Crops:
-    """The recognition network's inputs for some words.
-
-    pixels: uint8 [n, h, w, 3], the crops of each word from left to right. counts: how many crops each word
-    has; 0 if it has no pixels at all. last_overlaps: for each word, see `doctr_recognition.split`.
-    """
-
-    pixels: Pixels
-    counts: tuple[int, ...]
-    last_overlaps: tuple[float, ...]
+from gateway.models.text import Crops, Pixels, Places, Span, Steps
 
 
 @dataclass(frozen=True, slots=True)
 class DoctrSpec:
-    """The constants of one variant.
+    """The constants of one variant: a `TextSpec` whose places are words.
 
-    image_size: side of the detection network's square input, in pixels. thresholds: for a request that has
-    none. crop_size: (height, width) of the recognition network's input, in pixels. vocabulary: the
-    recognition network's characters in the order of its classes.
+    image_size: side of the detection network's square input, in pixels. crop_size: (height, width) of the
+    recognition network's input, in pixels.
     """
 
     image_size: int
@@ -80,6 +42,8 @@ class DoctrSpec:
     crop_size: tuple[int, int]
     vocabulary: str
     decoder: Decoder
+    min_confidence: float = 0.0
+    by_columns: bool = False
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str], folder: Path) -> Self:
@@ -87,12 +51,7 @@ class DoctrSpec:
         reader = ParameterReader(parameters)
         return cls(
             image_size=reader.whole_number("image_size"),
-            thresholds=MapThresholds(
-                bin_threshold=reader.fraction("bin_threshold"),
-                box_threshold=reader.fraction("box_threshold"),
-                unclip_ratio=reader.positive_number("unclip_ratio"),
-                min_box_size=reader.whole_number("min_box_size", 0),
-            ),
+            thresholds=MapThresholds.from_parameters(reader),
             crop_size=reader.size("crop_size"),
             vocabulary=reader.text("vocabulary"),
             decoder=DECODERS[reader.one_of("decoder", DECODERS)],
@@ -107,7 +66,7 @@ class DoctrSpec:
         """Fit uint8 [H, W, 3] into the middle of the detection network's [S, S, 3], black around it."""
         return fit(image, (self.image_size, self.image_size), centred=True)
 
-    def find_words(
+    def find(
         self,
         probability: NDArray[np.float32],
         size: tuple[int, int],
@@ -115,17 +74,29 @@ class DoctrSpec:
         *,
         rotated: bool,
     ) -> Places:
-        """Find the words of a page of `size` (height, width), in no particular order.
-
-        probability: float32 [S, S], the detection network's answer.
-        """
+        """Find words in the map [S, S] of a page: see `TextSpec`. They are upright unless `rotated`."""
         if rotated:
             points, scores = find_quadrilaterals(probability, thresholds)
         else:
             boxes, scores = find_boxes(probability, thresholds)
             points = boxes.reshape(-1, 2, 2)
         unpadded = remove_padding(points, size)
-        return Places(unpadded if rotated else unpadded.reshape(-1, 4), scores)
+        points = unpadded if rotated else unpadded.reshape(-1, 4)
+        return Places(points, scores, np.zeros(len(points), np.bool_))
+
+    def arrange(
+        self, places: Places, size: tuple[int, int], *, lines: bool, blocks: bool, by_columns: bool
+    ) -> list[list[list[int]]]:
+        """Return blocks of lines of indices of words: see `TextSpec`."""
+        return arrange(places.points, size, lines=lines, blocks=blocks, by_columns=by_columns)
+
+    def batches(self, places: Places, size: tuple[int, int], limit: int) -> list[NDArray[np.intp]]:
+        """Return the words in their order. All crops have one size."""
+        return [np.arange(start, min(start + limit, len(places))) for start in range(0, len(places), limit)]
+
+    def crop_limit(self, crops: Crops, limit: int) -> int:
+        """Return `limit`."""
+        return limit
 
     def cut(self, image: Pixels, places: Places) -> Crops:
         """Cut words out of uint8 [H, W, 3]."""
@@ -143,16 +114,14 @@ class DoctrSpec:
             tuple(overlaps),
         )
 
-    def read(self, crops: Crops, logits: Sequence[NDArray[np.float32]]) -> list[Decoded | None]:
-        """Return what each word says, or None for a word without pixels.
-
-        logits: float32 [., L, V + 1], in as many batches as the crops were sent in.
-        """
-        decoded = iter([piece for batch in logits for piece in self.decoder(batch, self.vocabulary)])
-        words: list[Decoded | None] = []
-        for count, overlap in zip(crops.counts, crops.last_overlaps, strict=True):
+    def read(self, crops: Crops, steps: Sequence[Steps], min_confidence: float) -> list[list[Span]]:
+        """Return one word for each place that has pixels: see `TextSpec`. Its text may be empty."""
+        decoded = iter([piece for batch in steps for piece in self.decoder(batch, self.vocabulary)])
+        words: list[list[Span]] = []
+        for count, overlap in zip(crops.counts, crops.extents, strict=True):
             pieces = [next(decoded) for _ in range(count)]
-            words.append(merge(pieces, overlap) if pieces else None)
+            word = [merge(pieces, overlap)] if pieces else []
+            words.append([span for span in word if span.confidence >= min_confidence])
         return words
 
 

@@ -5,12 +5,14 @@ the numbers that are in `MapThresholds`. Coordinates are fractions of the map's 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
 import pyclipper
 from numpy.typing import NDArray
+
+from gateway.models.parameters import ParameterReader
 
 Map = NDArray[np.float32]
 Points = NDArray[np.float64]
@@ -33,6 +35,16 @@ class MapThresholds:
     box_threshold: float
     unclip_ratio: float
     min_box_size: int
+
+    @classmethod
+    def from_parameters(cls, reader: ParameterReader) -> Self:
+        """Read the parameters of these names; raise ValueError that names what is missing or wrong."""
+        return cls(
+            bin_threshold=reader.fraction("bin_threshold"),
+            box_threshold=reader.fraction("box_threshold"),
+            unclip_ratio=reader.positive_number("unclip_ratio"),
+            min_box_size=reader.whole_number("min_box_size", 0),
+        )
 
 
 def find_boxes(probability: Map, thresholds: MapThresholds) -> tuple[Points, Points]:

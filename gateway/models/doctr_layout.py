@@ -1,9 +1,11 @@
 """docTR's layout: words to lines and blocks, in reading order.
 
-Agrees with python-doctr's DocumentBuilder at its defaults. Coordinates are fractions of the page's sides, 0
-to 1. A page's size is (height, width) in pixels.
+Agrees with python-doctr's DocumentBuilder at its defaults. Reading by columns, and places that are whole
+lines, are not docTR's. Coordinates are fractions of the page's sides, 0 to 1. A page's size is (height,
+width) in pixels.
 """
 
+from itertools import chain
 from typing import Any
 
 import cv2
@@ -11,11 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.models.doctr_detection import order_points
+from gateway.models.reading_order import xy_cut
 
 Points = NDArray[np.float64]
 
 # Words of one line are always closer than this fraction of the page's width.
 MAX_WORD_GAP = 0.035
+# Runs of words of one line are closer than this, as a multiple of their height. The detection network parts
+# them where it sees a wide gap. They are grown afterwards, so that little of the gap remains.
+MAX_RUN_GAP = 0.5
 # Lines belong to one block if the distance of their features is at most this.
 MAX_BLOCK_DISTANCE = 0.1
 # Fewer gaps between words than this are too few to judge a page by.
@@ -27,12 +33,20 @@ RECTANGLE_SCALE = 1024
 
 
 def arrange(
-    words: Points, size: tuple[int, int], *, lines: bool = True, blocks: bool = False
+    words: Points,
+    size: tuple[int, int],
+    *,
+    lines: bool = True,
+    blocks: bool = False,
+    by_columns: bool = False,
+    places_are_lines: bool = False,
 ) -> list[list[list[int]]]:
     """Arrange words in reading order: blocks of lines of indices of words.
 
     words: [n, 4] xyxy, or [n, 4, 2] corners clockwise from the top-left one. Without `lines` all words form
-    one line. Without `blocks` all lines form one block.
+    one line. Without `blocks` all lines form one block. With `by_columns` a column is read to its end before
+    the next one, and blocks are those of `xy_cut`. If `places_are_lines`, words are runs of words, which the
+    detection network parted where the gap is wide.
     """
     if not len(words):
         return []
@@ -40,7 +54,12 @@ def arrange(
     order = _top_to_bottom(boxes)
     if not lines:
         return [[order]]
-    text_lines = _lines(boxes, order, size)
+    text_lines = _lines(boxes, order, size, places_are_lines)
+    if by_columns:
+        extents = [np.concatenate([boxes[line, :2].min(0), boxes[line, 2:].max(0)]) for line in text_lines]
+        regions = xy_cut(np.array(extents) * [size[1], size[0], size[1], size[0]])
+        found = [[text_lines[index] for index in region] for region in regions]
+        return found if blocks else [list(chain.from_iterable(found))]
     return _blocks(words, text_lines) if blocks and len(text_lines) > 1 else [text_lines]
 
 
@@ -80,7 +99,7 @@ def _top_to_bottom(boxes: Points) -> list[int]:
     return order
 
 
-def _lines(boxes: Points, order: list[int], size: tuple[int, int]) -> list[list[int]]:
+def _lines(boxes: Points, order: list[int], size: tuple[int, int], places_are_lines: bool) -> list[list[int]]:
     """Collect words at about the same height into rows, and split the rows at gaps between columns."""
     height = float(np.median(boxes[:, 3] - boxes[:, 1]))
     centres = boxes[:, [1, 3]].mean(1)
@@ -95,7 +114,8 @@ def _lines(boxes: Points, order: list[int], size: tuple[int, int]) -> list[list[
             total = centres[word]
     sorted_rows = [[row[index] for index in boxes[row, 0].argsort()] for row in rows]
     gaps = np.concatenate([boxes[row[1:], 0] - boxes[row[:-1], 2] for row in sorted_rows])
-    max_gap = _max_gap(gaps, height * size[0] / size[1])
+    relative_height = height * size[0] / size[1]
+    max_gap = MAX_RUN_GAP * relative_height if places_are_lines else _max_gap(gaps, relative_height)
     lines = []
     for row in sorted_rows:
         line = [row[0]]

@@ -1,34 +1,20 @@
-"""docTR's text recognition: crops of words, and characters from the network's logits.
+"""docTR's text recognition: crops of words, and their characters from the network's steps.
 
 Agrees with python-doctr's `extract_crops`, `extract_rcrops`, `RecognitionPredictor` and post-processors.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-Pixels = NDArray[np.uint8]
-Points = NDArray[np.float64]
+from gateway.models.text import Pixels, Points, Span, Steps, first_steps, warp
 
 # A crop with a larger ratio of width to height is read in overlapping pieces.
 MAX_CROP_RATIO = 8
 # The ratio of width to height of a piece, and the fraction of it that the next piece covers.
 PIECE_RATIO = 6
 PIECE_OVERLAP = 0.5
-# Longest side, in pixels, of an image that OpenCV can warp.
-MAX_WARP_SIDE = 32766
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The characters of a word or of a piece of one, and their confidence from 0 to 1."""
-
-    text: str
-    confidence: float
 
 
 def cut_boxes(image: Pixels, boxes: Points) -> list[Pixels]:
@@ -57,16 +43,9 @@ def _cut(image: Pixels, corners: Points) -> Pixels:
     height = int(max(np.linalg.norm(bottom_left - top_left), np.linalg.norm(bottom_right - top_right)))
     if width < 1 or height < 1:
         return image[:0, :0]
-    low = np.zeros(2, np.intp)
-    if max(image.shape) > MAX_WARP_SIDE:
-        # Warp only the part that is needed. Not always, because this rounds a little differently.
-        low = np.maximum(np.floor(corners.min(0)).astype(np.intp) - 2, 0)
-        high = np.ceil(corners.max(0)).astype(np.intp) + 3
-        image = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
-    source = np.array([top_left, bottom_left, top_right, bottom_right]) - low
+    source = np.array([top_left, bottom_left, top_right, bottom_right])
     target = [[0, 0], [0, height - 1], [width - 1, 0], [width - 1, height - 1]]
-    transform = cv2.getPerspectiveTransform(source.astype(np.float32), np.array(target, np.float32))
-    return np.asarray(cv2.warpPerspective(image, transform, (width, height)), np.uint8)
+    return warp(image, source, target, (width, height))
 
 
 def split(crop: Pixels) -> tuple[list[Pixels], float]:
@@ -87,12 +66,12 @@ def split(crop: Pixels) -> tuple[list[Pixels], float]:
     return [crop[:, start : start + piece_width] for start in starts], last_overlap
 
 
-def merge(pieces: Sequence[Decoded], last_overlap: float) -> Decoded:
+def merge(pieces: Sequence[Span], last_overlap: float) -> Span:
     """Merge what the pieces of a split crop say. The confidence is the pieces' mean."""
     text = pieces[0].text
     for index, piece in enumerate(pieces[1:], 2):
         text = merge_texts(text, piece.text, last_overlap if index == len(pieces) else PIECE_OVERLAP)
-    return Decoded(text, sum(piece.confidence for piece in pieces) / len(pieces))
+    return Span(text, sum(piece.confidence for piece in pieces) / len(pieces))
 
 
 def merge_texts(left: str, right: str, overlap: float) -> str:
@@ -119,46 +98,34 @@ def merge_texts(left: str, right: str, overlap: float) -> str:
     return head + tail[min(mismatches, key=lambda count: mismatches[count] + abs(count - expected)) :]
 
 
-def decode_ctc(logits: NDArray[np.float32], vocabulary: str) -> list[Decoded]:
-    """Decode the best path of CTC from logits [n, L, V + 1], whose last class is the blank.
+def decode_ctc(steps: Steps, vocabulary: str) -> list[Span]:
+    """Decode the best path of CTC. The class after the vocabulary's is the blank.
 
     Repeated characters count once. The confidence is that of the least certain step, blanks included.
     """
-    best, probability = _best(logits)
-    blank = len(vocabulary)
-    starts = np.ones(best.shape, np.bool_)
-    starts[:, 1:] = best[:, 1:] != best[:, :-1]
-    kept = starts & (best != blank)
+    kept = first_steps(steps.classes, len(vocabulary))
     return [
-        Decoded("".join(vocabulary[index] for index in row[keep]), float(confidence))
-        for row, keep, confidence in zip(best, kept, probability.min(1), strict=True)
+        Span("".join(vocabulary[index] for index in row[keep]), float(confidence))
+        for row, keep, confidence in zip(steps.classes, kept, steps.probabilities.min(1), strict=True)
     ]
 
 
-def decode_attention(logits: NDArray[np.float32], vocabulary: str) -> list[Decoded]:
-    """Decode one character a step from logits [n, L, V + 1], whose last class is the end of the word.
+def decode_attention(steps: Steps, vocabulary: str) -> list[Span]:
+    """Decode one character a step. The class after the vocabulary's is the end of the word.
 
     The confidence is the characters' mean, or 0 if there are none.
     """
-    best, probability = _best(logits)
-    is_end = best == len(vocabulary)
-    lengths = np.where(is_end.any(1), is_end.argmax(1), best.shape[1])
+    classes = steps.classes
+    is_end = classes == len(vocabulary)
+    lengths = np.where(is_end.any(1), is_end.argmax(1), classes.shape[1])
     return [
-        Decoded(
+        Span(
             "".join(vocabulary[index] for index in row[:length]),
             min(float(confidences[:length].mean()), 1.0) if length else 0.0,
         )
-        for row, confidences, length in zip(best, probability, lengths, strict=True)
+        for row, confidences, length in zip(classes, steps.probabilities, lengths, strict=True)
     ]
 
 
-Decoder = Callable[[NDArray[np.float32], str], list[Decoded]]
+Decoder = Callable[[Steps, str], list[Span]]
 DECODERS: Mapping[str, Decoder] = {"ctc": decode_ctc, "attention": decode_attention}
-
-
-def _best(logits: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Return the best class of every step and its softmax probability."""
-    best = logits.argmax(-1)
-    highest = logits.max(-1, keepdims=True)
-    probability: NDArray[np.float32] = 1 / np.exp(logits - highest).sum(-1)
-    return best, probability

@@ -1,9 +1,10 @@
-"""The text of pages: docTR."""
+"""The text of pages: docTR, PP-OCR."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +14,38 @@ from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
 from gateway.errors import InputError
 from gateway.models.boxes import turn_back
-from gateway.models.doctr import DoctrSpec, Places
-from gateway.models.doctr_layout import arrange
-from gateway.models.doctr_recognition import Decoded
+from gateway.models.doctr import DoctrSpec
+from gateway.models.parameters import ParameterReader
+from gateway.models.text import Places, Span, Steps, TextSpec
+from gateway.models.text_lines import LineSpec
 from gateway.pipelines.images import ImageInfo, ImageSource, LoadedImage
 from gateway.pipelines.items import work_on_each
 from gateway.pipelines.resources import Resources
 
 _DETECTOR = Role("doctr_detection", inputs={"image": ("UINT8", 4)}, outputs={"probability_map": ("FP32", 3)})
-_RECOGNIZER = Role("doctr_recognition", inputs={"crop": ("UINT8", 4)}, outputs={"logits": ("FP32", 3)})
-DOCTR = Family("doctr", "text", (_DETECTOR, _RECOGNIZER), DoctrSpec.from_parameters)
+_RECOGNIZER = Role(
+    "doctr_recognition",
+    inputs={"crop": ("UINT8", 4)},
+    outputs={"classes": ("INT32", 2), "probabilities": ("FP32", 2)},
+)
+
+# What the detection networks find, by the parameter `unit`.
+_SPECS: Mapping[str, Callable[[Mapping[str, str], Path], TextSpec]] = {
+    "word": DoctrSpec.from_parameters,
+    "line": LineSpec.from_parameters,
+}
+
+
+def _read_spec(parameters: Mapping[str, str], folder: Path) -> TextSpec:
+    return _SPECS[ParameterReader(parameters).one_of("unit", _SPECS, "word")](parameters, folder)
+
+
+DOCTR = Family("doctr", "text", (_DETECTOR, _RECOGNIZER), _read_spec, lambda spec: spec.vocabulary)
 
 
 @dataclass(frozen=True, slots=True)
 class TextQuery:
-    """How to read. A threshold of None is the model's own.
+    """How to read. A threshold, and by_columns, of None is the model's own.
 
     min_pixel_score and min_word_score are docTR's bin_thresh and box_thresh.
     """
@@ -35,8 +53,10 @@ class TextQuery:
     rotated_words: bool
     min_pixel_score: float | None
     min_word_score: float | None
+    min_confidence: float | None
     group_lines: bool
     group_blocks: bool
+    by_columns: bool | None
     detect_orientation: bool
 
 
@@ -58,16 +78,18 @@ class Page:
     """The text of an image.
 
     blocks: lists of lines, which are lists of words, in reading order. turns: the quarter turns clockwise
-    after which the image was read. Coordinates are those of the image as it came.
+    after which the image was read. Coordinates are those of the image as it came. certainty: the number of
+    characters, each as much as it is certain, without those that run down the page.
     """
 
     image: ImageInfo
     blocks: list[list[list[Word]]]
-    turns: int = 0
+    turns: int
+    certainty: float
 
 
 class Reader:
-    """docTR in front of Triton."""
+    """Text detection and recognition in front of Triton."""
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
@@ -76,13 +98,13 @@ class Reader:
         self,
         sources: Sequence[ImageSource | InputError],
         query: TextQuery,
-        model: Variant[DoctrSpec],
+        model: Variant[TextSpec],
         *,
         strict: bool,
     ) -> list[Page | InputError]:
         """Return the words of each image. Images are worked on as `work_on_each` says."""
         settings, images = self._resources.settings, self._resources.images
-        # Bounds of a request, so that memory does not grow with it: decoded pages, and batches of words.
+        # Bounds of a request, so that memory does not grow with it: decoded pages, and batches of places.
         pages = asyncio.Semaphore(settings.pages_in_flight)
         batches = asyncio.Semaphore(settings.batches_in_flight)
 
@@ -94,35 +116,36 @@ class Reader:
                     await self._read_turned(model, image, turns, query, batches)
                     for turns in range(4 if query.detect_orientation else 1)
                 ]
-                return max(readings, key=_certainty)
+                # Upside-down text is detected too, but with low confidence.
+                return max(readings, key=lambda page: page.certainty)
 
         return await work_on_each(read_page, sources, strict=strict)
 
     async def _read_turned(
         self,
-        model: Variant[DoctrSpec],
+        model: Variant[TextSpec],
         image: LoadedImage,
         turns: int,
         query: TextQuery,
         batches: asyncio.Semaphore,
     ) -> Page:
         """Read an image after some quarter turns clockwise."""
+        spec, threads = model.spec, self._resources.threads
         turned = LoadedImage(image.image_id, np.ascontiguousarray(np.rot90(image.pixels, -turns)))
-        places = await self._find_words(model, turned, query)
-        step = self._batch_size(model)
-        words = await gather(
-            self._read_words(model, turned, places[start : start + step], batches)
-            for start in range(0, len(places), step)
+        places = await self._find(model, turned, query)
+        limit = min(self._resources.settings.recognition_batch, model.max_batch_sizes[_RECOGNIZER.name])
+        groups = spec.batches(places, turned.size, limit)
+        minimum = spec.min_confidence if query.min_confidence is None else query.min_confidence
+        answers = await gather(
+            self._read_places(model, turned, places[group], limit, minimum, batches) for group in groups
         )
+        words: list[list[Span]] = [[] for _ in range(len(places))]
+        for index, spans in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
+            words[index] = spans
         with stage("postprocess"):
-            return await self._resources.threads.run(
-                _page, image, turns, places, [*chain.from_iterable(words)], query
-            )
+            return await threads.run(_page, spec, image, turns, places, words, query)
 
-    def _batch_size(self, model: Variant[DoctrSpec]) -> int:
-        return min(self._resources.settings.recognition_batch, model.max_batch_sizes[_RECOGNIZER.name])
-
-    async def _find_words(self, model: Variant[DoctrSpec], image: LoadedImage, query: TextQuery) -> Places:
+    async def _find(self, model: Variant[TextSpec], image: LoadedImage, query: TextQuery) -> Places:
         spec, threads = model.spec, self._resources.threads
         thresholds = spec.thresholds
         if query.min_pixel_score is not None:
@@ -134,49 +157,77 @@ class Reader:
         tensors = await self._resources.infer(model, _DETECTOR, {"image": canvas[None]})
         with stage("postprocess"):
             return await threads.run(
-                spec.find_words,
-                tensors["probability_map"][0],
-                image.size,
-                thresholds,
-                rotated=query.rotated_words,
+                spec.find, tensors["probability_map"][0], image.size, thresholds, rotated=query.rotated_words
             )
 
-    async def _read_words(
-        self, model: Variant[DoctrSpec], image: LoadedImage, places: Places, batches: asyncio.Semaphore
-    ) -> list[Decoded | None]:
-        """Return what some words say. Each batch is a request of its own: Triton joins those of all calls."""
-        threads, step = self._resources.threads, self._batch_size(model)
+    async def _read_places(
+        self,
+        model: Variant[TextSpec],
+        image: LoadedImage,
+        places: Places,
+        limit: int,
+        min_confidence: float,
+        batches: asyncio.Semaphore,
+    ) -> list[list[Span]]:
+        """Return what some places say. Each batch is a request of its own: Triton joins those of calls."""
+        spec, threads = model.spec, self._resources.threads
         async with batches:
             with stage("preprocess"):
-                crops = await threads.run(model.spec.cut, image.pixels, places)
-            logits = []
-            # A wide word is several crops, so a batch of words may be more than one batch of crops.
+                crops = await threads.run(spec.cut, image.pixels, places)
+            steps = []
+            # A wide place is several crops, so a batch of places may be more than one batch of crops.
+            step = spec.crop_limit(crops, limit)
             for start in range(0, len(crops.pixels), step):
                 tensors = await self._resources.infer(
                     model, _RECOGNIZER, {"crop": crops.pixels[start : start + step]}
                 )
-                logits.append(tensors["logits"])
+                steps.append(Steps(tensors["classes"], tensors["probabilities"]))
             with stage("postprocess"):
-                return await threads.run(model.spec.read, crops, logits)
-
-
-def _certainty(page: Page) -> float:
-    """Return how sure a reading is. Upside-down text is detected too, but with low confidence."""
-    words = [word for lines in page.blocks for line in lines for word in line]
-    return sum(word.confidence * len(word.text) for word in words)
+                return await threads.run(spec.read, crops, steps, min_confidence)
 
 
 def _page(
-    image: LoadedImage, turns: int, places: Places, decoded_words: Sequence[Decoded | None], query: TextQuery
+    spec: TextSpec,
+    image: LoadedImage,
+    turns: int,
+    places: Places,
+    spans: Sequence[Sequence[Span]],
+    query: TextQuery,
 ) -> Page:
-    """Arrange the words. Words without pixels are dropped first, so that they do not affect the lines."""
+    """Arrange the words. Places without any are dropped first, so that they do not affect the lines."""
     size = image.size if turns % 2 == 0 else (image.width, image.height)
-    places = places[np.array([word is not None for word in decoded_words], np.bool_)]
-    words = [
-        Word(decoded.text, decoded.confidence, turn_back(quadrilateral, turns, image.size), float(score))
-        for decoded, quadrilateral, score in zip(
-            filter(None, decoded_words), places.quadrilaterals(size), places.scores, strict=True
-        )
-    ]
-    blocks = arrange(places.points, size, lines=query.group_lines, blocks=query.group_blocks)
-    return Page(image.info, [[[words[index] for index in line] for line in lines] for lines in blocks], turns)
+    places = places[np.array([bool(words) for words in spans], np.bool_)]
+    words: list[list[Word]] = []
+    certainty = 0.0
+    for place_spans, corners, score, on_side in zip(
+        filter(None, spans), places.quadrilaterals(size), places.scores, places.on_side, strict=True
+    ):
+        words.append([])
+        for span in place_spans:
+            quadrilateral = span.quadrilateral(corners)
+            if not query.rotated_words:
+                quadrilateral = _upright(quadrilateral)
+            turned_back = turn_back(quadrilateral, turns, image.size)
+            words[-1].append(Word(span.text, span.confidence, turned_back, float(score)))
+            certainty += 0 if on_side else span.confidence * len(span.text)
+    # A line may be found to reach far into a column gap, where none of its characters is.
+    ends = np.array([[words[0].start, words[-1].end] for words in spans if words]).reshape(-1, 2)
+    blocks = spec.arrange(
+        places.parts(*ends.T),
+        size,
+        lines=query.group_lines,
+        blocks=query.group_blocks,
+        by_columns=spec.by_columns if query.by_columns is None else query.by_columns,
+    )
+    return Page(
+        image.info,
+        [[[word for index in line for word in words[index]] for line in lines] for lines in blocks],
+        turns,
+        certainty,
+    )
+
+
+def _upright(corners: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the corners [4, 2] of the box around corners [4, 2], clockwise from the top-left one."""
+    (x_min, y_min), (x_max, y_max) = corners.min(0), corners.max(0)
+    return np.array([[x_min, y_min], [x_max, y_min], [x_max, y_max], [x_min, y_max]], np.float32)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from gateway.catalog import Variant
+from gateway.models.scripts import letters_by_script
 from gateway.pipelines.resources import Resources
 from gateway.services.service import Context, Service
 from visiongate.v1 import model_service_pb2, model_service_pb2_grpc
@@ -25,6 +26,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     async def _model_message(self, variant: Variant[Any]) -> model_service_pb2.Model:
         names = sorted(variant.triton_models.values())
         ready = await asyncio.gather(*map(self._triton.is_model_ready, names))
+        characters = variant.family.characters(variant.spec)
         return model_service_pb2.Model(
             task=variant.family.task,
             family=variant.family.name,
@@ -33,6 +35,11 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
             ready=all(ready),
             input_size=variant.spec.input_size,
             triton_models=names,
+            characters=characters,
+            scripts=[
+                model_service_pb2.Script(name=name, letter_count=count)
+                for name, count in letters_by_script(characters).items()
+            ],
         )
 
 

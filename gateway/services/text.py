@@ -1,5 +1,7 @@
 """TextService: protobuf in, `Reader`, protobuf out."""
 
+from collections.abc import Mapping
+
 from gateway.errors import InputError, InvalidArgumentError
 from gateway.pipelines.resources import Resources
 from gateway.pipelines.text import DOCTR, Page, Reader, TextQuery, Word
@@ -10,6 +12,12 @@ from gateway.services.messages.images import image_message, image_paths, image_s
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
 from visiongate.v1 import text_service_pb2, text_service_pb2_grpc
+
+_BY_COLUMNS: Mapping[text_service_pb2.ReadingOrder.ValueType, bool | None] = {
+    text_service_pb2.READING_ORDER_UNSPECIFIED: None,
+    text_service_pb2.READING_ORDER_ROWS: False,
+    text_service_pb2.READING_ORDER_COLUMNS: True,
+}
 
 
 class TextService(text_service_pb2_grpc.TextServiceServicer):
@@ -48,14 +56,19 @@ SERVICE = Service(
 
 def _query(request: text_service_pb2.RecognizeTextRequest) -> TextQuery:
     group_lines = request.group_lines if request.HasField("group_lines") else True
-    if request.group_blocks and not group_lines:
-        raise InvalidArgumentError("group_blocks", "needs lines: leave group_lines true")
+    if request.reading_order not in _BY_COLUMNS:
+        raise InvalidArgumentError("reading_order", f"{request.reading_order} is not a known order")
+    for name in ("group_blocks", "reading_order"):
+        if getattr(request, name) and not group_lines:
+            raise InvalidArgumentError(name, "needs lines: leave group_lines true")
     return TextQuery(
         rotated_words=request.rotated_words,
         min_pixel_score=optional(request, "min_pixel_score", FRACTION),
         min_word_score=optional(request, "min_word_score", FRACTION),
+        min_confidence=optional(request, "min_confidence", FRACTION),
         group_lines=group_lines,
         group_blocks=request.group_blocks,
+        by_columns=_BY_COLUMNS[request.reading_order],
         detect_orientation=request.detect_orientation,
     )
 

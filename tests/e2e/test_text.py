@@ -14,6 +14,7 @@ import grpc
 import numpy as np
 import pytest
 import torch
+from doctr.datasets import VOCABS
 from doctr.models import detection_predictor, ocr_predictor
 from doctr.utils import Sample
 from numpy.typing import NDArray
@@ -207,6 +208,23 @@ async def test_thresholds(client: AsyncClient, predict: Callable[..., Any]) -> N
     assert area(higher) < area(usual)
 
 
+async def test_uncertain_words_are_left_out_if_that_is_wanted(client: AsyncClient) -> None:
+    (usual,) = await client.recognize_text([written()])
+    middle = float(np.median([word.confidence for word in usual.words()]))
+    (certain,) = await client.recognize_text([written()], min_confidence=middle)
+    assert min(word.confidence for word in certain.words()) >= middle
+    assert 0 < len(list(certain.words())) < len(list(usual.words()))
+
+
+async def test_the_order_can_be_chosen(client: AsyncClient) -> None:
+    """docTR's own is that of rows. What columns are: tests/e2e/test_pp_ocr.py."""
+    (usual,) = await client.recognize_text([written()])
+    (rows,) = await client.recognize_text([written()], reading_order="rows")
+    assert_same_words(rows, usual)
+    (columns,) = await client.recognize_text([written()], reading_order="columns", group_blocks=True)
+    assert sorted(word.text for word in columns.words()) == sorted(word.text for word in usual.words())
+
+
 def area(page: Page) -> float:
     return float(sum(np.prod(word.box[2:] - word.box[:2]) for word in page.words()))
 
@@ -328,7 +346,14 @@ async def test_an_image_that_the_server_knows(client: AsyncClient) -> None:
             "min_word_score",
             "0 to 1",
         ),
+        (changed(text.recognize_text([BLANK]), {"min_confidence": -1}), "min_confidence", "0 to 1"),
         (text.recognize_text([BLANK], group_lines=False, group_blocks=True), "group_blocks", "lines"),
+        (
+            text.recognize_text([BLANK], group_lines=False, reading_order="columns"),
+            "reading_order",
+            "lines",
+        ),
+        (changed(text.recognize_text([BLANK]), {"reading_order": 9}), "reading_order", "9"),
         (text.recognize_text([BLANK], model="giant"), "model", "tiny"),
     ],
 )
@@ -359,6 +384,9 @@ async def test_timings_and_models(client: AsyncClient) -> None:
     assert min(timings.decode_ms, timings.preprocess_ms, timings.inference_ms, timings.postprocess_ms) > 0
     (model,) = [model for model in await client.list_models() if model.task == "text"]
     assert (model.family, model.variant, model.input_size, model.ready) == ("doctr", "tiny", 256, True)
+    assert (model.characters, list(model.scripts)) == (VOCABS["french"], ["Latin"])
+    (other,) = [model for model in await client.list_models() if model.task == "detection"]
+    assert (other.characters, other.scripts) == ("", {})
 
 
 async def ocr(gateway: Gateway, *arguments: str, code: int = 0) -> str:

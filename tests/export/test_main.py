@@ -11,10 +11,8 @@ from export import sam
 from export.__main__ import app
 from export.errors import ExportError
 from export.families import FAMILIES
-from export.family import ExporterFamily
 from export.graph import Arrays, Export
 from export.placing import reserved
-from export.weights import Options
 from gateway import extras
 
 from .conftest import Exported
@@ -109,8 +107,10 @@ def test_an_unexpected_error_is_one_sentence_too(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sam, "prepare", fail)
     assert export("sam", "--out", tmp_path)[2] == "error: MemoryError: no room\n"
-    result = CliRunner().invoke(app, ["sam", "--out", str(tmp_path), "--traceback"])
-    assert isinstance(result.exception, MemoryError)
+    errors = export("sam", "--out", tmp_path, "--traceback")[2]
+    assert "Traceback" in errors
+    assert ", in fail\n" in errors
+    assert errors.endswith("\nerror: MemoryError: no room\n")
 
 
 def test_the_list_shows_every_model_in_one_row() -> None:
@@ -176,11 +176,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         def prepare(options: Any) -> Any:
             if name == "gaze":
                 raise ExportError("No hub has it.")
-            return name
+            return Export([], notice=f"The notice of {name}.")
 
         return prepare
 
-    def place(name: Any, repository: Path, **_options: Any) -> list[Any]:
+    def place(prepared: Export, repository: Path, **_options: Any) -> list[Any]:
+        name = prepared.notice.split()[-1].rstrip(".")
         for role in {"sam": ["sam_encoder", "sam_decoder"]}.get(name, [name]):
             (repository / role / "1").mkdir(parents=True)
             (repository / role / "1" / "model.onnx").touch()
@@ -217,6 +218,7 @@ def test_the_default_repository_needs_no_option(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("VISIONGATE_REPOSITORY", str(tmp_path / "models"))
     code, output, _ = export("sam")
     assert code == 0
+    assert "  The notice of sam.\n" in output
     assert f"In {tmp_path}/models: sam_decoder, sam_encoder\n" in output
     assert output.endswith("\nNext: visiongate up\n")
     assert "--repository" not in output
@@ -230,20 +232,6 @@ def test_nothing_comes_next_where_nothing_was_exported(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A family of which one variant comes in a package of its own."""
-
-    def extra(options: Options) -> str:
-        return "ocr" if (options.variant or "").startswith("packaged") else "export"
-
-    family = ExporterFamily(
-        name="toy", variants=("large",), weights="hub", licence="MIT", module="no_such_exporter", extra=extra
-    )
-    monkeypatch.setitem(FAMILIES, "toy", family)
-
-
-@pytest.mark.usefixtures("toy")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -256,10 +244,13 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> None:
         (["gaze", "--weights", "net.ONNX"], "Exporting gaze needs more packages (no_onnx): make onnx"),
         (["gaze", "--weights", "net.pkl"], "Exporting gaze needs more packages (no_torch): make exporter"),
         (["gaze", "--size", "tiny"], "Exporting gaze needs more packages (no_torch): make exporter"),
-        (["toy"], "Exporting toy needs more packages (no_torch): make exporter"),
         (
-            ["toy", "--variant", "packaged_small"],
-            "Exporting toy needs more packages (no_onnx, no_networks): make ocr",
+            ["doctr", "--variant", "pp_ocrv6_small"],
+            "Exporting doctr needs more packages (no_onnx, no_networks): make ocr",
+        ),
+        (
+            ["doctr", "--variant", "pp_ocrv6_medium", "--weights", "folder"],
+            "Exporting doctr needs more packages (no_onnx): make onnx",
         ),
     ],
 )

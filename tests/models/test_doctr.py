@@ -10,8 +10,9 @@ from doctr.transforms import Resize
 from doctr.utils import Sample
 from numpy.typing import NDArray
 
-from gateway.models.doctr import DoctrSpec, Places, fit
+from gateway.models.doctr import DoctrSpec, fit
 from gateway.models.doctr_layout import arrange
+from gateway.models.text import Places, Steps
 
 Photo = Callable[[str], NDArray[np.uint8]]
 Noise = Callable[[int, int], NDArray[np.uint8]]
@@ -66,39 +67,40 @@ def test_an_empty_map_has_no_words(tmp_path: Path) -> None:
     empty = np.zeros((64, 64), np.float32)
     spec = DoctrSpec.from_parameters(PARAMETERS, tmp_path)
     for rotated, shape in ((False, (0, 4)), (True, (0, 4, 2))):
-        places = spec.find_words(empty, (30, 50), spec.thresholds, rotated=rotated)
+        places = spec.find(empty, (30, 50), spec.thresholds, rotated=rotated)
         assert places.points.shape == shape
         assert places.quadrilaterals((30, 50)).shape == (0, 4, 2)
         assert arrange(places.points, (30, 50)) == []
         crops = spec.cut(np.zeros((30, 50, 3), np.uint8), places)
         assert crops.pixels.shape == (0, 32, 128, 3)
-        assert spec.read(crops, []) == []
+        assert spec.read(crops, [], 0) == []
 
 
 def test_crops_of_every_word_find_their_way_back(tmp_path: Path) -> None:
     spec = DoctrSpec.from_parameters(PARAMETERS, tmp_path)
     image = np.zeros((300, 500, 3), np.uint8)
     boxes = np.array([[0.05, 0.05, 0.1, 0.15], [0.05, 0.1, 0.9, 0.14], [1, 1, 1, 1], [0.1, 0.2, 0.2, 0.3]])
-    crops = spec.cut(image, Places(boxes, np.ones(4)))
+    crops = spec.cut(image, Places(boxes, np.ones(4), np.zeros(4, np.bool_)))
     assert crops.counts[0] == crops.counts[3] == 1
     assert crops.counts[1] > 1
     assert crops.counts[2] == 0
     assert len(crops.pixels) == sum(crops.counts)
     # Each crop says its own number, so that mixing them up would show.
-    logits = np.zeros((len(crops.pixels), 3, len(VOCABULARY) + 1), np.float32)
-    logits[:, 1:, -1] = 50
-    logits[np.arange(len(logits)), 0, np.arange(len(logits)) % 10] = 50
-    read = spec.read(crops, [logits[:2], logits[2:]])
-    assert read[2] is None
-    assert [word.text[0] if word else None for word in read] == [
-        VOCABULARY[0],
-        VOCABULARY[1],
-        None,
-        VOCABULARY[(len(logits) - 1) % 10],
-    ]
+    count = len(crops.pixels)
+    classes = np.full((count, 3), len(VOCABULARY), np.int32)
+    classes[:, 0] = np.arange(count) % 10
+    certain = np.ones((count, 3), np.float32)
+    batches = [Steps(classes[part], certain[part]) for part in (slice(2), slice(2, count))]
+    read = spec.read(crops, batches, 0)
+    first_characters = [word.text[0] for words in read for word in words]
+    assert first_characters == [VOCABULARY[0], VOCABULARY[1], VOCABULARY[(count - 1) % 10]]
+    assert [len(words) for words in read] == [1, 1, 0, 1]
 
 
-def test_quadrilaterals_are_pixels_from_the_top_left_clockwise() -> None:
-    places = Places(np.array([[0.1, 0.2, 0.3, 0.4]]), np.ones(1))
-    expected = [[[20, 20], [60, 20], [60, 40], [20, 40]]]
-    np.testing.assert_allclose(places.quadrilaterals((100, 200)), expected, rtol=1e-6)
+def test_uncertain_words_are_left_out_if_that_is_wanted(tmp_path: Path) -> None:
+    spec = DoctrSpec.from_parameters(PARAMETERS, tmp_path)
+    boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.3, 0.1, 0.4, 0.2]])
+    crops = spec.cut(np.zeros((300, 500, 3), np.uint8), Places(boxes, np.ones(2), np.zeros(2, np.bool_)))
+    steps = Steps(np.array([[0], [1]], np.int32), np.array([[0.4], [0.6]], np.float32))
+    assert [[word.text for word in words] for words in spec.read(crops, [steps], 0)] == [["a"], ["b"]]
+    assert [[word.text for word in words] for words in spec.read(crops, [steps], 0.5)] == [[], ["b"]]

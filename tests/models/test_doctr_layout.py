@@ -70,3 +70,49 @@ def test_one_word() -> None:
         assert arrange(np.array([[0.1, 0.1, 0.2, 0.2]]), (10, 10), blocks=blocks) == [[[0]]]
         line = np.array([[[0.1, 0.1], [0.1, 0.1], [0.1, 0.1], [0.1, 0.1]]])
         assert arrange(line, (10, 10), blocks=blocks) == [[[0]]]
+
+
+def columns_of_lines(gap: float) -> NDArray[np.float64]:
+    """Two columns of six lines, the left one first, on a page of 1000 x 1000 pixels."""
+    rows = np.arange(6) * 0.03 + 0.1
+    lefts, rights = (0.1, 0.1 + 0.4 + gap), (0.5, 0.5 + gap + 0.3)
+    return np.array(
+        [[left, row, right, row + 0.02] for left, right in zip(lefts, rights, strict=True) for row in rows]
+    )
+
+
+def test_columns_are_read_one_after_the_other_if_that_is_wanted() -> None:
+    lines = columns_of_lines(0.05)
+    one_by_one = [[[index] for index in range(6)], [[index] for index in range(6, 12)]]
+    by_columns = arrange(lines, (1000, 1000), blocks=True, by_columns=True, places_are_lines=True)
+    assert by_columns == one_by_one
+    joined = arrange(lines, (1000, 1000), by_columns=True, places_are_lines=True)
+    assert joined == [list(itertools.chain(*one_by_one))]
+    alternating = [[[row + column] for row in range(6) for column in (0, 6)]]
+    assert arrange(lines, (1000, 1000), places_are_lines=True) == alternating
+    # Turned as a whole, it is read in the same order.
+    corners = lines[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] - 0.5
+    turn = np.exp(-1j * np.deg2rad(3))
+    turned = (corners @ [[1], [1j]])[..., 0] * turn + 0.5 + 0.5j
+    points = np.stack([turned.real, turned.imag], axis=-1)
+    assert arrange(points, (1000, 1000), blocks=True, by_columns=True, places_are_lines=True) == one_by_one
+
+
+def test_words_of_columns_become_lines_first() -> None:
+    """Of docTR, too, whose places are words."""
+    words = columns_of_lines(0.05)
+    halves = np.concatenate([words, words])
+    middle = words[:, [0, 2]].mean(1)
+    halves[:12, 2], halves[12:, 0] = middle - 0.003, middle + 0.003
+    blocks = arrange(halves, (1000, 1000), blocks=True, by_columns=True)
+    assert blocks == [
+        [[index, index + 12] for index in range(6)],
+        [[index, index + 12] for index in range(6, 12)],
+    ]
+
+
+@pytest.mark.parametrize(("gap", "count"), [(0.008, 6), (0.012, 12)])
+def test_runs_of_words_join_if_they_are_close(gap: float, count: int) -> None:
+    """Up to half their height, which is 0.02."""
+    (lines,) = arrange(columns_of_lines(gap), (1000, 1000), places_are_lines=True)
+    assert len(lines) == count

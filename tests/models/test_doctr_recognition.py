@@ -20,13 +20,13 @@ from gateway.models.doctr_recognition import (
     MAX_CROP_RATIO,
     PIECE_OVERLAP,
     PIECE_RATIO,
-    Decoded,
     cut_boxes,
     cut_quadrilaterals,
     merge,
     merge_texts,
     split,
 )
+from gateway.models.text import Span, Steps
 
 Photo = Callable[[str], NDArray[np.uint8]]
 Noise = Callable[[int, int], NDArray[np.uint8]]
@@ -85,7 +85,7 @@ def test_wide_crops_are_split_as_in_doctr(noise: Noise, width: int) -> None:
     assert all((a == b).all() for a, b in zip(pieces, expected, strict=True))
     assert last_overlap == (0 if isinstance(mapping, int) else mapping[2])
     texts = ["".join(chr(97 + (index * 3 + k) % 7) for k in range(6)) for index in range(len(pieces))]
-    decoded = [Decoded(text, 1 / (index + 1)) for index, text in enumerate(texts)]
+    decoded = [Span(text, 1 / (index + 1)) for index, text in enumerate(texts)]
     ((text, confidence),) = remap_preds(
         [(piece.text, piece.confidence) for piece in decoded], [mapping], PIECE_OVERLAP
     )
@@ -120,13 +120,16 @@ def random_logits(seed: int, end_bias: float) -> NDArray[np.float32]:
 def test_characters_equal_doctr(decoder: str, reference: Any, end_bias: float) -> None:
     logits = random_logits(5, end_bias)
     expected = reference(VOCABULARY)(torch.from_numpy(logits))
-    actual = DECODERS[decoder](logits, VOCABULARY)
+    probabilities = torch.from_numpy(logits).softmax(-1).amax(-1).numpy()
+    steps = Steps(logits.argmax(-1).astype(np.int32), probabilities)
+    actual = DECODERS[decoder](steps, VOCABULARY)
     assert [word.text for word in actual] == [text for text, _ in expected]
     np.testing.assert_allclose(
         [word.confidence for word in actual], [confidence for _, confidence in expected], rtol=1e-5
     )
 
 
-def test_no_logits_are_no_words() -> None:
+def test_no_steps_are_no_words() -> None:
+    none = Steps(np.zeros((0, 12), np.int32), np.zeros((0, 12), np.float32))
     for decode in DECODERS.values():
-        assert decode(np.zeros((0, 12, len(VOCABULARY) + 1), np.float32), VOCABULARY) == []
+        assert decode(none, VOCABULARY) == []

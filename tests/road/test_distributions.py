@@ -149,7 +149,7 @@ def test_the_demo_answers(server_environment: Environment, demo: str, scene: Pat
 def test_a_ready_file_is_exported_without_pytorch(
     wheels: Wheels, data: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    environment = make_environment(tmp_path, wheels.client, f"{wheels.server}[onnx]")
+    environment = make_environment(tmp_path, wheels.client, f"{wheels.server}[ocr]")
     environment.run("python", "-c", "import torch", code=1)
     repository = tmp_path / "repository"
     file = data("face/yunet_n_dynamic.onnx")
@@ -157,6 +157,11 @@ def test_a_ready_file_is_exported_without_pytorch(
     said = environment.run("visiongate", "export", *arguments).stdout
     assert f"differs from {file.name} by at most" in said
     assert {path.name for path in repository.iterdir()} == {"face_detection"}
+    # The networks come with the package.
+    arguments = ["doctr", "--variant", "pp_ocrv6_small", "--beside", "--repository", str(repository)]
+    said = environment.run("visiongate", "export", *arguments).stdout
+    assert "rapidocr 3.10.0" in said
+    assert (repository / "doctr_recognition-pp_ocrv6_small" / "1" / "model.onnx").is_file()
     said = environment.run("visiongate", "export", "sam", code=1).stderr
     assert re.fullmatch(
         r"error: Exporting sam needs more packages \(.*\): pip install 'visiongate-server\[export\]'\n", said

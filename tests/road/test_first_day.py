@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from skimage import data as skimage_data
 
+from drawn_pages import SCANNED
 from road.environments import PROXY, ROOT, Environment, copy_checkout, serving
 
 README = (ROOT / "README.md").read_text()
@@ -29,6 +31,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_road(clone: Path, tmp_path: Path) -> None:
     """One test: each step stands on the one before."""
     demo, up_demo, detect = commands("Install, and see it work")
+    serve_text, read_page = commands("Read a real page")
     exporter, export, up, *about_photos = commands("Your own photos")
     environment = Environment(clone / ".venv", tmp_path)
 
@@ -52,6 +55,15 @@ def test_the_road(clone: Path, tmp_path: Path) -> None:
         for question in about_photos:
             ask(tmp_path, *words(question))
         assert (tmp_path / "out.png").is_file()
+
+    ocr, export_text, up_text = serve_text.split(" && ")
+    make(ocr, clone)
+    said = environment.run("visiongate", *words(export_text), variables=PROXY).stdout
+    assert "Apache License 2.0" in said
+    environment.run("python", "-c", "import torch", code=1)
+    Image.fromarray(skimage_data.page()).save(tmp_path / "page.png")
+    with serving(environment, words(up_text)) as ask:
+        assert ask(tmp_path, *words(read_page)).splitlines() == SCANNED
 
     make(exporter, clone)
     # One family of those, with weights that need no hub: the others are missing, and the server serves.

@@ -18,9 +18,10 @@ TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MUL
 
 
 def commands(path: Path) -> list[str]:
-    """The indented lines of a README, outside of fenced blocks."""
+    """The commands in the indented lines of a README, outside of fenced blocks."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
-    return re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    lines = re.findall(r"^    (\S.*)$", text, re.MULTILINE)
+    return [command for line in lines for command in line.split(" && ")]
 
 
 ALL = [(path.relative_to(ROOT).as_posix(), command) for path in WITH_COMMANDS for command in commands(path)]

@@ -23,7 +23,7 @@ def models(client: Client, as_json: AsJson = False) -> None:
     offered = client.list_models()
     report(
         [model.as_dict() for model in offered],
-        ("task", "family", "variant", "default", "ready", "input size"),
+        ("task", "family", "variant", "default", "ready", "input size", "reads"),
         [
             (
                 model.task,
@@ -32,6 +32,7 @@ def models(client: Client, as_json: AsJson = False) -> None:
                 "yes" if model.is_default else "",
                 "yes" if model.ready else "no",
                 str(model.input_size),
+                ", ".join(model.scripts),
             )
             for model in offered
         ],

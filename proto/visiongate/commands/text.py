@@ -1,6 +1,7 @@
 """`visiongate ocr`."""
 
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -13,6 +14,13 @@ from visiongate.commands.options import MODEL_OWN, Model, asks_server
 from visiongate.commands.photos import PHOTO_HELP, Photo, Picture, Save
 
 app = typer.Typer(rich_markup_mode="markdown")
+
+
+class ReadingOrder(StrEnum):
+    """In which order a page's lines are read."""
+
+    rows = "rows"
+    columns = "columns"
 
 
 @app.command()
@@ -34,6 +42,13 @@ def ocr(
         bool, typer.Option(help="Group words into lines, or leave all words of a page on one.")
     ] = True,
     group_blocks: Annotated[bool, typer.Option("--group-blocks", help="Group lines into blocks.")] = False,
+    reading_order: Annotated[
+        ReadingOrder | None,
+        typer.Option(
+            help="rows: from the top to the bottom of the page. columns: each column to its end.",
+            show_default=MODEL_OWN,
+        ),
+    ] = None,
     min_pixel_score: Annotated[
         float | None,
         typer.Option(help="Least probability of a word's pixel, 0 to 1.", show_default=MODEL_OWN),
@@ -41,6 +56,10 @@ def ocr(
     min_word_score: Annotated[
         float | None,
         typer.Option(help="Least mean probability of a word's pixels, 0 to 1.", show_default=MODEL_OWN),
+    ] = None,
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(help="Least confidence of a word or a line, 0 to 1.", show_default=MODEL_OWN),
     ] = None,
     model: Model = "",
     as_json: AsJson = False,
@@ -53,6 +72,7 @@ def ocr(
     ```
     visiongate ocr receipt.jpg --save out.png
     visiongate ocr page-1.png page-2.png --group-blocks > text.txt
+    visiongate ocr newspaper.jpg --reading-order columns
     ```
     """
     if save is not None and len(photos) > 1:
@@ -63,8 +83,10 @@ def ocr(
         rotated_words=rotated_words,
         min_pixel_score=min_pixel_score,
         min_word_score=min_word_score,
+        min_confidence=min_confidence,
         group_lines=group_lines,
         group_blocks=group_blocks,
+        reading_order=reading_order.value if reading_order else None,
         detect_orientation=detect_orientation,
         model=model,
         strict=False,

@@ -21,6 +21,7 @@ from visiongate.v1 import image_pb2
 # None if the argument may be left out: then the server's default holds.
 Count = TypeVar("Count", int, int | None)
 Number = TypeVar("Number", float, float | None)
+Choice = TypeVar("Choice")
 
 SHORT = reprlib.Repr()
 SHORT.maxstring = SHORT.maxother = 120
@@ -69,6 +70,15 @@ def _between(value: Number, name: str, least: float, most: float, wanted: str) -
     if not least <= value <= most:  # NaN fails too
         raise ValueError(f"{name} is {shown(value)}: it must be {wanted}")
     return float(value)
+
+
+def choice(value: str | None, name: str, choices: Mapping[str, Choice]) -> Choice | None:
+    """Return what one of the names stands for, or None for none."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {shown(value)}: it must be one of {', '.join(choices)}")
+    return choices[value]
 
 
 def text(value: str, name: str) -> str:

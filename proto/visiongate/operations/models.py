@@ -1,6 +1,7 @@
 """What a server offers."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from visiongate.answer import Answer, AnswerInfo
@@ -10,7 +11,11 @@ from visiongate.v1 import model_service_pb2
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model variant that the server offers; `variant` is what a `model` argument takes."""
+    """A model variant that the server offers; `variant` is what a `model` argument takes.
+
+    characters: all that a model which reads text can read, each once; empty for other models. scripts: how
+    many letters it reads of each script, such as {"Latin": 549, "Greek": 62}, the largest first.
+    """
 
     task: str
     family: str
@@ -18,6 +23,8 @@ class Model:
     is_default: bool
     ready: bool
     input_size: int
+    characters: str = field(default="", repr=False)
+    scripts: Mapping[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON holds."""
@@ -42,4 +49,6 @@ def _model(message: model_service_pb2.Model) -> Model:
         is_default=message.is_default,
         ready=message.ready,
         input_size=message.input_size,
+        characters=message.characters,
+        scripts={script.name: script.letter_count for script in message.scripts},
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +14,17 @@ from visiongate.operations.image import ImageLike
 from visiongate.operations.operation import Operation
 from visiongate.v1 import text_service_pb2
 
+_READING_ORDERS = {
+    "rows": text_service_pb2.READING_ORDER_ROWS,
+    "columns": text_service_pb2.READING_ORDER_COLUMNS,
+}
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Word:
     """A word: `quadrilateral` float32 [4, 2], x, y in pixels of the image, clockwise from the top left.
 
-    confidence: of the characters, detection_score: that there is a word; both 0 to 1.
+    confidence: of the characters, detection_score: that there is text; both 0 to 1.
     """
 
     text: str
@@ -83,8 +88,10 @@ def recognize_text(
     rotated_words: bool = False,
     min_pixel_score: float | None = None,
     min_word_score: float | None = None,
+    min_confidence: float | None = None,
     group_lines: bool = True,
     group_blocks: bool = False,
+    reading_order: Literal["rows", "columns"] | None = None,
     detect_orientation: bool = False,
     model: str = "",
     strict: bool = True,
@@ -95,11 +102,13 @@ def recognize_text(
     upside down, at four times the cost.
 
     `min_pixel_score` is the least probability of a pixel to be part of a word, docTR's bin_thresh.
-    `min_word_score` is the least mean probability of a word's pixels, its box_thresh. Both are 0 to 1, and by
-    default the model's own.
+    `min_word_score` is the least mean probability of a word's pixels, its box_thresh. `min_confidence` is the
+    least confidence of what is read at once, a word or a line. All are 0 to 1, and by default the model's
+    own.
 
-    With `group_lines=False` all words of a page are one line. `group_blocks` groups lines into blocks, and
-    needs lines.
+    With `group_lines=False` all words of a page are one line. `group_blocks` groups lines into blocks.
+    `reading_order` is "rows", from the top to the bottom of the page, or "columns", each to its end; by
+    default it is the model's own. Both need lines.
 
     An image that cannot be read fails the call. With `strict=False` its page is empty (no blocks, width and
     height 0), and the answer's `errors` say why.
@@ -110,8 +119,10 @@ def recognize_text(
         "rotated_words": arguments.flag(rotated_words, "rotated_words"),
         "min_pixel_score": arguments.fraction(min_pixel_score, "min_pixel_score"),
         "min_word_score": arguments.fraction(min_word_score, "min_word_score"),
+        "min_confidence": arguments.fraction(min_confidence, "min_confidence"),
         "group_lines": arguments.flag(group_lines, "group_lines"),
         "group_blocks": arguments.flag(group_blocks, "group_blocks"),
+        "reading_order": arguments.choice(reading_order, "reading_order", _READING_ORDERS),
         "detect_orientation": arguments.flag(detect_orientation, "detect_orientation"),
         "model": arguments.text(model, "model"),
         "include_timings": True,

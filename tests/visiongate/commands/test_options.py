@@ -136,7 +136,8 @@ EVERY_OPTION = [
         "recognize_text",
         [
             *("ocr", "--rotated-words", "--detect-orientation", "--no-group-lines", "--group-blocks"),
-            *("--min-pixel-score", "0.1", "--min-word-score", "0.2", "--model", "m"),
+            *("--min-pixel-score", "0.1", "--min-word-score", "0.2", "--min-confidence", "0.3"),
+            *("--reading-order", "rows", "--model", "m"),
         ],
     ),
 ]

@@ -61,16 +61,19 @@ def test_requests_say_what_was_asked() -> None:
         rotated_words=True,
         min_pixel_score=0,
         min_word_score=0.5,
+        min_confidence=0.25,
         group_lines=False,
         group_blocks=True,
+        reading_order="columns",
         detect_orientation=True,
         model="m",
         strict=False,
     ).request
+    assert asked.reading_order == text_service_pb2.READING_ORDER_COLUMNS
     assert (asked.HasField("min_pixel_score"), asked.min_word_score, asked.group_lines) == (True, 0.5, False)
     assert {descriptor.name for descriptor, _ in asked.ListFields()} == {
-        "images", "rotated_words", "min_pixel_score", "min_word_score", "group_lines", "group_blocks",
-        "detect_orientation", "model", "include_timings",
+        "images", "rotated_words", "min_pixel_score", "min_word_score", "min_confidence", "group_lines",
+        "group_blocks", "reading_order", "detect_orientation", "model", "include_timings",
     }  # fmt: skip
 
 
