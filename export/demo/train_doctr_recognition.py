@@ -25,6 +25,7 @@ from export.doctr_weights import new_recognizer
 from export.families.doctr import DEMO
 from gateway.models.doctr import fit
 from gateway.models.doctr_recognition import MAX_CROP_RATIO, PIECE_RATIO, decode_ctc, merge, split
+from gateway.models.text import Steps
 
 Pixels = NDArray[np.uint8]
 
@@ -106,8 +107,10 @@ class RecognitionLearner:
         """Return what a crop uint8 [H,W,3] says, read as in the gateway."""
         pieces, last_overlap = split(crop)
         pixels = self._pixels(np.stack([self._fit(piece) for piece in pieces]))
-        logits = self.network(pixels, return_model_output=True)["out_map"].float().cpu().numpy()
-        return merge(decode_ctc(logits, self.network.vocab), last_overlap).text
+        logits = self.network(pixels, return_model_output=True)["out_map"].float().cpu()
+        probabilities, classes = logits.softmax(-1).max(-1)
+        steps = Steps(classes.to(torch.int32).numpy(), probabilities.numpy())
+        return merge(decode_ctc(steps, self.network.vocab), last_overlap).text
 
     def save(self, folder: Path) -> None:
         """Write the weights as the exporter reads them."""

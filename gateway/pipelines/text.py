@@ -131,7 +131,10 @@ class Reader:
     ) -> Page:
         """Read an image after some quarter turns clockwise."""
         spec, threads = model.spec, self._resources.threads
-        turned = LoadedImage(image.image_id, np.ascontiguousarray(np.rot90(image.pixels, -turns)))
+        turned = image
+        if turns:
+            with stage("preprocess"):
+                turned = LoadedImage(image.image_id, await threads.run(_turn, image.pixels, turns))
         places = await self._find(model, turned, query)
         limit = min(self._resources.settings.recognition_batch, model.max_batch_sizes[_RECOGNIZER.name])
         groups = spec.batches(places, turned.size, limit)
@@ -184,6 +187,11 @@ class Reader:
                 steps.append(Steps(tensors["classes"], tensors["probabilities"]))
             with stage("postprocess"):
                 return await threads.run(spec.read, crops, steps, min_confidence)
+
+
+def _turn(pixels: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
+    """Return a copy of pixels [H, W, 3] after some quarter turns clockwise."""
+    return np.ascontiguousarray(np.rot90(pixels, -turns))
 
 
 def _page(
