@@ -13,7 +13,7 @@ lines cut out of their rectangles and padded with grey, CTC. Where the two diffe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -231,7 +231,7 @@ class LineSpec:
             return []
         centres = (places + 0.5) * fraction_per_step
         # CTC writes a character at its middle: half a character more belongs to a word at each end.
-        half = float(np.ptp(centres)) / (len(centres) - 1) / 2 if len(centres) > 1 else 1.0
+        half = float(np.ptp(centres)) / (len(centres) - 1) / 2 if len(centres) > 1 else 0.5
         groups = [
             list(group)
             for is_space, group in groupby(range(len(characters)), lambda index: characters[index].isspace())
@@ -239,14 +239,19 @@ class LineSpec:
         ]
         if not groups:
             return []
-        edges = [float(centres[groups[0][0]]) - half]
-        for before, after in pairwise(groups):
-            end, start = float(centres[before[-1]]) + half, float(centres[after[0]]) - half
-            edges += [end, start] if end <= start else [(end + start) / 2] * 2
-        edges = np.clip([*edges, float(centres[groups[-1][-1]]) + half], 0, 1).tolist()
+        starts = np.array([centres[group[0]] for group in groups]) - half
+        ends = np.array([centres[group[-1]] for group in groups]) + half
+        # Each of two words gets a quarter of the white between them. If they overlap, each gives half of it.
+        white = starts[1:] - ends[:-1]
+        share = np.where(white > 0, white / 4, white / 2)
+        starts[1:] -= share
+        ends[:-1] += share
+        # The line ends where its text does, but for about a character. It may have been found to be longer.
+        starts[0] = starts[0] if starts[0] > 2 * half else 0
+        ends[-1] = ends[-1] if ends[-1] < 1 - 2 * half else 1
         return [
-            Span("".join(characters[i] for i in group), float(confidences[group].mean()), *ends)
-            for group, ends in zip(groups, zip(edges[::2], edges[1::2], strict=True), strict=True)
+            Span("".join(characters[i] for i in group), float(confidences[group].mean()), start, end)
+            for group, start, end in zip(groups, starts.tolist(), ends.tolist(), strict=True)
         ]
 
 

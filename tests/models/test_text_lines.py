@@ -192,7 +192,7 @@ def test_words_and_their_places() -> None:
     words = read("abc de fghij", 600)
     assert [word[0] for word in words] == ["abc", "de", "fghij"]
     edges = [edge for word in words for edge in word[2:]]
-    np.testing.assert_allclose(edges, [0, 3 / 12, 4 / 12, 6 / 12, 7 / 12, 1], atol=0.02)
+    np.testing.assert_allclose(edges, [0, 3 / 12, 4 / 12, 6 / 12, 7 / 12, 1], atol=0.03)
     assert edges == sorted(edges)
 
 
@@ -202,8 +202,14 @@ def test_neighbours_never_overlap() -> None:
         assert [word[0] for word in words] == text.split()
         edges = [edge for word in words for edge in word[2:]]
         assert edges == sorted(edges)
-        assert edges[0] < 0.05
-        assert edges[-1] > 0.95
+        assert (edges[0], edges[-1]) == (0, 1)
+
+
+def test_a_line_that_was_found_too_long_ends_with_its_text() -> None:
+    """The detection network may let a line reach into the gap before the next column."""
+    words = read("abcdefghij abcdefghij            ", 640)
+    assert words[0][2] == 0
+    assert words[-1][3] == pytest.approx(21 / 33, abs=0.03)
 
 
 def test_uncertain_and_empty_lines_have_no_words() -> None:
