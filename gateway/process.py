@@ -7,6 +7,7 @@ from collections.abc import Callable
 from gateway import library_output, tracing
 from gateway.api_keys import read_keys
 from gateway.heap import limit_arenas
+from gateway.heartbeat import Heartbeat
 from gateway.ports import check_free
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -31,11 +32,17 @@ def check(settings: Settings) -> None:
         read_keys(settings.api_keys)
 
 
-async def serve(settings: Settings, started: Callable[[Gateway], None], stop: StopSignals) -> None:
+async def serve(
+    settings: Settings,
+    started: Callable[[Gateway], None],
+    stop: StopSignals,
+    heartbeat: Heartbeat | None = None,
+) -> None:
     """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again."""
     limit_arenas()
-    with library_output.logged(), StatusServer(settings), tracing.exporting(settings):
-        async with contextlib.AsyncExitStack() as stack:
+    heartbeat = heartbeat or Heartbeat()
+    with library_output.logged(), StatusServer(settings, heartbeat), tracing.exporting(settings):
+        async with heartbeat.beating(), contextlib.AsyncExitStack() as stack:
             gateway = Gateway(settings)
             await until_first(stack.enter_async_context(gateway), stop.first.wait())
             if not stop.first.is_set():

@@ -2,7 +2,8 @@
 
 Each process runs `python -m gateway.processes`. The parent writes the settings to its standard input, as a
 line of JSON, and keeps that open: its end asks the process to stop, also if the parent was killed. On
-standard output the process reports, in a line of JSON, that it answers or why it cannot.
+standard output the process reports, in lines of JSON, that its event loop runs, and that it answers or why it
+cannot. A process that falls silent is replaced: the kernel would go on giving it connections.
 """
 
 import asyncio
@@ -15,10 +16,12 @@ import sys
 import tempfile
 import threading
 import time
+from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway import logs, metrics, ports
+from gateway.heartbeat import INTERVAL_S, MAX_SILENCE_S, Heartbeat
 from gateway.process import serve
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -52,11 +55,14 @@ async def serve_with_processes(
         ports.reserved(settings.host, settings.port, "--port") as port,
     ):
         variables = metrics.add_up(folder)
-        with StatusServer(settings):
-            processes = _Processes(settings, port, started, stop, variables)
-            await until_first(
-                *(processes.keep(number) for number in range(1, settings.processes + 1)), stop.first.wait()
-            )
+        heartbeat = Heartbeat()
+        with StatusServer(settings, heartbeat):
+            async with heartbeat.beating():
+                processes = _Processes(settings, port, started, stop, variables)
+                await until_first(
+                    *(processes.keep(number) for number in range(1, settings.processes + 1)),
+                    stop.first.wait(),
+                )
 
 
 class _Processes:
@@ -113,18 +119,15 @@ class _Processes:
             return f"a process cannot be started: {error.strerror}"
         assert process.stdin is not None
         assert process.stdout is not None
-        report: dict[str, str] = {}
+        report: dict[str, Any] = {}
         try:
             # The parent serves the metrics.
             own = self._settings.model_copy(update={"port": self._port, "metrics_port": None})
             # Not as an argument, which other users of the machine can read.
             process.stdin.write(own.model_dump_json().encode() + b"\n")
-            report = json.loads(await process.stdout.readline() or "{}")
-            if "served" in report:
-                logger.info("worker process %d answers: process id %d", number, process.pid)
-                if not self._has_answered:
-                    self._has_answered = True
-                    self._started(self._port, report["served"])
+            if not await self._follow(number, process, report):
+                process.kill()
+                return f"process id {process.pid} stood still for {MAX_SILENCE_S:g} seconds"
             code = await process.wait()
             return report.get("error") or _ending(process.pid, code)
         finally:
@@ -140,6 +143,36 @@ class _Processes:
                 process.kill()
                 await process.wait()
             metrics.forget_worker(process.pid)
+
+    async def _follow(self, number: int, process: Process, report: dict[str, Any]) -> bool:
+        """Add to `report` what a process reports. Return whether it spoke until its end."""
+        assert process.stdout is not None
+        while True:
+            # Before its first word it imports modules, which may take long.
+            line = await _line(process.stdout, MAX_SILENCE_S if report else None)
+            if line is None:
+                # If the machine was asleep, this process woke up first.
+                line = await _line(process.stdout, 3 * INTERVAL_S)
+            if line is None:
+                return False
+            message = json.loads(line or "{}")
+            report.update(message)
+            if "served" in message:
+                logger.info("worker process %d answers: process id %d", number, process.pid)
+                if not self._has_answered:
+                    self._has_answered = True
+                    self._started(self._port, message["served"])
+            if not line:
+                return True
+
+
+async def _line(stream: asyncio.StreamReader, seconds: float | None) -> bytes | None:
+    """Return the next line, empty at the end, or None if none comes in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await stream.readline()
+    except TimeoutError:
+        return None
 
 
 def _ending(pid: int, code: int) -> str:
@@ -167,7 +200,7 @@ def main() -> None:
         with StopSignals() as stop:
             arguments = asyncio.get_running_loop(), stop, _max_end_s(settings)
             threading.Thread(target=_watch_parent, args=arguments, daemon=True).start()
-            await serve(settings, started, stop)
+            await serve(settings, started, stop, Heartbeat(lambda: tell(alive=True)))
 
     def started(gateway: Gateway) -> None:
         tell(served=gateway.served)

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway import metrics
+from gateway.heartbeat import Heartbeat
 from gateway.ports import ListenError
 from gateway.settings import Settings
 from visiongate.address import join
@@ -21,10 +22,12 @@ logger = logging.getLogger(__name__)
 class StatusServer:
     """A context manager that answers on `settings.metrics_port` inside. Without a port it does nothing.
 
-    Answers come from the metrics alone, so it also works in the parent of several gateway processes.
+    Its thread goes on while the event loop stands still, and says so. Readiness comes from the metrics, so it
+    also works in the parent of several gateway processes, with the heartbeat of that parent.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, heartbeat: Heartbeat) -> None:
+        self._heartbeat = heartbeat
         self._host = settings.metrics_host
         self._requested_port = settings.metrics_port
         self._server: _Server | None = None
@@ -33,7 +36,7 @@ class StatusServer:
         if self._requested_port is None:
             return self
         try:
-            self._server = _Server(self._host, self._requested_port)
+            self._server = _Server(self._host, self._requested_port, self._heartbeat)
         except OSError as error:
             raise ListenError(self._host, self._requested_port, "--metrics-port", error) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
@@ -61,7 +64,8 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, heartbeat: Heartbeat) -> None:
+        self.heartbeat = heartbeat
         entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = entries[0][0]
         super().__init__((host, port), _Handler)
@@ -78,12 +82,19 @@ class _Server(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
+    server: _Server
     timeout = 10
     server_version = "visiongate"
     sys_version = ""
 
     def do_GET(self) -> None:
+        stands_still = self.server.heartbeat.stands_still
         match self.path.partition("?")[0]:
+            case "/livez" | "/readyz" if stands_still:
+                silence = (
+                    f"the event loop has stood still for {self.server.heartbeat.silence_s:.0f} seconds\n"
+                )
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, silence.encode())
             case "/metrics":
                 body, content_type = metrics.render(self.headers.get("Accept", ""))
                 self._answer(HTTPStatus.OK, body, content_type)

@@ -1,6 +1,10 @@
 import asyncio
+import json
 import logging
+import os
 import re
+import signal
+from typing import Any
 
 import pytest
 
@@ -58,3 +62,38 @@ async def test_gives_up_where_none_ever_answers() -> None:
     async with asyncio.timeout(10):
         with pytest.raises(ProcessesError, match="reason 2"):
             await until_first(ending.keep(1), ending.keep(2))
+
+
+async def test_a_process_that_stands_still_is_replaced(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real one, stopped while it waits for a Triton that is not there: its death is the parent's doing."""
+    monkeypatch.setattr(processes, "MAX_SILENCE_S", 1.5)
+    monkeypatch.setattr(processes, "INTERVAL_S", 0.1)
+    stop = StopSignals()
+    settings = Settings(processes=2, triton="127.0.0.1:9", triton_wait_s=600, grace_s=0)
+    parent = _Processes(settings, 0, lambda port, served: None, stop, {})
+    pids: list[int] = []
+    spoke = asyncio.Event()
+    follow = parent._follow
+
+    async def stopped(number: int, process: asyncio.subprocess.Process, report: dict[str, Any]) -> bool:
+        pids.append(process.pid)
+        assert process.stdout is not None
+        report.update(json.loads(await process.stdout.readline()))
+        assert report == {"alive": True}
+        if len(pids) == 1:
+            os.kill(process.pid, signal.SIGSTOP)
+        else:
+            spoke.set()
+        return await follow(number, process, report)
+
+    monkeypatch.setattr(parent, "_follow", stopped)
+    caplog.set_level(logging.WARNING)
+    async with asyncio.timeout(60):
+        await until_first(parent.keep(1), spoke.wait())
+    assert f"process id {pids[0]} stood still for" in caplog.text
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

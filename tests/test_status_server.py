@@ -1,6 +1,8 @@
 """/metrics, /livez and /readyz over HTTP."""
 
+import asyncio
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -8,7 +10,8 @@ from http.client import HTTPResponse
 
 import pytest
 
-from gateway import metrics
+from gateway import heartbeat, metrics
+from gateway.heartbeat import Heartbeat
 from gateway.ports import ListenError
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
@@ -24,7 +27,7 @@ def readiness(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
 
 @pytest.fixture
 def server(readiness: dict[str, bool]) -> Iterator[StatusServer]:
-    with StatusServer(Settings(metrics_port=0)) as running:
+    with StatusServer(Settings(metrics_port=0), Heartbeat()) as running:
         yield running
 
 
@@ -82,21 +85,44 @@ def test_a_failure_leaves_a_trace_in_the_log_and_the_server_running(
 
 
 def test_it_stops_listening() -> None:
-    with StatusServer(Settings(metrics_port=0)) as running:
+    with StatusServer(Settings(metrics_port=0), Heartbeat()) as running:
         port = running.port
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
 
 def test_without_a_port_nothing_listens() -> None:
-    with StatusServer(Settings(metrics_port=None)) as none, pytest.raises(AssertionError):
+    with StatusServer(Settings(metrics_port=None), Heartbeat()) as none, pytest.raises(AssertionError):
         _ = none.port
 
 
 def test_a_taken_port_is_one_clear_sentence(server: StatusServer) -> None:
-    taken = StatusServer(Settings(metrics_port=server.port))
+    taken = StatusServer(Settings(metrics_port=server.port), Heartbeat())
     with (
         pytest.raises(ListenError, match=f"127.0.0.1:{server.port}: the port is in use.*--metrics-port"),
         taken,
     ):
         pass
+
+
+async def test_a_loop_that_stands_still_is_neither_alive_nor_ready(
+    readiness: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that answers goes on, and may not speak for the loop."""
+    readiness |= {metrics.WHOLE_SERVER: True}
+    monkeypatch.setattr(heartbeat, "INTERVAL_S", 0.01)
+    monkeypatch.setattr(heartbeat, "MAX_SILENCE_S", 0.5)
+    beats = Heartbeat()
+    with StatusServer(Settings(metrics_port=0), beats) as server:
+        async with beats.beating():
+            assert (await asyncio.to_thread(get, server, "/livez"))[0] == 200
+            assert (await asyncio.to_thread(get, server, "/readyz"))[0] == 200
+            # From here on this test keeps the loop, until it has been silent for long enough.
+            while not beats.stands_still:
+                time.sleep(0.01)  # noqa: ASYNC251
+            for path in ("/livez", "/readyz"):
+                status, _, body = get(server, path)
+                assert (status, body[:31]) == (503, "the event loop has stood still ")
+            assert get(server, "/metrics")[0] == 200
+            await asyncio.sleep(0.05)
+            assert (await asyncio.to_thread(get, server, "/livez"))[0] == 200
