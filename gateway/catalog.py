@@ -1,7 +1,8 @@
 """Which model variants a server offers, and how requests choose among them.
 
 A Triton model is named after its role, such as `sam_encoder`: that is the family's default variant.
-Other variants of the family lie beside it, their name after a hyphen: `sam_encoder-vit_h`.
+Other variants of the family lie beside it, their name after a hyphen: `sam_encoder-vit_h`. If no model has
+the plain name, the first variant is the default.
 
 Families can be alternatives of one another, such as `sam` and `sam2`. Requests then choose among the variants
 of both, and name them without their family. The default is that of the first family that has one.
@@ -92,7 +93,7 @@ class Catalog:
         if not variants:
             raise NoModelError(family.task)
         for variant in variants:
-            # The default sorts first, and answers also if a repository has no variant marked so.
+            # The default sorts first.
             if name in ("", variant.name):
                 return variant
         names = ", ".join(variant.name for variant in variants)

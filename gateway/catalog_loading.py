@@ -74,7 +74,8 @@ async def load(triton: Triton, repository: Path, families: Sequence[Family[Any]]
             for suffix in _suffixes(member, models)
         ]
         _check_names(loaded)
-        default = next((variant for variant in loaded if variant.is_default), None)
+        # A plain name makes a variant the default. Without one it is the first: requests need not name one.
+        default = next((variant for variant in loaded if variant.is_default), next(iter(loaded), None))
         variants += [replace(variant, is_default=variant is default) for variant in loaded]
     if not variants:
         known = ", ".join(
@@ -125,6 +126,7 @@ async def _load_variant(
             raise CatalogError(f"Triton could not load model {name}: {state.reason or 'no reason given'}")
         config = await triton.config(name)
         _check_tensors(name, role, config)
+        _check_agreement(family, suffix, parameters, name, config.parameters)
         parameters |= config.parameters
         max_batch_sizes[role.name] = config.max_batch_size
     folder = repository / (family.roles[0].name + suffix)
@@ -140,6 +142,23 @@ async def _load_variant(
         max_batch_sizes=max_batch_sizes,
         spec=spec,
     )
+
+
+def _check_agreement(
+    family: Family[Any], suffix: str, seen: Mapping[str, str], model: str, own: Mapping[str, str]
+) -> None:
+    """Raise CatalogError if a parameter that several models of a variant have is not the same in all.
+
+    Halves of different variants may have tensors that fit, and answers that mean nothing.
+    """
+    for parameter in sorted(seen.keys() & own.keys()):
+        if seen[parameter] != own[parameter]:
+            others = " and ".join(role.name + suffix for role in family.roles if role.name + suffix != model)
+            raise CatalogError(
+                f"models {others} and {model} are not of one export: parameter {parameter} is "
+                f"{seen[parameter]!r} and {own[parameter]!r}; `visiongate export {family.name}` makes "
+                "them anew"
+            )
 
 
 def _check_tensors(model: str, role: Role, config: ModelConfig) -> None:

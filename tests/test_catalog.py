@@ -4,17 +4,20 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
 
+from gateway import metrics
 from gateway.catalog import Catalog
 from gateway.catalog_loading import CatalogError, load
 from gateway.errors import InputError, NoModelError
+from gateway.health import Health
 from gateway.pipelines.detection import GROUNDING_DINO
 from gateway.pipelines.segmentation import SAM, SAM2
-from gateway.services.registry import FAMILIES
+from gateway.readiness import Readiness
+from gateway.services.registry import FAMILIES, SERVICES
 from gateway.triton import ModelConfig, ModelState
 
 SIZES = {"image_size": "1024", "mask_size": "256"}
@@ -99,6 +102,41 @@ async def test_an_alternative_alone_is_the_default() -> None:
     # The plain name goes before a suffixed one, also where that is of the first family.
     catalog = await load_from(Offer(sam2() | sam("vit_h", "-vit_h")))
     assert catalog.choose(SAM, "").family is SAM2
+
+
+async def test_without_a_plain_name_the_first_variant_is_the_default() -> None:
+    """For requests and for health alike: otherwise such a repository answers, and is never ready."""
+    catalog = await load_from(Offer(sam("vit_l", "-vit_l") | sam("vit_h", "-vit_h")))
+    assert [(variant.name, variant.is_default) for variant in catalog.of(SAM)] == [
+        ("vit_h", True),
+        ("vit_l", False),
+    ]
+    assert catalog.choose(SAM, "").name == "vit_h"
+    health = Health()
+    readiness = Readiness(cast(Any, Offer(sam("vit_h", "-vit_h"))), catalog, SERVICES, health)
+    await readiness.update()
+    assert metrics.readiness()[metrics.WHOLE_SERVER]
+    readiness = Readiness(cast(Any, Offer({})), catalog, SERVICES, health)
+    await readiness.update()
+    assert not metrics.readiness()[metrics.WHOLE_SERVER]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "decoder", "says"),
+    [
+        ({"variant": "vit_b"}, {"variant": "vit_h"}, "variant is 'vit_b' and 'vit_h'"),
+        ({"image_size": "1024"}, {"image_size": "512"}, "image_size is '1024' and '512'"),
+    ],
+)
+async def test_halves_of_different_exports_are_not_served(
+    encoder: dict[str, str], decoder: dict[str, str], says: str
+) -> None:
+    """Their tensors fit, and their masks would mean nothing."""
+    offered = sam()
+    for name, changed in (("sam_encoder", encoder), ("sam_decoder", decoder)):
+        offered[name] = replace(offered[name], parameters={**offered[name].parameters, **changed})
+    with pytest.raises(CatalogError, match=f"sam_encoder and sam_decoder are not of one export: .*{says}"):
+        await load_from(Offer(offered))
 
 
 async def test_unknown_variant_names_those_there_are() -> None:
