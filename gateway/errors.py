@@ -152,6 +152,20 @@ class TritonUnavailableError(StatusError):
         )
 
 
+class RequestKilledServerError(StatusError):
+    """Two servers lost their connection while they had this request. It may be what ends them.
+
+    INTERNAL is a status that neither our client nor proxies repeat.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            grpc.StatusCode.INTERNAL,
+            message,
+            error_details_pb2.ErrorInfo(reason="REQUEST_KILLED_SERVER", domain=ERROR_DOMAIN),
+        )
+
+
 class OverloadedError(StatusError):
     """The server has as much work as it accepts. `retry_s` says when to try again."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import socket
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -17,7 +18,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import address, metrics, tracing
-from gateway.errors import StatusError, TritonUnavailableError
+from gateway.errors import RequestKilledServerError, StatusError, TritonUnavailableError
 from visiongate.address import join
 from visiongate.connection import NO_PROXY
 
@@ -33,6 +34,14 @@ CANCELS_SAFELY = (2, 57)
 # An older Triton first gets this long to end the request by itself. Most requests end, and the others seldom
 # meet that moment. A server that hangs must not delay its callers for longer.
 PATIENCE_S = 5.0
+
+# What gRPC says if a connection breaks under a request. It says other words of a server that refuses it, and
+# begins with these if there is no connection at all.
+_LOST_CONNECTION = re.compile(
+    r"^(?!.*(failed to connect|backends failing)).*"
+    r"(Stream removed|Socket closed|Connection reset|Broken pipe|End of TCP stream)",
+    re.IGNORECASE,
+)
 
 # Before each further attempt: a random part of a pause that doubles each time.
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
@@ -148,12 +157,36 @@ def channel_target(addresses: str) -> str:
     return f"ipv{versions.pop()}:{','.join(join(*each) for each in endpoints)}"
 
 
+class RetryBudget:
+    """How many requests whose connection was lost may be sent again, over all calls.
+
+    The scheme of gRPC's retry throttling (proposal A6): answers earn, repetitions spend, and below half of
+    the most there is no repetition. The requests of one server that dies are all sent again. If one after the
+    other dies, the load of what is left is not doubled.
+    """
+
+    _MAX, _EARNED, _SPENT = 256.0, 0.1, 1.0
+
+    def __init__(self) -> None:
+        self._tokens = self._MAX
+
+    def earn(self) -> None:
+        """Count an answer."""
+        self._tokens = min(self._tokens + self._EARNED, self._MAX)
+
+    def spend(self) -> bool:
+        """Count a repetition, and return True if it may be."""
+        self._tokens = max(self._tokens - self._SPENT, 0)
+        return self._tokens >= self._MAX / 2
+
+
 class GrpcTriton:
     """One or several Triton servers with the same models, reached by gRPC.
 
     An inference request that found no server is sent again, up to `attempts` times in all: it changes nothing
-    there. gRPC's own retry policy would not do: it keeps no more than 256 KiB of a request to send it again,
-    and counts nothing.
+    there. One whose connection was lost is sent once more at most, because a request may be what kills
+    servers, and only while that is rare. gRPC's own retry policy would not do: it keeps no more than 256 KiB
+    of a request to send it again, and counts nothing.
     """
 
     def __init__(self, addresses: str, attempts: int = 4) -> None:
@@ -161,6 +194,7 @@ class GrpcTriton:
         self._attempts = attempts
         self._client = InferenceServerClient(channel_target(addresses), channel_args=CHANNEL_ARGUMENTS)
         self._cancels_safely = False
+        self._budget = RetryBudget()
 
     async def close(self) -> None:
         await self._client.close()
@@ -222,6 +256,7 @@ class GrpcTriton:
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
         wanted = [InferRequestedOutput(name) for name in outputs]
+        has_lost_connection = False
         for attempt in range(1, self._attempts + 1):
             start = time.perf_counter()
             span = tracing.start_inference(model, self._addresses)
@@ -234,10 +269,20 @@ class GrpcTriton:
                 code = _code(error)
                 if code != "UNAVAILABLE" or attempt == self._attempts:
                     raise self._status(error, model) from error
+                if _LOST_CONNECTION.search(error.message() or ""):
+                    if has_lost_connection:
+                        raise RequestKilledServerError(
+                            f"two servers went away while they ran model {model} on this request: it is not "
+                            "sent to another"
+                        ) from error
+                    has_lost_connection = True
+                    if not self._budget.spend():
+                        raise self._status(error, model) from error
             except asyncio.CancelledError:
                 code = "CANCELLED"
                 raise
             else:
+                self._budget.earn()
                 return {name: result.as_numpy(name) for name in outputs}
             finally:
                 metrics.TRITON_REQUESTS.labels(model, code).inc()

@@ -1,16 +1,20 @@
 """The gateway's client of Triton: what it does when its caller is gone, or the request fails."""
 
 import asyncio
+import contextlib
+import sys
 import weakref
+from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
+from google.rpc import error_details_pb2
 
 from fake_triton import FakeTriton, reached
-from gateway.errors import StatusError, forget_frames
-from gateway.triton import GrpcTriton
+from gateway.errors import RequestKilledServerError, StatusError, TritonUnavailableError, forget_frames
+from gateway.triton import GrpcTriton, RetryBudget
 
 
 class Slow(FakeTriton):
@@ -110,3 +114,87 @@ async def test_the_tensors_of_a_failed_request_are_let_go_at_once(
         kept = await ask()
         await asyncio.sleep(0.01)  # until the request's task is forgotten
         assert kept() is None
+
+
+# A server that ends without a word when it gets a request, as one that the request crashes.
+MORTAL = """
+import asyncio, os, sys
+import grpc.aio
+from tritonclient.grpc import service_pb2_grpc
+
+class Mortal(service_pb2_grpc.GRPCInferenceServiceServicer):
+    async def ModelInfer(self, request, context):
+        print("asked", flush=True)
+        os._exit(1)
+
+async def main():
+    server = grpc.aio.server()
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Mortal(), server)
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    await server.start()
+    await server.wait_for_termination()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+async def mortals() -> AsyncIterator[list[tuple[asyncio.subprocess.Process, int]]]:
+    """Three such servers, with their ports."""
+    servers = [
+        await asyncio.create_subprocess_exec(sys.executable, "-c", MORTAL, stdout=asyncio.subprocess.PIPE)
+        for _ in range(3)
+    ]
+    ports = []
+    for server in servers:
+        assert server.stdout is not None
+        ports.append(int(await server.stdout.readline()))
+    yield list(zip(servers, ports, strict=True))
+    for server in servers:
+        if server.returncode is None:
+            server.kill()
+        await server.wait()
+
+
+async def test_a_request_that_kills_servers_is_sent_to_two_at_most(
+    mortals: list[tuple[asyncio.subprocess.Process, int]],
+) -> None:
+    triton = GrpcTriton(",".join(f"127.0.0.1:{port}" for _, port in mortals), attempts=9)
+    with pytest.raises(RequestKilledServerError, match=r"two servers went away .* model sam") as caught:
+        await asked(triton)
+    await triton.close()
+    assert caught.value.code is grpc.StatusCode.INTERNAL
+    (info,) = caught.value.details
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert info.reason == "REQUEST_KILLED_SERVER"
+    killed = 0
+    for server, _ in mortals:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.wait(), 0.5)
+        killed += server.returncode is not None
+    assert killed == 2
+
+
+async def test_a_server_that_is_not_there_costs_no_attempt_of_those(
+    mortals: list[tuple[asyncio.subprocess.Process, int]],
+) -> None:
+    """One dies of the request, the others are away: unavailable, and not the request's doing."""
+    for server, _ in mortals[1:]:
+        server.kill()
+        await server.wait()
+    triton = GrpcTriton(",".join(f"127.0.0.1:{port}" for _, port in mortals), attempts=3)
+    with pytest.raises(TritonUnavailableError):
+        await asked(triton)
+    await triton.close()
+
+
+def test_repetitions_are_bounded_over_all_calls() -> None:
+    budget = RetryBudget()
+    # The requests of one server that dies, as many as a gateway has at most, are all sent again.
+    assert all(budget.spend() for _ in range(64))
+    while budget.spend():
+        pass
+    assert not budget.spend()
+    for _ in range(2000):
+        budget.earn()
+    assert budget.spend()

@@ -49,6 +49,7 @@ def test_every_reason_is_listed_with_its_status() -> None:
         errors.ImageNotFetchedError("").to_status_error("image"),
         errors.NoModelError(""),
         errors.TritonUnavailableError(""),
+        errors.RequestKilledServerError(""),
         errors.OverloadedError("", 1),
         errors.UnauthenticatedError(""),
     }
