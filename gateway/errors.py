@@ -152,6 +152,13 @@ class TritonUnavailableError(StatusError):
         )
 
 
+class NotFiniteError(StatusError):
+    """A model answered with infinities or NaN. Nothing that is made of them is an answer."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(grpc.StatusCode.INTERNAL, f"model {model} answered with a number that is not finite")
+
+
 class RequestKilledServerError(StatusError):
     """Two servers lost their connection while they had this request. It may be what ends them.
 

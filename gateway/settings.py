@@ -1,7 +1,6 @@
 """The gateway's settings: names, defaults, allowed values and meanings."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -19,6 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from gateway import address
 from gateway.allowed_hosts import AllowedHosts
+from gateway.cpus import available_cpus
 from gateway.places import default_repository
 
 MEBIBYTE = 1 << 20
@@ -211,7 +211,9 @@ class Settings(BaseModel):
         "Caches, batches, threads", 4, "Pages of one RecognizeText request that are worked on at a time."
     )
     threads: PositiveInt = _setting(
-        "Caches, batches, threads", os.cpu_count() or 1, "Threads that decode, resize and write masks."
+        "Caches, batches, threads",
+        available_cpus(),
+        "Threads that decode, resize and write masks. By default as many as the process may use processors.",
     )
 
     metrics_host: str = _setting(

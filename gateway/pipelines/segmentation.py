@@ -11,7 +11,7 @@ from gateway.cache import ComputingCache
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
-from gateway.errors import InputError, TooManyMasksError
+from gateway.errors import InputError, NotFiniteError, TooManyMasksError
 from gateway.models import masks
 from gateway.models.grounding_dino import Detection, GroundingDinoSpec
 from gateway.models.masks import EncodedMask, MaskFormat
@@ -232,4 +232,6 @@ class Segmenter:
             (mask_name, iou_name),
         )
         logits, ious = tensors[mask_name][0], tensors[iou_name][0]
+        if not np.isfinite(ious).all():
+            raise NotFiniteError(model.triton_models[decoder.name])
         return (logits, ious) if multimask else (logits[:, None], ious[:, None])

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+import cv2
+
 from gateway.concurrency import gather
 
 Item = TypeVar("Item")
@@ -20,6 +22,8 @@ class Threads:
     """A pool of threads, used from one event loop."""
 
     def __init__(self, count: int) -> None:
+        # These are all the threads that work: OpenCV would start as many again for each of them.
+        cv2.setNumThreads(1)
         self._count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
 

@@ -21,6 +21,7 @@ NAN = float("nan")
 DETECT = detection.detect(PHOTO, ["dog"])
 BOX: Any = [[10.0, 10.0, 50.0, 50.0]]
 NANS = np.full((32, 32), NAN, np.float32).tobytes()
+EXTREMES = np.full((32, 32), -3e38, np.float32).tobytes()
 Change = Callable[[Any], Any]
 
 
@@ -75,6 +76,11 @@ async def test_bad_requests_name_the_field(
         (lambda request: setattr(request.prompts[0].box, "y_max", math.inf), "prompts[0].box.y_max"),
         (
             lambda request: setattr(request.prompts[0].mask_logits, "data", NANS),
+            "prompts[0].mask_logits.data",
+        ),
+        # Finite, but SAM would answer with NaN.
+        (
+            lambda request: setattr(request.prompts[0].mask_logits, "data", EXTREMES),
             "prompts[0].mask_logits.data",
         ),
         (lambda request: request.prompts.add(), "prompts[1]"),

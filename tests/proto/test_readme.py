@@ -61,7 +61,10 @@ def test_every_reason_is_listed_with_its_status() -> None:
     }
     # None was forgotten above.
     kinds = {error.__name__ for error in errors.StatusError.__subclasses__()}
-    assert kinds - {type(error).__name__ for error in sent} == {"InvalidArgumentError"}
+    assert kinds - {type(error).__name__ for error in sent} == {
+        "InvalidArgumentError",
+        "NotFiniteError",
+    }
 
 
 def test_links_lead_to_headings() -> None:

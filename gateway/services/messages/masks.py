@@ -26,6 +26,9 @@ _LOGITS_TYPES: Mapping[LogitsFormat, str] = {
     segmentation_service_pb2.LOGITS_FORMAT_FLOAT16: "<f2",
 }
 
+# SAM's logits are about -30 to 30. With numbers near the largest, its answers are no numbers.
+MAX_LOGIT = 10_000.0
+
 
 def mask_format(value: segmentation_service_pb2.MaskFormat.ValueType) -> MaskFormat:
     """Return the request's `mask_format`. Raise InvalidArgumentError if it is none."""
@@ -52,8 +55,9 @@ def logits_array(logits: segmentation_service_pb2.MaskLogits, path: str) -> NDAr
             f"{number_type.itemsize}",
         )
     values = np.frombuffer(logits.data, number_type).reshape(logits.height, logits.width).astype(np.float32)
-    if not np.isfinite(values).all():
-        raise InvalidArgumentError(f"{path}.data", "has a value that is not finite")
+    # NaN fails too.
+    if not (np.abs(values) <= MAX_LOGIT).all():
+        raise InvalidArgumentError(f"{path}.data", f"has a value beyond -{MAX_LOGIT:g} to {MAX_LOGIT:g}")
     return values
 
 
