@@ -3,8 +3,8 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Protocol, cast
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = Mapping[str, str]
+Answer = TypeVar("Answer")
 
 
 class Authenticator(Protocol):
@@ -51,49 +52,64 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or method.startswith(f"/{HEALTH}/"):
             return handler
-        if handler.unary_unary is None:
-            return self._guarded_stream(handler, method)
+        if handler.unary_unary is not None:
 
-        async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
-            with observe(method, _metadata(context), context.peer()) as call:
-                try:
-                    response = await self._answer(handler, context, call)
-                    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
-                    return response
-                except asyncio.CancelledError as error:
-                    # gRPC cancels at the caller's deadline, and when it hangs up.
-                    remaining = context.time_remaining()
-                    is_late = remaining is not None and remaining <= 0
-                    codes = grpc.StatusCode
-                    call.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
-                    forget_frames(error)
-                    raise
-                except StatusError as error:
-                    status = error.to_status(call.request_id)
-                    call.code = error.code
-                    if error.code in SERVER_FAULTS:
-                        call.cause = str(error.__cause__ or "")
-                    forget_frames(error)
-                except Exception as error:
-                    # The text may name paths or other callers' data: it goes to the log alone.
-                    logger.exception("%s failed", method)
-                    fault = StatusError(
-                        grpc.StatusCode.INTERNAL, "internal error: the server's log says more"
-                    )
-                    status = fault.to_status(call.request_id)
-                    call.code = fault.code
-                    forget_frames(error)
-            await context.abort_with_status(status)
-            return None
+            async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
+                return await self._guard(method, context, lambda call: self._answer(handler, context, call))
 
-        # A stream of one message, which is read here: a call is refused before its message is received.
-        return grpc.stream_unary_rpc_method_handler(answer)
+            # A stream of one message, which is read here: a call is refused before its message is received.
+            return grpc.stream_unary_rpc_method_handler(answer)
+
+        if handler.stream_stream is None:
+            raise NotImplementedError(f"{method}: methods with a stream on one side only have no guard")
+
+        async def answer_each(messages: AsyncIterator[Any], context: Context) -> None:
+            await self._guard(
+                method, context, lambda call: self._answer_each(handler, messages, context, call)
+            )
+
+        # A coroutine that writes and no generator, outside of which a time limit inside it would strike.
+        return grpc.stream_stream_rpc_method_handler(
+            answer_each, handler.request_deserializer, handler.response_serializer
+        )
+
+    async def _guard(
+        self, method: str, context: Context, work: Callable[[Call], Awaitable[Answer]]
+    ) -> Answer | None:
+        """Do a call's work. Its errors become the call's status; then there is no answer."""
+        with observe(method, _metadata(context), context.peer()) as call:
+            try:
+                answer = await work(call)
+                context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+                return answer
+            except asyncio.CancelledError as error:
+                # gRPC cancels at the caller's deadline, and when it hangs up.
+                remaining = context.time_remaining()
+                is_late = remaining is not None and remaining <= 0
+                codes = grpc.StatusCode
+                call.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
+                forget_frames(error)
+                raise
+            except StatusError as error:
+                status = error.to_status(call.request_id)
+                call.code = error.code
+                if error.code in SERVER_FAULTS:
+                    call.cause = str(error.__cause__ or "")
+                forget_frames(error)
+            except Exception as error:
+                # The text may name paths or other callers' data: it goes to the log alone.
+                logger.exception("%s failed", method)
+                fault = StatusError(grpc.StatusCode.INTERNAL, "internal error: the server's log says more")
+                status = fault.to_status(call.request_id)
+                call.code = fault.code
+                forget_frames(error)
+        await context.abort_with_status(status)
+        return None
 
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:
         self._authenticate(context, call)
-        too_long = f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
         with self._gate.admit():
-            async with _limit(self._max_call_s, too_long):
+            async with self._limit():
                 data = await self._receive(context)
                 call.request_bytes = len(data)
                 with self._gate.reserve(len(data)):
@@ -102,6 +118,22 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         answer: bytes = handler.response_serializer(response)
         call.response_bytes = len(answer)
         return answer
+
+    async def _answer_each(
+        self, handler: Any, messages: AsyncIterator[Any], context: Context, call: Call
+    ) -> None:
+        """Answer a stream, which has a place and a time limit as any call has."""
+        self._authenticate(context, call)
+        with self._gate.admit():
+            async with self._limit():
+                async for response in handler.stream_stream(messages, context):
+                    await context.write(response)
+
+    def _limit(self) -> AbstractAsyncContextManager[None]:
+        """Bound the time of a call."""
+        return _limit(
+            self._max_call_s, f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
+        )
 
     async def _receive(self, context: Context) -> bytes:
         """Return the call's one message. Callers that never send it must not keep the places of others.
@@ -115,23 +147,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if data is grpc.aio.EOF:
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
         return cast(bytes, data)
-
-    def _guarded_stream(self, handler: Any, method: str) -> Any:
-        """Guard reflection's stream. It costs little, so its callers must only be known."""
-
-        async def answer_each(messages: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-            with observe(method, _metadata(context), context.peer()) as call:
-                try:
-                    self._authenticate(context, call)
-                except StatusError as error:
-                    call.code = error.code
-                    await context.abort_with_status(error.to_status(call.request_id))
-                async for response in handler.stream_stream(messages, context):
-                    yield response
-
-        return grpc.stream_stream_rpc_method_handler(
-            answer_each, handler.request_deserializer, handler.response_serializer
-        )
 
     def _authenticate(self, context: Context, call: Call) -> None:
         if self._authenticator is not None:
