@@ -43,11 +43,17 @@ async def serving(
     parse: Callable[[bytes], StringValue] = StringValue.FromString,
 ) -> AsyncIterator[Any]:
     gate = gate or Gate(10, 1 << 20)
-    server = grpc.aio.server(
-        interceptors=[CallInterceptor(gate, max_call_s, max_receive_s, authenticator)],
-        options=[("grpc.max_receive_message_length", 1000)],
-    )
+    interceptor = CallInterceptor(gate, max_call_s, max_receive_s, authenticator)
     handler = grpc.unary_unary_rpc_method_handler(method, parse, StringValue.SerializeToString)
+    async with connected(interceptor, handler) as channel:
+        yield channel
+
+
+@asynccontextmanager
+async def connected(interceptor: CallInterceptor, handler: Any) -> AsyncIterator[Any]:
+    """A channel to a server whose one method has this handler."""
+    options = [("grpc.max_receive_message_length", 1000)]
+    server = grpc.aio.server(interceptors=[interceptor], options=options)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Service", {"Method": handler})]
     )
@@ -302,20 +308,11 @@ async def streaming(gate: Gate, max_call_s: float, authenticator: OneKey | None 
                 raise KeyError("secret")
             yield message
 
-    server = grpc.aio.server(interceptors=[CallInterceptor(gate, max_call_s, 60, authenticator)])
     handler = grpc.stream_stream_rpc_method_handler(
         echo_each, StringValue.FromString, StringValue.SerializeToString
     )
-    server.add_generic_rpc_handlers(
-        [grpc.method_handlers_generic_handler("test.Service", {"Method": handler})]
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield channel.stream_stream(METHOD, StringValue.SerializeToString, StringValue.FromString)
-    finally:
-        await server.stop(None)
+    async with connected(CallInterceptor(gate, max_call_s, 60, authenticator), handler) as channel:
+        yield channel.stream_stream(METHOD, StringValue.SerializeToString, StringValue.FromString)
 
 
 async def test_streams_have_places_and_give_them_back() -> None:
