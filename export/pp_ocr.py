@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import yaml
 
 from export import ready_onnx
 from export.errors import ExportError, first_line
@@ -90,24 +92,36 @@ class File:
 
     path: Path
 
-    def config(self) -> Mapping[str, Any]:
-        """Return what inference.yml says, or nothing if there is none: the package has no such files."""
-        import yaml
-
+    def setting(self, *names: str) -> Any:
+        """Return what inference.yml says under these names, or None: the package has no such files."""
         path = self.path.with_name("inference.yml")
         if not path.is_file():
-            return {}
+            return None
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ExportError(f"{path} is not valid: {first_line(error)}") from error
-        return config if isinstance(config, dict) else {}
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        return value
 
     def pixels(self) -> Pixels:
         """Return how the network wants its pixels."""
-        for step in self.config().get("PreProcess", {}).get("transform_ops", []):
-            if arguments := step.get("NormalizeImage"):
-                return Pixels(tuple(arguments["mean"]), tuple(arguments["std"]))
+        for step in self.setting("PreProcess", "transform_ops") or []:
+            if isinstance(step, dict) and "NormalizeImage" in step:
+                try:
+                    mean, std = (
+                        tuple(float(value) for value in step["NormalizeImage"][name])
+                        for name in ("mean", "std")
+                    )
+                except (KeyError, TypeError, ValueError):
+                    mean = std = ()
+                if len(mean) != 3 or len(std) != 3 or 0 in std:
+                    raise ExportError(
+                        f"{self.path.with_name('inference.yml')}: NormalizeImage needs a mean and a std of "
+                        "three numbers."
+                    )
+                return Pixels(mean, std)
         return Pixels()
 
 
@@ -120,9 +134,22 @@ def prepare(options: Options) -> Export:
     if options.size == "tiny" or options.weights in {"hub", "demo", "random"}:
         raise ExportError(f"PP-OCR comes from ready ONNX files: --weights takes {RAPIDOCR} or a folder.")
     variant = str(options.variant)
-    folder, source = _package() if options.weights == RAPIDOCR else (Path(options.weights), options.weights)
-    detector, recognizer = (_find(folder, source, PP_OCR[variant], role) for role in ("det", "rec"))
-    notice = NOTICE.format(variant=variant, source=source if options.weights == RAPIDOCR else folder.name)
+    if options.weights == RAPIDOCR:
+        folder, source = _package()
+        advice = f"pip install '{RAPIDOCR}>=3.10,<3.11' has those of the size small"
+    else:
+        folder, source = Path(options.weights), Path(options.weights).name
+        advice = (
+            "both words must be in the path of one file each, as in PP-OCRv6_det_small.onnx or "
+            "small/det/inference.onnx"
+        )
+    if not folder.is_dir():
+        raise ExportError(f"{folder} is not a folder; --weights takes {RAPIDOCR} or a folder.")
+    try:
+        detector, recognizer = (_find(folder, PP_OCR[variant], role) for role in ("det", "rec"))
+    except LookupError as error:
+        raise ExportError(f"{source} has {error.args[0]}: {advice}.") from error
+    notice = NOTICE.format(variant=variant, source=source)
     names = {"family": FAMILY.name, "variant": variant, "unit": "line", "notice": notice}
     return Export([_detection(detector, names), _recognition(recognizer, names)], notice=notice)
 
@@ -135,10 +162,11 @@ def _package() -> tuple[Path, str]:
     return Path(spec.submodule_search_locations[0]) / "models", f"{RAPIDOCR} {metadata.version(RAPIDOCR)}"
 
 
-def _find(folder: Path, source: str, size: str, role: str) -> File:
-    """Return the network of a size and role: both are words in its path, as PP-OCRv6_small_det_onnx."""
-    if not folder.is_dir():
-        raise ExportError(f"{folder} is not a folder; --weights takes {RAPIDOCR} or a folder.")
+def _find(folder: Path, size: str, role: str) -> File:
+    """Return the network of a size and role: both are words in its path, as PP-OCRv6_small_det_onnx.
+
+    Raises LookupError, which says what there is instead.
+    """
     words = {
         path: re.split(r"[^a-z0-9]+", f"{folder.name}/{path.relative_to(folder)}".lower())
         for path in sorted(folder.rglob("*.onnx"))
@@ -150,13 +178,7 @@ def _find(folder: Path, source: str, size: str, role: str) -> File:
         found = []
     if len(found) != 1:
         what = "no ONNX file" if not found else f"{len(found)} ONNX files"
-        help_ = (
-            f"pip install '{RAPIDOCR}>=3.10,<3.11' has those of the size small"
-            if source.startswith(f"{RAPIDOCR} ")
-            else "both words must be in the path of one file each, as in PP-OCRv6_det_small.onnx or "
-            "small/det/inference.onnx"
-        )
-        raise ExportError(f"{source} has {what} of PP-OCR's {size} {role}: {help_}.")
+        raise LookupError(f"{what} of PP-OCR's {size} {role}")
     return File(found[0])
 
 
@@ -261,16 +283,18 @@ def _lines(seed: int, count: int, width: int) -> np.ndarray[Any, Any]:
 
 def _characters(file: File) -> list[str]:
     """Return the characters of the classes: of the file's notes, or of inference.yml beside it."""
-    import onnx
-
     model = onnx.load(str(file.path), load_external_data=False)
     notes = {entry.key: entry.value for entry in model.metadata_props}
     characters = (
         notes["character"].split("\n")
         if "character" in notes
-        else file.config().get("PostProcess", {}).get("character_dict", [])
+        else file.setting("PostProcess", "character_dict")
     )
-    if not characters or any(not isinstance(entry, str) or len(entry) != 1 for entry in characters):
+    if (
+        not isinstance(characters, list)
+        or not characters
+        or any(not isinstance(entry, str) or len(entry) != 1 for entry in characters)
+    ):
         raise ExportError(
             f"{file.path} does not say its characters: its notes need 'character', or inference.yml beside "
             "it PostProcess.character_dict, one character an entry."

@@ -160,7 +160,7 @@ class NotFiniteError(StatusError):
 
 
 class RequestKilledServerError(StatusError):
-    """Two servers lost their connection while they had this request. It may be what ends them.
+    """The connection to Triton was lost twice while it had this request. It may be what ends servers.
 
     INTERNAL is a status that neither our client nor proxies repeat.
     """

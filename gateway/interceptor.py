@@ -109,7 +109,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:
         self._authenticate(context, call)
         with self._gate.admit():
-            async with self._limit():
+            async with self._time_limit():
                 data = await self._receive(context)
                 call.request_bytes = len(data)
                 with self._gate.reserve(len(data)):
@@ -125,12 +125,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Answer a stream, which has a place and a time limit as any call has."""
         self._authenticate(context, call)
         with self._gate.admit():
-            async with self._limit():
+            async with self._time_limit():
                 async for response in handler.stream_stream(messages, context):
                     await context.write(response)
 
-    def _limit(self) -> AbstractAsyncContextManager[None]:
-        """Bound the time of a call."""
+    def _time_limit(self) -> AbstractAsyncContextManager[None]:
         return _limit(
             self._max_call_s, f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
         )

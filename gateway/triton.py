@@ -267,14 +267,16 @@ class GrpcTriton:
                 )
             except InferenceServerException as error:
                 code = _code(error)
+                is_lost = code == "UNAVAILABLE" and _LOST_CONNECTION.search(error.message() or "")
+                if is_lost and has_lost_connection:
+                    # Also at the last attempt: callers repeat what is unavailable.
+                    raise RequestKilledServerError(
+                        f"the model server went away twice while it ran model {model} on this request: it is "
+                        "not tried again"
+                    ) from error
                 if code != "UNAVAILABLE" or attempt == self._attempts:
                     raise self._status(error, model) from error
-                if _LOST_CONNECTION.search(error.message() or ""):
-                    if has_lost_connection:
-                        raise RequestKilledServerError(
-                            f"two servers went away while they ran model {model} on this request: it is not "
-                            "sent to another"
-                        ) from error
+                if is_lost:
                     has_lost_connection = True
                     if not self._budget.spend():
                         raise self._status(error, model) from error

@@ -2,6 +2,8 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
 
 # A name of fewer letters is no alphabet. Vocabularies have a few letters of many scripts as symbols.
 MIN_LETTERS = 20
@@ -10,7 +12,9 @@ MIN_LETTERS = 20
 _NAMES = {"Cjk": "Han"}
 
 
-def letters_by_script(characters: str) -> dict[str, int]:
+# A vocabulary of 18,709 characters takes 20 ms, and is looked at whenever models are listed.
+@lru_cache(maxsize=16)
+def letters_by_script(characters: str) -> Mapping[str, int]:
     """Return how many different letters of each script there are, the largest script first.
 
     Scripts have Unicode's English names. Wide, narrow and other forms of a letter count once.

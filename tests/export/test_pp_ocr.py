@@ -138,6 +138,13 @@ def damage(what: str) -> Callable[[Path], None]:
     def no_yaml(folder: Path) -> None:
         (folder / "PP-OCRv6_small_rec_onnx" / "inference.yml").write_bytes(b"a: [\xff")
 
+    def other_yaml(folder: Path) -> None:
+        (folder / "PP-OCRv6_small_rec_onnx" / "inference.yml").write_text("PostProcess: [1]\nPreProcess: x\n")
+
+    def no_spread(folder: Path) -> None:
+        path = folder / "PP-OCRv6_small_det_onnx" / "inference.yml"
+        path.write_text("PreProcess: {transform_ops: [x, {NormalizeImage: {mean: [1, 2, 3]}}]}")
+
     def no_onnx(folder: Path) -> None:
         (folder / "PP-OCRv6_small_rec_onnx" / "inference.onnx").write_bytes(b"not a network")
 
@@ -156,6 +163,8 @@ def damage(what: str) -> Callable[[Path], None]:
         ("no_characters", "does not say its characters"),
         ("one_character_less", "not PP-OCR's recognition network of 18707 characters"),
         ("no_yaml", "inference.yml is not valid"),
+        ("other_yaml", "does not say its characters"),
+        ("no_spread", "NormalizeImage needs a mean and a std of three numbers"),
         ("no_onnx", "is not a valid ONNX file"),
     ],
 )
