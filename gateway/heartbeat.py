@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 INTERVAL_S = 1.0
-# A loop that has not beaten for so long stands still: nothing that a call may do stops it for a second.
+# A loop that has not beaten for so long stands still: the largest requests stop it for a few seconds at most.
 MAX_SILENCE_S = 20.0
 
 

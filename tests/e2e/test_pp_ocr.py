@@ -1,7 +1,7 @@
 """Real text: PP-OCRv6's trained networks through gRPC, gateway and Triton, on pages whose text is known."""
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,16 +32,11 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pp_ocr_triton(repository: Path) -> Iterator[EmbeddedTriton]:
-    with EmbeddedTriton(repository) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-async def client(pp_ocr_triton: EmbeddedTriton, repository: Path) -> AsyncIterator[AsyncClient]:
-    settings = Settings(triton=pp_ocr_triton.grpc_address, repository=repository, port=0, grace_s=0)
-    async with Gateway(settings) as server, AsyncClient(f"127.0.0.1:{server.port}") as connected:
-        yield connected
+async def client(repository: Path) -> AsyncIterator[AsyncClient]:
+    with EmbeddedTriton(repository) as triton:
+        settings = Settings(triton=triton.grpc_address, repository=repository, port=0, grace_s=0)
+        async with Gateway(settings) as server, AsyncClient(f"127.0.0.1:{server.port}") as connected:
+            yield connected
 
 
 @pytest.fixture(scope="module")
