@@ -91,8 +91,8 @@ class ImageNotFetchedError(InputError):
         )
 
 
-class TooManyMasksError(InputError):
-    """An answer would have more pixels of masks than the server allows."""
+class AnswerTooLargeError(InputError):
+    """An answer would have more bytes, or more pixels of masks, than the server allows."""
 
 
 class StatusError(Exception):

@@ -2,24 +2,45 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
 
-from gateway.admission import Gate
+from gateway.admission import Admission, Gate
 from gateway.call import REQUEST_ID, Call, observe
+from gateway.connections import close_connection
 from gateway.errors import SERVER_FAULTS, InvalidArgumentError, StatusError, forget_frames
 from gateway.health import HEALTH
+from gateway.message_pieces import pieces_of
+from gateway.message_structure import MAX_GROWTH, structure_bytes
 
 logger = logging.getLogger(__name__)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = Mapping[str, str]
 Answer = TypeVar("Answer")
+
+
+# Of a message while it is parsed, and of what services take out of it; of an answer while gRPC has it.
+COPIES = 2
+# Work on so many bytes stops the event loop for a millisecond or so.
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Most seconds that a call may take, of these until its message is here, and then to take its answer."""
+
+    max_call_s: float
+    max_receive_s: float
+    max_send_s: float
+    max_response_bytes: int
 
 
 class Authenticator(Protocol):
@@ -35,12 +56,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     A `StatusError` becomes its status, and anything unexpected INTERNAL without its text.
     """
 
-    def __init__(
-        self, gate: Gate, max_call_s: float, max_receive_s: float, authenticator: Authenticator | None
-    ) -> None:
+    def __init__(self, gate: Gate, limits: Limits, authenticator: Authenticator | None) -> None:
         self._gate = gate
-        self._max_call_s = max_call_s
-        self._max_receive_s = max_receive_s
+        self._limits = limits
         self._authenticator = authenticator
 
     async def intercept_service(
@@ -63,15 +81,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler.stream_stream is None:
             raise NotImplementedError(f"{method}: methods with a stream on one side only have no guard")
 
-        async def answer_each(messages: AsyncIterator[Any], context: Context) -> None:
-            await self._guard(
-                method, context, lambda call: self._answer_each(handler, messages, context, call)
-            )
+        async def answer_each(messages: AsyncIterator[bytes], context: Context) -> None:
+            await self._guard(method, context, lambda call: self._answer_each(handler, context, call))
 
         # A coroutine that writes and no generator, outside of which a time limit inside it would strike.
-        return grpc.stream_stream_rpc_method_handler(
-            answer_each, handler.request_deserializer, handler.response_serializer
-        )
+        return grpc.stream_stream_rpc_method_handler(answer_each)
 
     async def _guard(
         self, method: str, context: Context, work: Callable[[Call], Awaitable[Answer]]
@@ -108,44 +122,68 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:
         self._authenticate(context, call)
-        with self._gate.admit():
+        with self._admit(context, call) as admission:
             async with self._time_limit():
-                data = await self._receive(context)
-                call.request_bytes = len(data)
-                with self._gate.reserve(len(data)):
-                    request = _parse(handler.request_deserializer, data)
-                    response = await handler.unary_unary(request, context)
-        answer: bytes = handler.response_serializer(response)
-        call.response_bytes = len(answer)
-        return answer
+                async with admission.arriving():
+                    data = await self._receive(context)
+                    call.request_bytes = len(data)
+                    request, _ = await _parse(handler.request_deserializer, data, admission)
+                    del data  # the message has a copy
+                response = await handler.unary_unary(request, context)
+                del request
+                answer = await self._serialise(response)
+                call.response_bytes = len(answer)
+                admission.hold_only(COPIES * len(answer))
+                return answer
 
-    async def _answer_each(
-        self, handler: Any, messages: AsyncIterator[Any], context: Context, call: Call
-    ) -> None:
+    async def _answer_each(self, handler: Any, context: Context, call: Call) -> None:
         """Answer a stream, which has a place and a time limit as any call has."""
         self._authenticate(context, call)
-        with self._gate.admit():
+        with self._admit(context, call) as admission:
             async with self._time_limit():
+                messages = _messages(handler.request_deserializer, context, call, admission)
                 async for response in handler.stream_stream(messages, context):
-                    await context.write(response)
+                    answer = await self._serialise(response)
+                    call.response_bytes += len(answer)
+                    admission.add(COPIES * len(answer))
+                    await context.write(answer)
+                    admission.add(-COPIES * len(answer))
+
+    @contextmanager
+    def _admit(self, context: Context, call: Call) -> Iterator[Admission]:
+        """Give the call its place inside, and its caller a limited time to take the answer after that."""
+        with self._gate.admit(lambda done: _at_end(context, done)) as admission:
+            yield admission
+        loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
+        _at_end(context, loop.call_later(seconds, _give_up, call, context.peer(), seconds).cancel)
+
+    async def _serialise(self, response: Message) -> bytes:
+        """Return an answer's bytes. They are written in pieces, and the event loop goes on in between."""
+        limit, pieces, size, turn = self._limits.max_response_bytes, [], 0, 0
+        for piece in pieces_of(response):
+            pieces.append(piece)
+            size += len(piece)
+            if size > limit:
+                raise InvalidArgumentError(
+                    "request", f"would make an answer of over {limit} bytes, the limit"
+                )
+            if size > turn + PIECE_BYTES:
+                turn = size
+                await asyncio.sleep(0)
+        return b"".join(pieces)
 
     def _time_limit(self) -> AbstractAsyncContextManager[None]:
-        return _limit(
-            self._max_call_s, f"the server gives a call {self._max_call_s:g} seconds, and this took longer"
-        )
+        seconds = self._limits.max_call_s
+        return _limit(seconds, f"the server gives a call {seconds:g} seconds, and this took longer")
 
     async def _receive(self, context: Context) -> bytes:
-        """Return the call's one message. Callers that never send it must not keep the places of others.
-
-        The iterator that the handler gets is not used: unless it is read to its end, it is in a cycle with
-        itself, and keeps the message until the cyclic garbage collector runs.
-        """
-        late = f"the request did not arrive within {self._max_receive_s:g} seconds"
-        async with _limit(self._max_receive_s, late):
-            data = await context.read()
-        if data is grpc.aio.EOF:
+        """Return the call's one message. Callers that never send it must not keep the places of others."""
+        seconds = self._limits.max_receive_s
+        async with _limit(seconds, f"the request did not arrive within {seconds:g} seconds"):
+            data = await _read(context)
+        if data is None:
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
-        return cast(bytes, data)
+        return data
 
     def _authenticate(self, context: Context, call: Call) -> None:
         if self._authenticator is not None:
@@ -170,8 +208,55 @@ def _metadata(context: Context) -> Metadata:
     return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
 
 
-def _parse(parse: Callable[[bytes], Any], data: bytes) -> Any:
+async def _read(context: Context) -> bytes | None:
+    """Return the caller's next message, or None after the last.
+
+    The iterator that a handler gets is not used: unless it is read to its end, it is in a cycle with itself,
+    and keeps the message until the cyclic garbage collector runs.
+    """
+    data = await context.read()
+    return None if data is grpc.aio.EOF else cast(bytes, data)
+
+
+async def _messages(
+    parse: Callable[[bytes], Message], context: Context, call: Call, admission: Admission
+) -> AsyncIterator[Message]:
+    """Yield the messages of a stream. Each is counted until the next is read."""
+    while (data := await _read(context)) is not None:
+        call.request_bytes += len(data)
+        message, size = await _parse(parse, data, admission)
+        del data
+        yield message
+        admission.add(-size)
+
+
+async def _parse(parse: Callable[[bytes], Message], data: bytes, admission: Admission) -> tuple[Message, int]:
+    """Return a message, and the bytes that are counted for it."""
+    structure = structure_bytes(data, _kind(parse))
+    size = COPIES * len(data) + MAX_GROWTH * structure
+    admission.add(size)
+    if len(data) > PIECE_BYTES:
+        await asyncio.sleep(0)  # reading it took its time already
     try:
-        return parse(data)
+        return parse(data), size
     except DecodeError as error:
         raise InvalidArgumentError("request", "is not a message of this method") from error
+
+
+def _kind(parse: Any) -> Descriptor:
+    """Return the kind of message that a generated class's `FromString` reads."""
+    return cast(Descriptor, parse.__self__.DESCRIPTOR)
+
+
+def _at_end(context: Context, done: Callable[[], None]) -> None:
+    """Call `done` once the call is over: its caller has taken the answer, or has left."""
+    context.add_done_callback(lambda _context: done())  # type: ignore[arg-type]
+
+
+def _give_up(call: Call, peer: str, seconds: float) -> None:
+    """End a call whose caller does not take the answer, the only way there is."""
+    if close_connection(peer):
+        logger.warning(
+            "request %s: %s has not taken the answer of %s within %g seconds: its connection is closed",
+            *(call.request_id, peer, call.method, seconds),
+        )

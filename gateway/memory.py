@@ -1,28 +1,58 @@
-"""Memory that threads share."""
+"""Memory that is waited for, first come, first served."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.holding import holding
 
 
 class Memory:
-    """A number of bytes that worker threads share. A thread waits until enough of them are free."""
+    """A number of bytes that the work of one event loop shares. Work waits until enough of them are free.
+
+    Nobody may wait for a second part while holding a first one: two who do could wait for each other.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._reserved = 0
-        self._released = threading.Condition()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    @contextmanager
-    def reserve(self, size: int) -> Iterator[None]:
-        """Reserve so many bytes inside, or all that exist if that is less."""
+    @asynccontextmanager
+    async def reserve(self, size: int) -> AsyncIterator[None]:
+        """Reserve so many bytes inside, or all that exist if that is less.
+
+        Threads that work inside keep the bytes until they end, also if the caller leaves before.
+        """
         size = min(size, self._max_bytes)
-        with self._released:
-            self._released.wait_for(lambda: self._reserved + size <= self._max_bytes)
-            self._reserved += size
-        try:
+        await self._take(size)
+        with holding(lambda: self._release(size)):
             yield
-        finally:
-            with self._released:
-                self._reserved -= size
-                self._released.notify_all()
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and self._reserved + size <= self._max_bytes:
+            self._reserved += size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release(size)  # its turn came in the same moment
+            else:
+                self._waiting.remove((size, turn))
+                self._serve()
+            raise
+
+    def _release(self, size: int) -> None:
+        self._reserved -= size
+        self._serve()
+
+    def _serve(self) -> None:
+        """Give those who wait their bytes, in their order. A large part is not overtaken by small ones."""
+        while self._waiting and self._reserved + self._waiting[0][0] <= self._max_bytes:
+            size, turn = self._waiting.popleft()
+            self._reserved += size
+            turn.set_result(None)

@@ -16,7 +16,7 @@ from gateway.catalog import Catalog
 from gateway.catalog_loading import load_when_ready
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
-from gateway.interceptor import CallInterceptor
+from gateway.interceptor import CallInterceptor, Limits
 from gateway.pipelines.resources import Resources
 from gateway.ports import ListenError, check_free
 from gateway.readiness import Readiness, set_unready
@@ -64,7 +64,7 @@ class Gateway:
             catalog = await load_when_ready(
                 self._triton, settings.triton, settings.repository, FAMILIES, wait_s=settings.triton_wait_s
             )
-            self._resources = Resources.create(self._triton, catalog, settings)
+            self._resources = Resources(self._triton, catalog, settings)
             made.callback(self._resources.close)
             self._health = Health()
             self._server = self._make_server(authenticator)
@@ -101,9 +101,12 @@ class Gateway:
 
     def _make_server(self, authenticator: ApiKeys | None) -> grpc.aio.Server:
         settings = self._settings
-        gate = Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight)
+        gate = Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight, settings.max_message_bytes)
+        limits = Limits(
+            settings.max_call_s, settings.max_receive_s, settings.max_send_s, settings.max_response_bytes
+        )
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(gate, settings.max_call_s, settings.max_receive_s, authenticator)],
+            interceptors=[CallInterceptor(gate, limits, authenticator)],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),

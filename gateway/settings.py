@@ -87,6 +87,12 @@ class Settings(BaseModel):
     max_receive_s: PositiveFloat = _setting(
         "Serving", 30, "Most seconds from the start of a call until its request has arrived."
     )
+    max_send_s: PositiveFloat = _setting(
+        "Serving",
+        60,
+        "Most seconds that a caller may take to receive an answer. Then its connection is closed: answers "
+        "that nobody takes would fill the memory. A proxy in front should give up sooner.",
+    )
     max_connection_age_s: PositiveFloat = _setting(
         "Serving",
         math.inf,
@@ -122,15 +128,23 @@ class Settings(BaseModel):
         "Who may call", None, "File of API keys that `visiongate keys` writes. Calls then need one of them."
     )
 
-    max_message_bytes: PositiveInt = _setting("Limits", 64 * MEBIBYTE, "Largest request message, in bytes.")
+    max_message_bytes: PositiveInt = _setting(
+        "Limits",
+        36 * MEBIBYTE,
+        "Largest request message, in bytes. Receiving a larger one would delay all other calls by more than "
+        "50 milliseconds.",
+    )
+    max_response_bytes: PositiveInt = _setting(
+        "Limits", 32 * MEBIBYTE, "Largest answer, in bytes. A call for more is refused."
+    )
     max_concurrent_calls: PositiveInt = _setting(
         "Limits", 64, "Most calls that a process answers at a time. More are refused immediately."
     )
     max_bytes_in_flight: PositiveInt = _setting(
         "Limits",
         2048 * MEBIBYTE,
-        "Most bytes that the calls of a process hold at a time: requests and decoded images. Images that are "
-        "being decoded take at most as much again.",
+        "Most bytes that the calls of a process hold at a time: requests, decoded images, answers. Requests "
+        "that arrive, and work under way (decoding, tensors, masks), may take half as much again each.",
     )
     max_image_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest image file, in bytes.")
     max_image_pixels: PositiveInt = _setting("Limits", 64_000_000, "Most pixels of an image, width x height.")

@@ -1,14 +1,24 @@
 """The gate: which calls are admitted, and that places and bytes are released."""
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+
 import pytest
 from google.rpc import error_details_pb2
 
-from gateway.admission import Gate, release, reserve_more
+from gateway import admission
+from gateway.admission import Gate, release, reserve, weigh
 from gateway.errors import OverloadedError
+from gateway.holding import keep
+
+
+def gate_of(max_calls: int = 10, max_bytes: int = 100, max_message_bytes: int = 10) -> Gate:
+    return Gate(max_calls, max_bytes, max_message_bytes)
 
 
 def test_a_place_is_free_again_whatever_came_of_the_call() -> None:
-    gate = Gate(max_calls=1, max_bytes=100)
+    gate = gate_of(max_calls=1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), gate.admit():
             raise ZeroDivisionError
@@ -19,24 +29,27 @@ def test_a_place_is_free_again_whatever_came_of_the_call() -> None:
 
 
 def test_bytes_of_all_calls_together_are_limited() -> None:
-    gate = Gate(max_calls=10, max_bytes=100)
-    with gate.reserve(60):
-        with pytest.raises(OverloadedError, match="100 bytes"), gate.reserve(41):
-            pass
-        with gate.reserve(40):
-            pass
-    with gate.reserve(100):
-        pass
+    gate = gate_of(max_bytes=100)
+    with gate.admit() as first, gate.admit() as second:
+        first.add(60)
+        with pytest.raises(OverloadedError, match="100 bytes"):
+            second.add(41)
+        second.add(40)
+    with gate.admit() as alone:
+        alone.add(100)
 
 
 def test_one_large_request_always_fits() -> None:
-    gate = Gate(max_calls=10, max_bytes=100)
-    with gate.reserve(101), pytest.raises(OverloadedError), gate.reserve(1):
-        pass
+    gate = gate_of(max_bytes=100)
+    with gate.admit() as first, gate.admit() as second:
+        first.add(101)
+        second.add(0)
+        with pytest.raises(OverloadedError):
+            second.add(1)
 
 
 def test_refusals_say_when_to_come_again_and_not_all_at_the_same_time() -> None:
-    gate = Gate(max_calls=0, max_bytes=1)
+    gate = gate_of(max_calls=0)
     delays = set()
     for _ in range(10):
         with pytest.raises(OverloadedError) as caught, gate.admit():
@@ -50,26 +63,145 @@ def test_refusals_say_when_to_come_again_and_not_all_at_the_same_time() -> None:
 
 
 def test_what_a_request_turns_into_counts_until_its_call_ends() -> None:
-    gate = Gate(max_calls=10, max_bytes=100)
-    with gate.reserve(10):
-        reserve_more(500)  # alone: whatever one call may bring
-        with pytest.raises(OverloadedError), gate.reserve(1):
-            pass
-        release(460)
-        with gate.reserve(40):
+    gate = gate_of(max_bytes=100)
+    with gate.admit() as other:
+        with gate.admit() as call:
+            call.add(10)
+            reserve(500)  # alone: whatever one call may bring
             with pytest.raises(OverloadedError):
-                reserve_more(11)
-            reserve_more(10)
-    with gate.reserve(60), gate.reserve(40):
-        pass
-
-
-def test_an_empty_request_always_fits() -> None:
-    gate = Gate(max_calls=10, max_bytes=100)
-    with gate.reserve(101), gate.reserve(0):
-        pass
+                other.add(1)
+            release(460)
+            other.add(40)
+            with pytest.raises(OverloadedError):
+                reserve(11)
+            reserve(10)
+        other.add(60)
 
 
 def test_without_a_call_nothing_is_counted() -> None:
-    reserve_more(1 << 60)
+    reserve(1 << 60)
     release(1 << 60)
+    weigh(1 << 60, 1)
+
+
+def test_bytes_of_an_answer_count_until_it_is_taken_and_its_place_is_free_before() -> None:
+    gate = gate_of(max_calls=1, max_bytes=100)
+    taken: list[Callable[[], None]] = []
+    with gate.admit(taken.append) as call:
+        call.add(500)
+        call.hold_only(90)
+    with gate.admit() as next_call:
+        with pytest.raises(OverloadedError):
+            next_call.add(11)
+        next_call.add(10)
+        taken[0]()
+        next_call.add(90)
+
+
+def test_a_place_and_bytes_are_kept_as_long_as_a_thread_works_for_the_call() -> None:
+    gate = gate_of(max_calls=1)
+    with pytest.raises(asyncio.CancelledError), gate.admit() as call:
+        call.add(100)
+        thread_ends = keep()
+        raise asyncio.CancelledError
+    with pytest.raises(OverloadedError), gate.admit():
+        pass
+    thread_ends()
+    with gate.admit() as next_call:
+        next_call.add(100)
+
+
+def test_heavy_calls_count_as_several() -> None:
+    gate = gate_of(max_calls=8)
+    with gate.admit():
+        weigh(10, 10)  # as much as any call
+        with contextlib.ExitStack() as others:
+            for _ in range(7):
+                others.enter_context(gate.admit())
+            with pytest.raises(OverloadedError, match="the weight of 2 calls"):
+                weigh(11, 10)
+        # However much it is, other calls have three quarters of the places.
+        weigh(1_000_000, 10)
+        for _ in range(6):
+            others.enter_context(gate.admit())
+        with pytest.raises(OverloadedError), gate.admit():
+            pass
+        others.close()
+    with contextlib.ExitStack() as all_places:
+        for _ in range(8):
+            all_places.enter_context(gate.admit())
+
+
+@pytest.fixture
+async def slow_soon(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    monkeypatch.setattr(admission, "SLOW_AFTER_S", 0.01)
+    yield
+
+
+async def receive(gate: Gate, arrives: asyncio.Event, worked: list[str], name: str) -> None:
+    with gate.admit() as call:
+        async with call.arriving():
+            await arrives.wait()
+        worked.append(name)
+
+
+async def test_who_sends_slowly_gives_its_place_to_others_and_gets_it_back_first(slow_soon: None) -> None:
+    gate, arrives, worked = gate_of(max_calls=1), asyncio.Event(), list[str]()
+    slow = asyncio.create_task(receive(gate, arrives, worked, "slow"))
+    await asyncio.sleep(0.05)
+    with gate.admit():
+        arrives.set()
+        await asyncio.sleep(0.05)
+        assert not worked, "two calls have the one place"
+    with pytest.raises(OverloadedError), gate.admit():
+        pass  # the place is the slow one's
+    await slow
+    assert worked == ["slow"]
+    with gate.admit():
+        pass
+
+
+async def test_a_slow_caller_that_leaves_while_it_waits_leaves_nothing_behind(slow_soon: None) -> None:
+    gate, arrives, worked = gate_of(max_calls=1), asyncio.Event(), list[str]()
+    slow = asyncio.create_task(receive(gate, arrives, worked, "slow"))
+    await asyncio.sleep(0.05)
+    with gate.admit():
+        arrives.set()
+        await asyncio.sleep(0.05)
+        slow.cancel()
+        await asyncio.wait([slow])
+    with gate.admit():
+        pass
+
+
+async def test_too_many_slow_callers_are_refused(slow_soon: None) -> None:
+    # Half of the bytes are for messages that arrive: five of the largest size, of which two may be slow.
+    gate, arrives, worked = gate_of(max_calls=1), asyncio.Event(), list[str]()
+    slow = []
+    for number in range(2):
+        slow.append(asyncio.create_task(receive(gate, arrives, worked, str(number))))
+        await asyncio.sleep(0.05)
+    with pytest.raises(OverloadedError, match="at most 2 slow requests"):
+        await receive(gate, arrives, worked, "third")
+    arrives.set()
+    await asyncio.gather(*slow)
+    assert sorted(worked) == ["0", "1"]
+    with gate.admit():
+        pass
+
+
+async def test_no_more_messages_arrive_at_a_time_than_there_is_memory_for() -> None:
+    gate, arrives, worked = gate_of(max_calls=10), asyncio.Event(), list[str]()
+    under_way = most = 0
+
+    async def call() -> None:
+        nonlocal under_way, most
+        with gate.admit() as admitted:
+            async with admitted.arriving():
+                under_way += 1
+                most = max(most, under_way)
+                await asyncio.sleep(0.001)
+                under_way -= 1
+
+    await asyncio.gather(*(call() for _ in range(10)))
+    assert most == 5

@@ -11,15 +11,20 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
+from gateway import interceptor, message_structure
 from gateway.admission import Gate
-from gateway.errors import InvalidArgumentError, TritonUnavailableError, UnauthenticatedError
-from gateway.interceptor import CallInterceptor, Metadata
+from gateway.errors import InvalidArgumentError, OverloadedError, TritonUnavailableError, UnauthenticatedError
+from gateway.interceptor import CallInterceptor, Limits, Metadata
+from gateway.message_structure import structure_bytes
 
 METHOD = "/test.Service/Method"
+MAX_MESSAGE_BYTES = 1000
+MAX_BYTES = 100_000_000
 Method = Callable[[StringValue, Any], Awaitable[StringValue]]
 
 
@@ -32,6 +37,10 @@ class OneKey:
         return "somebody"
 
 
+def gate_of(calls: int, max_bytes: int = MAX_BYTES) -> Gate:
+    return Gate(calls, max_bytes, MAX_MESSAGE_BYTES)
+
+
 @asynccontextmanager
 async def serving(
     method: Method,
@@ -39,28 +48,32 @@ async def serving(
     gate: Gate | None = None,
     max_call_s: float = 60,
     max_receive_s: float = 60,
+    max_send_s: float = 60,
+    max_response_bytes: int = 1 << 30,
     authenticator: OneKey | None = None,
-    parse: Callable[[bytes], StringValue] = StringValue.FromString,
 ) -> AsyncIterator[Any]:
-    gate = gate or Gate(10, 1 << 20)
-    interceptor = CallInterceptor(gate, max_call_s, max_receive_s, authenticator)
-    handler = grpc.unary_unary_rpc_method_handler(method, parse, StringValue.SerializeToString)
-    async with connected(interceptor, handler) as channel:
+    limits = Limits(max_call_s, max_receive_s, max_send_s, max_response_bytes)
+    guard = CallInterceptor(gate or gate_of(10), limits, authenticator)
+    handler = grpc.unary_unary_rpc_method_handler(
+        method, StringValue.FromString, StringValue.SerializeToString
+    )
+    async with connected(guard, handler) as channel:
         yield channel
 
 
 @asynccontextmanager
 async def connected(interceptor: CallInterceptor, handler: Any) -> AsyncIterator[Any]:
     """A channel to a server whose one method has this handler."""
-    options = [("grpc.max_receive_message_length", 1000)]
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
     server = grpc.aio.server(interceptors=[interceptor], options=options)
     server.add_generic_rpc_handlers(
         [grpc.method_handlers_generic_handler("test.Service", {"Method": handler})]
     )
     port = server.add_insecure_port("127.0.0.1:0")
+    unlimited = [("grpc.max_receive_message_length", -1)]
     await server.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=unlimited) as channel:
             yield channel
     finally:
         await server.stop(None)
@@ -139,18 +152,28 @@ async def test_why_triton_failed_is_for_the_log_alone(caplog: pytest.LogCaptureF
     assert line["cause"] == "Connection refused by 10.0.0.7"
 
 
-async def test_a_request_is_let_go_with_its_call(without_cycle_search: None) -> None:
+async def test_a_request_is_let_go_with_its_call(
+    without_cycle_search: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     received: list[bytes] = []
 
-    def parse(data: bytes) -> StringValue:
+    def look(data: bytes, kind: Descriptor) -> int:
         received.append(data)
-        return StringValue.FromString(data)
+        return structure_bytes(data, kind)
 
-    async with serving(echo, parse=parse) as channel:
+    monkeypatch.setattr(interceptor, "structure_bytes", look)
+    during: list[int] = []
+
+    async def count(request: StringValue, context: Any) -> StringValue:
+        during.append(sys.getrefcount(received[0]))
+        return request
+
+    async with serving(count) as channel:
         await ask(channel)
         await asyncio.sleep(0.1)  # until the server, too, is at its end
-        count = sys.getrefcount(received[0])
-    assert count == 2, "somebody but the list and the function asked knows the request"
+        after = sys.getrefcount(received[0])
+    assert during == [2], "the bytes are kept beside the message that was made of them"
+    assert after == 2, "somebody but the list and the function asked knows the request"
 
 
 @pytest.mark.parametrize("is_late", [False, True])
@@ -193,7 +216,7 @@ async def test_a_message_that_is_too_large_never_arrives() -> None:
 
 
 async def test_a_caller_that_sends_nothing_does_not_keep_its_place() -> None:
-    gate = Gate(1, 1 << 20)
+    gate = gate_of(1)
     async with serving(echo, gate=gate, max_receive_s=0.05) as channel:
         idle = channel.stream_unary(METHOD)()
         with pytest.raises(grpc.aio.AioRpcError, match=r"within 0\.05 seconds") as caught:
@@ -212,7 +235,7 @@ async def test_a_full_server_refuses_before_it_receives() -> None:
         await leave.wait()
         return request
 
-    async with serving(wait, gate=Gate(1, 1 << 20)) as channel:
+    async with serving(wait, gate=gate_of(1)) as channel:
         first = asyncio.create_task(ask(channel))
         await entered.wait()
         # Not even one that is too large is looked at.
@@ -238,7 +261,7 @@ async def test_places_of_cancelled_calls_are_free_again() -> None:
             raise
         return request
 
-    async with serving(wait, gate=Gate(1, 1 << 20)) as channel:
+    async with serving(wait, gate=gate_of(1)) as channel:
         for _ in range(3):
             entered.clear()
             cancelled.clear()
@@ -311,12 +334,12 @@ async def streaming(gate: Gate, max_call_s: float, authenticator: OneKey | None 
     handler = grpc.stream_stream_rpc_method_handler(
         echo_each, StringValue.FromString, StringValue.SerializeToString
     )
-    async with connected(CallInterceptor(gate, max_call_s, 60, authenticator), handler) as channel:
+    async with connected(CallInterceptor(gate, Limits(max_call_s, 60, 60, 1 << 20), authenticator), handler) as channel:
         yield channel.stream_stream(METHOD, StringValue.SerializeToString, StringValue.FromString)
 
 
 async def test_streams_have_places_and_give_them_back() -> None:
-    gate = Gate(2, 1 << 20)
+    gate = gate_of(2)
     async with streaming(gate, 60) as echo_each:
         calls = [echo_each() for _ in range(2)]
         for call in calls:
@@ -335,7 +358,7 @@ async def test_streams_have_places_and_give_them_back() -> None:
 
 
 async def test_a_stream_that_nobody_ends_ends_at_the_servers_limit() -> None:
-    gate = Gate(1, 1 << 20)
+    gate = gate_of(1)
     async with streaming(gate, 0.2) as echo_each:
         for _ in range(2):
             call = echo_each()
@@ -346,7 +369,7 @@ async def test_a_stream_that_nobody_ends_ends_at_the_servers_limit() -> None:
 
 
 async def test_errors_of_streams_are_those_of_any_call(caplog: pytest.LogCaptureFixture) -> None:
-    async with streaming(Gate(1, 1 << 20), 60, OneKey()) as echo_each:
+    async with streaming(gate_of(1), 60, OneKey()) as echo_each:
         assert await echo_each().code() is grpc.StatusCode.UNAUTHENTICATED
         call = echo_each(metadata=(("x-api-key", "right"),))
         await call.write(StringValue(value="break"))
@@ -357,11 +380,88 @@ async def test_errors_of_streams_are_those_of_any_call(caplog: pytest.LogCapture
 
 async def test_a_method_with_one_stream_is_refused_at_once_and_not_unguarded() -> None:
     """Nobody has such a method yet. Whoever adds one sees it at the first call."""
-    interceptor = CallInterceptor(Gate(1, 1), 1, 1, None)
+    guard = CallInterceptor(gate_of(1), Limits(1, 1, 1, 1), None)
 
     async def continuation(_details: Any) -> Any:
         return grpc.unary_stream_rpc_method_handler(echo)
 
     details = type("Details", (), {"method": METHOD})()
     with pytest.raises(NotImplementedError, match="no guard"):
-        await interceptor.intercept_service(continuation, details)
+        await guard.intercept_service(continuation, details)
+
+
+async def large(request: StringValue, context: Any) -> StringValue:
+    return StringValue(value="x" * 20_000_000)
+
+
+async def open_without_reading(channel: Any) -> Any:
+    """Ask as a stream would, and never look at the answer: gRPC then passes on a few megabytes at most."""
+    call = channel.stream_stream(METHOD)()
+    await call.write(StringValue(value="hello").SerializeToString())
+    await call.done_writing()
+    return call
+
+
+async def held(gate: Gate) -> bool:
+    """Whether the gate still counts bytes: there is no room for all that it allows beside them."""
+    with gate.admit() as other:
+        try:
+            other.add(MAX_BYTES)
+        except OverloadedError:
+            return True
+    return False
+
+
+async def test_an_answer_that_nobody_takes_stays_counted_until_its_caller_leaves() -> None:
+    gate = gate_of(1)
+    async with serving(large, gate=gate) as channel:
+        call = await open_without_reading(channel)
+        await asyncio.sleep(0.2)
+        assert await held(gate)
+        call.cancel()
+        await asyncio.sleep(0.2)
+        assert not await held(gate)
+
+
+async def test_who_does_not_take_an_answer_in_time_loses_its_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = gate_of(1)
+    async with serving(large, gate=gate, max_send_s=0.3) as channel:
+        call = await open_without_reading(channel)
+        assert len(await ask(channel)) > 20_000_000  # others are served meanwhile
+        await asyncio.sleep(0.8)
+        assert not await held(gate)
+        assert "has not taken the answer of /test.Service/Method within 0.3 seconds" in caplog.text
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            while True:
+                assert await call.read() is not grpc.aio.EOF
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        caplog.clear()
+        await ask(channel, wait_for_ready=True)
+        await asyncio.sleep(0.5)
+        assert not caplog.records, "whoever took its answer has a connection that was closed"
+
+
+async def test_an_answer_over_the_limit_is_refused() -> None:
+    async with serving(large, max_response_bytes=20_000_000) as channel:
+        error = await failure(channel)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "over 20000000 bytes" in (error.details() or "")
+
+
+async def test_a_message_that_would_grow_too_much_is_refused_before_it_is_parsed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(message_structure, "MAX_STRUCTURE_BYTES", 100)
+    received = []
+
+    async def count(request: StringValue, context: Any) -> StringValue:
+        received.append(request)
+        return request
+
+    async with serving(count) as channel:
+        error = await failure(channel, StringValue(value="x" * 101).SerializeToString())
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "the limit is 100" in (error.details() or "")
+        assert not received

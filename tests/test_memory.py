@@ -1,40 +1,100 @@
-"""The memory that threads share."""
+"""The memory that is waited for: nothing is reserved twice, and nobody is passed over."""
 
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+import asyncio
+import contextlib
 
 import pytest
 
+from gateway.holding import keep
 from gateway.memory import Memory
 
 
-def test_no_byte_is_reserved_twice_and_every_thread_gets_its_own() -> None:
+async def test_no_byte_is_reserved_twice_and_everybody_gets_theirs() -> None:
     memory = Memory(100)
-    lock, reserved, most, done = threading.Lock(), 0, 0, 0
+    reserved, most, done = 0, 0, 0
 
-    def work(size: int) -> None:
+    async def work(size: int) -> None:
         nonlocal reserved, most, done
-        with memory.reserve(size):
+        async with memory.reserve(size):
             # More than there is means all of it.
-            with lock:
-                reserved += min(size, 100)
-                most = max(most, reserved)
-            time.sleep(0.001)
-            with lock:
-                reserved -= min(size, 100)
-                done += 1
+            reserved += min(size, 100)
+            most = max(most, reserved)
+            await asyncio.sleep(0)
+            reserved -= min(size, 100)
+            done += 1
 
     sizes = [7, 40, 60, 100, 250] * 20
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(work, sizes))
+    await asyncio.gather(*map(work, sizes))
     assert done == len(sizes)
-    # Several at once, where there is room.
+    # Several at a time, if there is room.
     assert 60 < most <= 100
 
 
-def test_memory_is_released_whatever_came_of_the_work() -> None:
+async def test_who_comes_first_is_served_first() -> None:
+    """A large part waits for small ones that came before it, and is not overtaken by those after it."""
+    memory = Memory(100)
+    order: list[int] = []
+
+    async def work(size: int) -> None:
+        async with memory.reserve(size):
+            order.append(size)
+            await asyncio.sleep(0.001)
+
+    async with memory.reserve(50):
+        tasks = [asyncio.create_task(work(size)) for size in (20, 90, 10, 15)]
+        await asyncio.sleep(0)
+        assert order == [20]
+    await asyncio.gather(*tasks)
+    assert order == [20, 90, 10, 15]
+
+
+async def test_who_leaves_does_not_block_those_behind() -> None:
+    memory = Memory(100)
+    entered: list[str] = []
+
+    async def work(name: str, size: int) -> None:
+        async with memory.reserve(size):
+            entered.append(name)
+
+    async with memory.reserve(50):
+        first = asyncio.create_task(work("large", 90))
+        second = asyncio.create_task(work("small", 10))
+        await asyncio.sleep(0)
+        first.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await first
+        await second
+    assert entered == ["small"]
+    async with memory.reserve(100):
+        pass
+
+
+async def test_who_leaves_in_the_moment_of_its_turn_gives_it_on() -> None:
+    memory = Memory(100)
+    async with memory.reserve(100):
+        waiting = asyncio.create_task(memory.reserve(100).__aenter__())
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await waiting
+    async with asyncio.timeout(60), memory.reserve(100):
+        pass
+
+
+async def test_memory_is_released_whatever_came_of_the_work() -> None:
     memory = Memory(100)
     for _ in range(3):
-        with pytest.raises(ZeroDivisionError), memory.reserve(100):
-            raise ZeroDivisionError
+        with pytest.raises(ZeroDivisionError):
+            async with memory.reserve(100):
+                raise ZeroDivisionError
+
+
+async def test_a_thread_that_works_on_keeps_its_memory() -> None:
+    memory = Memory(100)
+    async with memory.reserve(100):
+        thread_ends = keep()
+    waiting = asyncio.create_task(memory.reserve(1).__aenter__())
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    thread_ends()
+    await waiting

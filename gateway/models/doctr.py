@@ -98,6 +98,10 @@ class DoctrSpec:
         """Return `limit`."""
         return limit
 
+    def batch_bytes(self, limit: int) -> int:
+        """Return the bytes of so many crops."""
+        return 3 * limit * self.crop_size[0] * self.crop_size[1]
+
     def cut(self, image: Pixels, places: Places) -> Crops:
         """Cut words out of uint8 [H, W, 3]."""
         cut = cut_quadrilaterals if places.points.ndim == 3 else cut_boxes

@@ -85,6 +85,11 @@ class GroundingDinoSpec:
         """Longest side, in pixels, that images are resized to."""
         return self.longest_edge
 
+    @property
+    def canvas_bytes(self) -> int:
+        """Bytes of the largest canvas."""
+        return max(3 * height * width for height, width in self.canvases)
+
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Size]:
         """Resize RGB uint8 [h,w,3] and put it at the top-left of the smallest canvas that holds it.
 

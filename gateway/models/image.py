@@ -1,8 +1,7 @@
 """Encoded or raw bytes of images to RGB uint8."""
 
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from gateway.models import image_limits
 from gateway.models.image_formats import FORMATS, looks_like
 from gateway.models.image_limits import ImageError
 
-__all__ = ["FORMATS", "ImageError", "decode"]
+__all__ = ["FORMATS", "ImageError", "ImageFile", "decode", "open_image"]
 
 # The transposition that turns an image upright, by its EXIF orientation.
 _UPRIGHT = {
@@ -40,28 +39,17 @@ PIXELS_PER_CHUNK = 64_000
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def decode(
-    data: bytes, *, max_pixels: int, room: Callable[[int], AbstractContextManager[object]] = nullcontext
-) -> NDArray[np.uint8]:
-    """Decode an image file of one of `FORMATS` (first frame or page) to upright RGB.
+def decode(data: bytes, *, max_pixels: int) -> NDArray[np.uint8]:
+    """Decode an image file: `open_image`, then `ImageFile.decode`."""
+    return open_image(data, max_pixels=max_pixels).decode()
 
-    Returns uint8 [H,W,3], contiguous and read-only. 8-bit images are equal to Pillow's
-    `ImageOps.exif_transpose(Image.open(...)).convert("RGB")`: alpha is dropped (not blended over a
-    background), CMYK is converted without a colour profile, the EXIF orientation is applied.
 
-    Grey values of more than 8 bits are scaled by the following rule, because Pillow's conversion would clip
-    them to white. 16-bit files keep the high byte, as Pillow does for 16-bit colour. The values of 32-bit
-    integers and floats are taken to have 8, 16 or 32 bits, whichever first holds the largest value, and the
-    highest 8 of these bits are kept. Floats may also range from 0 to 1. If a float is beyond 32 bits, the
-    largest becomes white. A range holds floats up to a quarter above it, because filters overshoot. Negative
-    values and NaN are black, infinity is white.
+def open_image(data: bytes, *, max_pixels: int) -> "ImageFile":
+    """Read the header of an image file of one of `FORMATS`, and check it.
 
-    `room` is called once the header is read, with the bytes of memory that decoding may take. The context
-    manager that it returns is entered while the pixels are decoded.
-
-    Raises ImageError for no data, an unknown format, and damaged or truncated data. An image of more than
-    `max_pixels` pixels (or Pillow's own limit, 178,956,970) is refused from its header alone, and so are
-    tiles and frames of more pixels. A file of more parts or scans than any encoder writes is refused too.
+    Raises ImageError for no data, an unknown format, and a damaged header. An image of more than `max_pixels`
+    pixels (or Pillow's own limit, 178,956,970) is refused, and so are tiles and frames of more pixels. A file
+    of more parts or scans than any encoder writes is refused too.
     """
     if not data:
         raise ImageError("The image is empty: it has no bytes.")
@@ -83,23 +71,49 @@ def decode(
     except Exception as error:  # Pillow's plugins raise many kinds on bad headers
         raise ImageError("The image header is damaged, or its metadata is too large.") from error
     image_limits.check_size(image.width, image.height, max_pixels)
-    image_format = image.format
-    try:
-        with room(PEAK_BYTES_PER_PIXEL * pixels):
+    return ImageFile(image, max_pixels, PEAK_BYTES_PER_PIXEL * pixels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFile:
+    """An image file whose header was read. `peak_bytes` is the most memory that decoding it takes."""
+
+    image: Image.Image
+    max_pixels: int
+    peak_bytes: int
+
+    def decode(self) -> NDArray[np.uint8]:
+        """Decode the first frame or page to upright RGB, once.
+
+        Returns uint8 [H,W,3], contiguous and read-only. 8-bit images are equal to Pillow's
+        `ImageOps.exif_transpose(Image.open(...)).convert("RGB")`: alpha is dropped (not blended over a
+        background), CMYK is converted without a colour profile, the EXIF orientation is applied.
+
+        Grey values of more than 8 bits are scaled by the following rule, because Pillow's conversion would
+        clip them to white. 16-bit files keep the high byte, as Pillow does for 16-bit colour. The values of
+        32-bit integers and floats are taken to have 8, 16 or 32 bits, whichever first holds the largest
+        value, and the highest 8 of these bits are kept. Floats may also range from 0 to 1. If a float is
+        beyond 32 bits, the largest becomes white. A range holds floats up to a quarter above it, because
+        filters overshoot. Negative values and NaN are black, infinity is white.
+
+        Raises ImageError for damaged or truncated data.
+        """
+        image, image_format = self.image, self.image.format
+        try:
             # Without `Image.draft`, which decodes a JPEG at a reduced size: no reference does that.
             image.load()
             # A GIF frame may be larger than the screen its header declares.
-            image_limits.check_size(image.width, image.height, max_pixels)
+            image_limits.check_size(image.width, image.height, self.max_pixels)
             transpose = _upright_transpose(image)
             if transpose is not None:
                 image = image.transpose(transpose)
             return _to_rgb(image)
-    except (ImageError, MemoryError):
-        raise
-    except Exception as error:
-        raise ImageError(
-            f"The {image_format} image is damaged, truncated or of an unsupported kind."
-        ) from error
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:
+            raise ImageError(
+                f"The {image_format} image is damaged, truncated or of an unsupported kind."
+            ) from error
 
 
 def _upright_transpose(image: Image.Image) -> Image.Transpose | None:

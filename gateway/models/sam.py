@@ -91,6 +91,16 @@ class SamSpec:
         """Longest side, in pixels, that images are resized to."""
         return self.image_size
 
+    @property
+    def logits_bytes(self) -> int:
+        """Bytes of the low-resolution logits of one mask."""
+        return 4 * self.mask_size**2
+
+    @property
+    def view_bytes(self) -> int:
+        """Most bytes of an image's embedding: SAM 2 has finer features beside it."""
+        return 4 * self.mask_size**2 * (64 if self.stretches else 16)
+
     def preprocess(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
         """Scale RGB uint8 [H,W,3] to `valid_size`, and put it at the top-left of the encoder's square.
 

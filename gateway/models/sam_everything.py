@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from gateway.models import boxes, masks
 from gateway.models.sam import FOREGROUND, Prompt, SamSpec
 
+MAX_CANDIDATES = 10_000
+"""Most masks that suppression looks at, those of highest predicted IoU. It takes time by their square."""
+
 # In pixels. A mask whose box is this close to an edge of its crop is taken to be cut off there.
 CROP_EDGE_TOLERANCE = 20
 
@@ -131,8 +134,14 @@ def candidates(
 
 
 def suppress(candidates: Sequence[Candidate], iou_threshold: float) -> list[Candidate]:
-    """Return the candidates that non-maximum suppression by predicted IoU keeps, best first."""
+    """Return the candidates that non-maximum suppression by predicted IoU keeps, best first.
+
+    Of more than MAX_CANDIDATES only the best are looked at. The reference looks at all.
+    """
     scores = np.array([candidate.predicted_iou for candidate in candidates], np.float32)
+    if len(candidates) > MAX_CANDIDATES:
+        best = np.sort(np.argsort(-scores, kind="stable")[:MAX_CANDIDATES])
+        candidates, scores = [candidates[index] for index in best], scores[best]
     return [candidates[index] for index in _nms(candidates, scores, iou_threshold)]
 
 

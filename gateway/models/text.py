@@ -157,6 +157,9 @@ class TextSpec(Protocol):
     def crop_limit(self, crops: Crops, limit: int) -> int:
         """Return how many of these crops may be sent at once, if `limit` of the smallest size may."""
 
+    def batch_bytes(self, limit: int) -> int:
+        """Return the bytes of the crops that are sent at once, if `limit` of the smallest size may be."""
+
     def cut(self, image: Pixels, places: Places) -> Crops:
         """Cut places out of uint8 [H, W, 3]."""
 

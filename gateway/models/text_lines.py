@@ -124,6 +124,10 @@ class LineSpec:
         """Return how many of the crops have as many pixels as `limit` of the smallest size."""
         return self._limit(crops.pixels.shape[2], limit)
 
+    def batch_bytes(self, limit: int) -> int:
+        """Return the bytes of so many crops of the smallest size, or of a crop of the largest."""
+        return 3 * self.crop_height * max(limit * self.crop_widths[0], self.crop_widths[-1])
+
     def cut(self, image: Pixels, places: Places) -> Crops:
         """Cut lines of one crop size out of uint8 [H, W, 3], the very wide ones in pieces."""
         size = image.shape[0], image.shape[1]

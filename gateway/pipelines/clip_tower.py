@@ -57,8 +57,9 @@ class Tower:
 
         async def infer(batch: _Batch) -> dict[str, Vector]:
             batch.has_left = True
-            async with slots:
-                stacked = await self._resources.threads.run(np.stack, [items[key] for key in batch.keys])
+            rows = [items[key] for key in batch.keys]
+            async with slots, self._resources.working_room(sent=len(rows) * rows[0].nbytes):
+                stacked = await self._resources.threads.run(np.stack, rows)
                 tensors = await self._resources.infer(model, self._role, {self._input: stacked})
             # Copies: a row that is kept must not hold on to its whole batch.
             return {key: row.copy() for key, row in zip(batch.keys, tensors[self._output], strict=True)}

@@ -48,26 +48,34 @@ class Detector:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    async def detect(
-        self, image: LoadedImage, query: ObjectQuery, model: Variant[GroundingDinoSpec]
-    ) -> list[Detection]:
-        """Return the objects that words name, best first. Raises InputError if the words cannot be used."""
-        spec, threads = model.spec, self._resources.threads
+    async def read(self, query: ObjectQuery, model: Variant[GroundingDinoSpec]) -> TokenizedText:
+        """Return the words of a query for `detect`. Raises InputError if they cannot be used.
+
+        This needs no image: words that cannot be used cost no decoding.
+        """
         with stage("preprocess"):
-            text = await threads.run(_encode_text, spec.text, query)
-            canvas, valid_size = await threads.run(spec.preprocess, image.pixels)
-        tensors = await self._resources.infer(
-            model,
-            _DETECTOR,
-            {
-                "image": canvas[None],
-                "valid_size": np.array([valid_size], np.int32),
-                "input_ids": text.input_ids[None],
-                "attention_mask": text.attention_mask[None],
-                "position_ids": text.position_ids[None],
-                "text_self_attention_mask": text.text_self_attention_mask[None],
-            },
-        )
+            return await self._resources.threads.run(_encode_text, model.spec.text, query)
+
+    async def detect(
+        self, image: LoadedImage, text: TokenizedText, query: ObjectQuery, model: Variant[GroundingDinoSpec]
+    ) -> list[Detection]:
+        """Return the objects that words name, best first."""
+        spec, threads = model.spec, self._resources.threads
+        async with self._resources.working_room(pixels=image.width * image.height, sent=spec.canvas_bytes):
+            with stage("preprocess"):
+                canvas, valid_size = await threads.run(spec.preprocess, image.pixels)
+            tensors = await self._resources.infer(
+                model,
+                _DETECTOR,
+                {
+                    "image": canvas[None],
+                    "valid_size": np.array([valid_size], np.int32),
+                    "input_ids": text.input_ids[None],
+                    "attention_mask": text.attention_mask[None],
+                    "position_ids": text.position_ids[None],
+                    "text_self_attention_mask": text.text_self_attention_mask[None],
+                },
+            )
         with stage("postprocess"):
             return await threads.run(
                 spec.postprocess,

@@ -10,6 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.admission import reserve
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -124,6 +125,7 @@ class Embedder:
         images, threads = self._resources.images, self._resources.threads
         # A decoded image may take hundreds of times the bytes of the model's input: few at a time.
         slots = asyncio.Semaphore(self._resources.settings.threads)
+        reserve(len(sources) * 3 * model.spec.input_size**2)
         known: dict[str, Vector] = {}
         squares: dict[str, NDArray[np.uint8]] = {}
 
@@ -134,8 +136,10 @@ class Embedder:
                 if vector is not None:
                     known[image.image_id] = vector
                 elif image.image_id not in squares:
-                    with stage("preprocess"):
-                        squares[image.image_id] = await threads.run(model.spec.preprocess, image.pixels)
+                    pixels = image.width * image.height
+                    async with self._resources.working_room(pixels=pixels):
+                        with stage("preprocess"):
+                            squares[image.image_id] = await threads.run(model.spec.preprocess, image.pixels)
                 images.release(image)
                 return image.info
 

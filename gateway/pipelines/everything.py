@@ -4,8 +4,10 @@ SAM's authors call it automatic mask generation.
 """
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
+from gateway.admission import reserve
 from gateway.call import stage
 from gateway.catalog import Variant
 from gateway.concurrency import gather
@@ -14,9 +16,15 @@ from gateway.models import sam_everything
 from gateway.models.masks import MaskFormat
 from gateway.models.sam import PromptGroup, SamSpec
 from gateway.models.sam_everything import Candidate, Crop, GridOptions
+from gateway.pipelines.answer_bytes import AnswerBytes, known_bytes, unknown_bytes
 from gateway.pipelines.images import LoadedImage
 from gateway.pipelines.resources import Resources
 from gateway.pipelines.segmentation import SegmentedMask, Segmenter
+
+FINISHED_AT_A_TIME = 64
+"""Masks that are written before their bytes are added up: an answer that is too large ends the work early."""
+CANDIDATE_BYTES = 1000
+"""Memory that a candidate takes beside its run lengths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,7 @@ class EverythingSegmenter:
         """Return all masks that the options keep, best predicted IoU first.
 
         Between the filters and the end masks are run lengths. No more masks than there are threads have full
-        size at a time. Raises InputError for too many points, and TooManyMasksError.
+        size at a time. Raises InputError for too many points, and AnswerTooLargeError.
         """
         threads = self._resources.threads
         crops = list(sam_everything.crops(image.size, options))
@@ -52,18 +60,34 @@ class EverythingSegmenter:
         candidates = [
             candidate for crop in crops for candidate in await self._candidates(image, crop, model, options)
         ]
+
+        def room() -> AbstractAsyncContextManager[None]:
+            return self._resources.mask_room(image.size)
+
+        answer = AnswerBytes(self._resources.settings.max_response_bytes)
         with stage("postprocess"):
             candidates = await threads.run(sam_everything.suppress, candidates, options.nms_iou_threshold)
             if options.min_region_area:
                 cleaned = await threads.run_each(
-                    lambda candidate: sam_everything.clean(candidate, image.size, options), candidates
+                    lambda candidate: sam_everything.clean(candidate, image.size, options),
+                    candidates,
+                    room,
                 )
                 candidates = await threads.run(
                     sam_everything.suppress_cleaned, cleaned, options.nms_iou_threshold
                 )
             kept = candidates[: options.max_masks]
             self._segmenter.check_mask_pixels(len(kept), image)
-            return await threads.run_each(lambda candidate: _finish(candidate, image.size, mask_format), kept)
+            answer.add(len(kept) * known_bytes(mask_format, image.size))
+            finished: list[GridMask] = []
+            for start in range(0, len(kept), FINISHED_AT_A_TIME):
+                finished += await threads.run_each(
+                    lambda candidate: _finish(candidate, image.size, mask_format),
+                    kept[start : start + FINISHED_AT_A_TIME],
+                    room,
+                )
+                answer.add(sum(unknown_bytes(item.mask.encoded) for item in finished[start:]))
+            return finished
 
     async def _candidates(
         self, image: LoadedImage, crop: Crop, model: Variant[SamSpec], options: GridOptions
@@ -71,9 +95,7 @@ class EverythingSegmenter:
         """Return what the points of a crop lead to, in their order, filtered."""
         settings, threads = self._resources.settings, self._resources.threads
         with stage("preprocess"):
-            groups = await threads.run(
-                model.spec.group_prompts, crop.prompts(), crop.size, max_prompts=settings.decoder_batch
-            )
+            groups = await threads.run(_groups, crop, model.spec, settings.decoder_batch)
         view = await self._segmenter.view(_part(image, crop), model)
         # While one group is in the model, the masks of another are filtered.
         slots = asyncio.Semaphore(settings.batches_in_flight)
@@ -89,10 +111,24 @@ class EverythingSegmenter:
                     )
 
                 with stage("postprocess"):
-                    return await threads.run_each(select, range(len(group.indices)))
+                    return await threads.run_each(
+                        select, range(len(group.indices)), lambda: self._resources.mask_room(crop.size)
+                    )
 
         answers = await gather(segment_group(group) for group in groups)
+        reserve(
+            sum(
+                CANDIDATE_BYTES + len(candidate.rle.counts)
+                for group in answers
+                for point in group
+                for candidate in point
+            )
+        )
         return [candidate for group in answers for point in group for candidate in point]
+
+
+def _groups(crop: Crop, spec: SamSpec, max_prompts: int) -> list[PromptGroup]:
+    return spec.group_prompts(crop.prompts(), crop.size, max_prompts=max_prompts)
 
 
 def _part(image: LoadedImage, crop: Crop) -> LoadedImage:

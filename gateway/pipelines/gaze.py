@@ -64,7 +64,7 @@ class GazeEstimator:
         slots = asyncio.Semaphore(self._resources.settings.batches_in_flight)
 
         async def estimate_chunk(chunk: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-            async with slots:
+            async with slots, self._resources.working_room(sent=3 * model.spec.face_size**2 * len(chunk)):
                 with stage("preprocess"):
                     faces = await self._resources.threads.run(
                         lambda: np.stack([model.spec.crop(image.pixels, box) for box in chunk])
@@ -80,11 +80,13 @@ class GazeEstimator:
         self, image: LoadedImage, query: FaceQuery, model: Variant[YuNetSpec]
     ) -> list[DetectedFace]:
         spec, threads = model.spec, self._resources.threads
-        with stage("preprocess"):
-            canvas, valid_size = await threads.run(
-                spec.preprocess, image.pixels, small_faces=query.small_faces
-            )
-        heads = await self._resources.infer(model, _FACE_DETECTOR, {"image": canvas[None]})
+        side = spec.small_faces_canvas if query.small_faces else spec.canvas
+        async with self._resources.working_room(pixels=image.width * image.height, sent=3 * side**2):
+            with stage("preprocess"):
+                canvas, valid_size = await threads.run(
+                    spec.preprocess, image.pixels, small_faces=query.small_faces
+                )
+            heads = await self._resources.infer(model, _FACE_DETECTOR, {"image": canvas[None]})
         with stage("postprocess"):
             return await threads.run(
                 spec.postprocess,

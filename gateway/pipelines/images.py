@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway import metrics
-from gateway.admission import release, reserve_more
+from gateway.admission import release, reserve
 from gateway.allowed_hosts import AllowedHosts
 from gateway.cache import ComputingCache
 from gateway.call import stage
@@ -101,11 +101,10 @@ class LoadedImage:
 class ImageLoader:
     """Turns sources into pixels. One instance a process: it keeps decoded images."""
 
-    def __init__(self, settings: Settings, threads: Threads) -> None:
+    def __init__(self, settings: Settings, threads: Threads, room: Memory) -> None:
         self._max_pixels = settings.max_image_pixels
         self._threads = threads
-        # In addition to what calls hold: how much decoding takes is not known before.
-        self._decoding = Memory(settings.max_bytes_in_flight)
+        self._room = room
         self._cache = ComputingCache[LoadedImage](
             "image", settings.image_cache_bytes, lambda loaded: loaded.pixels.nbytes
         )
@@ -126,7 +125,7 @@ class ImageLoader:
         metrics.IMAGES.labels(source.kind).inc()
         with stage("decode"):
             loaded = await self._load(source)
-            reserve_more(loaded.pixels.nbytes)
+            reserve(loaded.pixels.nbytes)
             return loaded
 
     def release(self, loaded: LoadedImage) -> None:
@@ -159,19 +158,20 @@ class ImageLoader:
     async def _load_bytes(self, source: EncodedImage | RawImage) -> LoadedImage:
         image_id = await self._threads.run(_content_hash, source)
         try:
-            return await self._cache.get_or_compute(
-                image_id, lambda: self._threads.run(self._decode, source, image_id)
-            )
+            return await self._cache.get_or_compute(image_id, lambda: self._decode(source, image_id))
         except image.ImageError as error:
             raise InputError(str(error)) from error
 
-    def _decode(self, source: EncodedImage | RawImage, image_id: str) -> LoadedImage:
+    async def _decode(self, source: EncodedImage | RawImage, image_id: str) -> LoadedImage:
+        run = self._threads.run
         if isinstance(source, RawImage):
-            pixels = from_raw(
-                source.data, source.width, source.height, source.order, max_pixels=self._max_pixels
-            )
+            arguments = source.data, source.width, source.height, source.order
+            pixels = await run(from_raw, *arguments, max_pixels=self._max_pixels)
         else:
-            pixels = image.decode(source.data, max_pixels=self._max_pixels, room=self._decoding.reserve)
+            # Only the header says how much memory decoding takes. No thread waits for that.
+            file = await run(image.open_image, source.data, max_pixels=self._max_pixels)
+            async with self._room.reserve(file.peak_bytes):
+                pixels = await run(file.decode)
         return LoadedImage(image_id, pixels)
 
 

@@ -1,16 +1,27 @@
 """What every pipeline works with: Triton, the catalog of models, threads, images, settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 from numpy.typing import NDArray
 
 from gateway.call import stage
 from gateway.catalog import Catalog, Role, Variant
+from gateway.memory import Memory
 from gateway.pipelines.images import ImageLoader
 from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
 from gateway.triton import Triton
+
+# Pillow has 4 bytes for each pixel of RGB, and docTR resizes floats.
+RESIZING_BYTES_PER_PIXEL = 6
+# The array, tritonclient's copy and its message, the message's bytes, and gRPC's copy of them.
+SENT_COPIES = 5
+# gRPC's copy, the message, and the array.
+RECEIVED_COPIES = 3
+# A mask's logits, what they are compared to, the labels of its parts, its columns and run lengths.
+MASK_BYTES_PER_PIXEL = 12
 
 
 class Resources:
@@ -20,20 +31,30 @@ class Resources:
     request is cancelled with it, and no later stage starts.
     """
 
-    def __init__(
-        self, triton: Triton, catalog: Catalog, settings: Settings, threads: Threads, images: ImageLoader
-    ) -> None:
+    def __init__(self, triton: Triton, catalog: Catalog, settings: Settings) -> None:
         self.triton = triton
         self.catalog = catalog
         self.settings = settings
-        self.threads = threads
-        self.images = images
+        self.threads = Threads(settings.threads)
+        # For work under way: decoding, tensors on their way to Triton and back, masks of full size. It is
+        # beside what calls hold, and waited for in order, since a call in the midst cannot be refused.
+        self._room = Memory(settings.max_bytes_in_flight // 2)
+        self.images = ImageLoader(settings, self.threads, self._room)
 
-    @classmethod
-    def create(cls, triton: Triton, catalog: Catalog, settings: Settings) -> Self:
-        """Make the threads and the image loader that the settings ask for."""
-        threads = Threads(settings.threads)
-        return cls(triton, catalog, settings, threads, ImageLoader(settings, threads))
+    def working_room(
+        self, *, pixels: int = 0, sent: int = 0, received: int = 0
+    ) -> AbstractAsyncContextManager[None]:
+        """Wait for the memory of some work, and keep it inside. Must not be entered twice.
+
+        pixels: of the image that is resized. sent, received: bytes of tensors to Triton and back.
+        """
+        return self._room.reserve(
+            RESIZING_BYTES_PER_PIXEL * pixels + SENT_COPIES * sent + RECEIVED_COPIES * received
+        )
+
+    def mask_room(self, size: tuple[int, int]) -> AbstractAsyncContextManager[None]:
+        """Wait for the memory in which a thread works on a mask of `size` (height, width)."""
+        return self._room.reserve(MASK_BYTES_PER_PIXEL * size[0] * size[1])
 
     def close(self) -> None:
         """Drop the work that has not started."""

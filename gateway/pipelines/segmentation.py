@@ -7,15 +7,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.admission import reserve
 from gateway.cache import ComputingCache
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
-from gateway.errors import InputError, NotFiniteError, TooManyMasksError
+from gateway.errors import AnswerTooLargeError, InputError, NotFiniteError
 from gateway.models import masks
 from gateway.models.grounding_dino import Detection, GroundingDinoSpec
+from gateway.models.grounding_dino_text import TokenizedText
 from gateway.models.masks import EncodedMask, MaskFormat
 from gateway.models.sam import Prompt, PromptGroup, SamSpec
+from gateway.pipelines.answer_bytes import AnswerBytes, known_bytes, unknown_bytes
 from gateway.pipelines.detection import Detector, ObjectQuery
 from gateway.pipelines.images import LoadedImage
 from gateway.pipelines.resources import Resources
@@ -109,7 +112,7 @@ class Segmenter:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._detector = Detector(resources)
+        self.detector = Detector(resources)
         self._views = ComputingCache[ImageView](
             "sam_embedding", resources.settings.sam_embedding_cache_bytes, lambda view: view.nbytes
         )
@@ -126,12 +129,19 @@ class Segmenter:
     ) -> list[list[SegmentedMask]]:
         """Return one mask a prompt, or three with `multimask`, the best predicted IoU first.
 
-        Raises TooManyMasksError, and InputError if the prompts cannot be used.
+        Raises AnswerTooLargeError, and InputError if the prompts cannot be used.
         """
         if not prompts:
             return []
-        settings, threads = self._resources.settings, self._resources.threads
-        self.check_mask_pixels(len(prompts) * (3 if multimask else 1), image)
+        resources, settings, threads = self._resources, self._resources.settings, self._resources.threads
+        count = 3 if multimask else 1
+        logits_bytes = count * model.spec.logits_bytes
+        self.check_mask_pixels(len(prompts) * count, image)
+        answer = AnswerBytes(settings.max_response_bytes)
+        of_logits = len(prompts) * logits_bytes if with_logits else 0
+        answer.add(of_logits + len(prompts) * count * known_bytes(mask_format, image.size))
+        in_flight = min(len(prompts), settings.batches_in_flight * settings.decoder_batch)
+        reserve(model.spec.view_bytes + in_flight * logits_bytes)
         with stage("preprocess"):
             try:
                 groups = await threads.run(
@@ -162,16 +172,20 @@ class Segmenter:
                     ]
 
                 with stage("postprocess"):
-                    finished = await threads.run_each(finish, range(len(group.indices)))
+                    finished = await threads.run_each(
+                        finish, range(len(group.indices)), lambda: resources.mask_room(image.size)
+                    )
                 for index, masks_of_prompt in zip(group.indices, finished, strict=True):
+                    answer.add(sum(unknown_bytes(mask.encoded) for mask in masks_of_prompt))
                     results[index] = masks_of_prompt
 
         await gather(segment_group(group) for group in groups)
         return results
 
-    async def segment_phrases(
+    async def segment_objects(
         self,
         image: LoadedImage,
+        text: TokenizedText,
         query: ObjectQuery,
         detection_model: Variant[GroundingDinoSpec],
         segmentation_model: Variant[SamSpec],
@@ -180,18 +194,18 @@ class Segmenter:
     ) -> list[tuple[Detection, SegmentedMask]]:
         """Return the objects that words name, each with its mask: the boxes of one model prompt the other.
 
-        Raises TooManyMasksError, and InputError if the words cannot be used.
+        `text` is what `detector.read` makes of the query. Raises AnswerTooLargeError.
         """
-        detections = await self._detector.detect(image, query, detection_model)
+        detections = await self.detector.detect(image, text, query, detection_model)
         prompts = [Prompt(box=detection.box) for detection in detections]
         regions = await self.segment(image, prompts, segmentation_model, mask_format=mask_format)
         return [(detection, mask) for detection, (mask,) in zip(detections, regions, strict=True)]
 
     def check_mask_pixels(self, count: int, image: LoadedImage) -> None:
-        """Raise TooManyMasksError if so many masks of the image's size are too many pixels for an answer."""
+        """Raise AnswerTooLargeError if so many masks of the image's size have too many pixels."""
         pixels, limit = count * image.width * image.height, self._resources.settings.max_mask_pixels
         if pixels > limit:
-            raise TooManyMasksError(
+            raise AnswerTooLargeError(
                 f"would make an answer of {count} masks of {image.width}x{image.height} pixels, {pixels} in "
                 f"all; the limit is {limit}"
             )
@@ -200,12 +214,16 @@ class Segmenter:
         """Return the model's view of an image, from the cache if it is kept there."""
 
         async def compute() -> ImageView:
-            with stage("preprocess"):
-                canvas, valid_size = await self._resources.threads.run(model.spec.preprocess, image.pixels)
-            encoder, _ = model.family.roles
-            tensors = await self._resources.infer(
-                model, encoder, {"image": canvas[None], "valid_size": np.array([valid_size], np.int32)}
-            )
+            resources, spec = self._resources, model.spec
+            async with resources.working_room(
+                pixels=image.width * image.height, sent=3 * spec.image_size**2, received=spec.view_bytes
+            ):
+                with stage("preprocess"):
+                    canvas, valid_size = await resources.threads.run(spec.preprocess, image.pixels)
+                encoder, _ = model.family.roles
+                tensors = await resources.infer(
+                    model, encoder, {"image": canvas[None], "valid_size": np.array([valid_size], np.int32)}
+                )
             return ImageView(tensors, valid_size)
 
         return await self._views.get_or_compute(f"{model.name}/{image.image_id}", compute)
@@ -219,18 +237,18 @@ class Segmenter:
         """
         _, decoder = model.family.roles
         mask_name, iou_name = ("multimasks", "multimask_iou") if multimask else ("mask", "mask_iou")
-        tensors = await self._resources.infer(
-            model,
-            decoder,
-            {
-                **view.tensors,
-                "points": group.points[None],
-                "labels": group.labels[None],
-                "mask_input": group.mask_input[None],
-                "has_mask_input": group.has_mask_input[None],
-            },
-            (mask_name, iou_name),
-        )
+        tensors = {
+            **view.tensors,
+            "points": group.points[None],
+            "labels": group.labels[None],
+            "mask_input": group.mask_input[None],
+            "has_mask_input": group.has_mask_input[None],
+        }
+        async with self._resources.working_room(
+            sent=sum(tensor.nbytes for tensor in tensors.values()),
+            received=len(group.indices) * (3 if multimask else 1) * model.spec.logits_bytes,
+        ):
+            tensors = await self._resources.infer(model, decoder, tensors, (mask_name, iou_name))
         logits, ious = tensors[mask_name][0], tensors[iou_name][0]
         if not np.isfinite(ious).all():
             raise NotFiniteError(model.triton_models[decoder.name])

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.admission import reserve
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -111,6 +112,8 @@ class Reader:
         async def read_page(source: ImageSource) -> Page:
             async with pages:
                 image = await images.load(source)
+                if query.detect_orientation:
+                    reserve(image.pixels.nbytes)  # a turned copy at a time
                 # One after the other: four readings of a page at once would hold four times its memory.
                 readings = [
                     await self._read_turned(model, image, turns, query, batches)
@@ -155,9 +158,13 @@ class Reader:
             thresholds = replace(thresholds, bin_threshold=query.min_pixel_score)
         if query.min_word_score is not None:
             thresholds = replace(thresholds, box_threshold=query.min_word_score)
-        with stage("preprocess"):
-            canvas = await threads.run(spec.preprocess, image.pixels)
-        tensors = await self._resources.infer(model, _DETECTOR, {"image": canvas[None]})
+        side = spec.input_size
+        async with self._resources.working_room(
+            pixels=image.width * image.height, sent=3 * side**2, received=4 * side**2
+        ):
+            with stage("preprocess"):
+                canvas = await threads.run(spec.preprocess, image.pixels)
+            tensors = await self._resources.infer(model, _DETECTOR, {"image": canvas[None]})
         with stage("postprocess"):
             return await threads.run(
                 spec.find, tensors["probability_map"][0], image.size, thresholds, rotated=query.rotated_words
@@ -174,7 +181,7 @@ class Reader:
     ) -> list[list[Span]]:
         """Return what some places say. Each batch is a request of its own: Triton joins those of calls."""
         spec, threads = model.spec, self._resources.threads
-        async with batches:
+        async with batches, self._resources.working_room(sent=spec.batch_bytes(limit)):
             with stage("preprocess"):
                 crops = await threads.run(spec.cut, image.pixels, places)
             steps = []

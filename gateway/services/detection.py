@@ -24,9 +24,10 @@ class DetectionService(detection_service_pb2_grpc.DetectionServiceServicer):
         query = object_query(request.query, resources.settings)
         with field("model"):
             model = resources.catalog.choose(GROUNDING_DINO, request.model)
-        image = await load_image(request.image, resources.images, resources.settings)
         with field(words_path(request.query)):
-            detections = await self._detector.detect(image, query, model)
+            text = await self._detector.read(query, model)
+        image = await load_image(request.image, resources.images, resources.settings)
+        detections = await self._detector.detect(image, text, query, model)
         return detection_service_pb2.DetectObjectsResponse(
             detections=map(detection_message, detections),
             image=image_message(image),

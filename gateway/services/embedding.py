@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gateway.admission import weigh
 from gateway.catalog import Variant
 from gateway.errors import InputError, InvalidArgumentError
 from gateway.models import clip
 from gateway.models.clip import ClipSpec
+from gateway.pipelines.answer_bytes import AnswerBytes
 from gateway.pipelines.embedding import CLIP, ClassifiedImage, Embedded, Embedder, LabelScore, Similarity
 from gateway.pipelines.images import ImageSource
 from gateway.pipelines.items import attempt
@@ -27,6 +29,8 @@ from visiongate.v1 import embedding_service_pb2, embedding_service_pb2_grpc, ima
 
 EmbedRequest = embedding_service_pb2.EmbedImagesRequest | embedding_service_pb2.EmbedTextsRequest
 
+# A call counts as one for each so many.
+IMAGES_OF_A_PLACE, TEXTS_OF_A_PLACE = 16, 256
 DEFAULT_TEMPLATE = "a photo of a {}."
 PLACEHOLDER = "{}"
 # How the numbers of a packed embedding are written.
@@ -46,6 +50,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     def __init__(self, resources: Resources) -> None:
         self._settings = resources.settings
         self._catalog = resources.catalog
+        self._threads = resources.threads
         self._embedder = Embedder(resources)
 
     async def EmbedImages(  # noqa: N802
@@ -53,47 +58,57 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
     ) -> embedding_service_pb2.EmbedImagesResponse:
         _check_format(request)
         check_count(len(request.images), self._settings.max_images, "images", "images")
+        weigh(len(request.images), IMAGES_OF_A_PLACE)
         model = self._choose(request.model)
         path = image_paths(request.images, "images")
         sources = image_sources(request.images, self._settings)
         with field(path):
             items = await self._embedder.embed_images(sources, model, strict=request.strict)
-        messages = _embedding_messages(items, request)
-        return embedding_service_pb2.EmbedImagesResponse(
-            results=[
-                embedding_service_pb2.EmbedImagesResult(error=item_error(message, path(index)))
-                if isinstance(message, InputError)
-                else embedding_service_pb2.EmbedImagesResult(embedding=message, image=_image(item))
-                for index, (item, message) in enumerate(zip(items, messages, strict=True))
-            ],
-            model=model.name,
-            timings=timings_message(request.include_timings),
-            dimensions=model.spec.embedding_size,
-        )
+
+        def response() -> embedding_service_pb2.EmbedImagesResponse:
+            messages = _embedding_messages(items, request)
+            return embedding_service_pb2.EmbedImagesResponse(
+                results=[
+                    embedding_service_pb2.EmbedImagesResult(error=item_error(message, path(index)))
+                    if isinstance(message, InputError)
+                    else embedding_service_pb2.EmbedImagesResult(embedding=message, image=_image(item))
+                    for index, (item, message) in enumerate(zip(items, messages, strict=True))
+                ],
+                model=model.name,
+                timings=timings_message(request.include_timings),
+                dimensions=model.spec.embedding_size,
+            )
+
+        return await self._threads.run_if_large(len(items), response)
 
     async def EmbedTexts(  # noqa: N802
         self, request: embedding_service_pb2.EmbedTextsRequest, context: Context
     ) -> embedding_service_pb2.EmbedTextsResponse:
         _check_format(request)
         check_count(len(request.texts), self._settings.max_texts, "texts", "texts")
+        weigh(len(request.texts), TEXTS_OF_A_PLACE)
         model = self._choose(request.model)
         texts = [attempt(self._text, text) for text in request.texts]
         with field(_list_path("texts")):
             tokens = await self._embedder.tokenize(
                 texts, model, truncate=request.truncate, strict=request.strict
             )
-        messages = _embedding_messages(await self._embedder.embed_texts(tokens, model), request)
-        return embedding_service_pb2.EmbedTextsResponse(
-            results=[
-                embedding_service_pb2.EmbedTextsResult(error=item_error(message, f"texts[{index}]"))
-                if isinstance(message, InputError)
-                else embedding_service_pb2.EmbedTextsResult(embedding=message)
-                for index, message in enumerate(messages)
-            ],
-            model=model.name,
-            timings=timings_message(request.include_timings),
-            dimensions=model.spec.embedding_size,
-        )
+        items = await self._embedder.embed_texts(tokens, model)
+
+        def response() -> embedding_service_pb2.EmbedTextsResponse:
+            return embedding_service_pb2.EmbedTextsResponse(
+                results=[
+                    embedding_service_pb2.EmbedTextsResult(error=item_error(message, f"texts[{index}]"))
+                    if isinstance(message, InputError)
+                    else embedding_service_pb2.EmbedTextsResult(embedding=message)
+                    for index, message in enumerate(_embedding_messages(items, request))
+                ],
+                model=model.name,
+                timings=timings_message(request.include_timings),
+                dimensions=model.spec.embedding_size,
+            )
+
+        return await self._threads.run_if_large(len(items), response)
 
     async def CompareImagesAndTexts(  # noqa: N802
         self, request: embedding_service_pb2.CompareImagesAndTextsRequest, context: Context
@@ -102,6 +117,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         texts = len(request.candidates) - images
         check_count(texts, self._settings.max_texts, "candidates", "texts")
         check_count(images, self._settings.max_images, "candidates", "images")
+        weigh(IMAGES_OF_A_PLACE * texts + TEXTS_OF_A_PLACE * images, IMAGES_OF_A_PLACE * TEXTS_OF_A_PLACE)
         model = self._choose(request.model)
 
         def path(index: int | None) -> str:
@@ -115,12 +131,16 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
             subject_image, items = await self._embedder.compare(
                 subject, candidates, model, truncate=request.truncate, strict=request.strict
             )
-        return embedding_service_pb2.CompareImagesAndTextsResponse(
-            results=[_comparison_result(item, path(index)) for index, item in enumerate(items)],
-            subject_image=None if subject_image is None else image_message(subject_image),
-            timings=timings_message(request.include_timings),
-            model=model.name,
-        )
+
+        def response() -> embedding_service_pb2.CompareImagesAndTextsResponse:
+            return embedding_service_pb2.CompareImagesAndTextsResponse(
+                results=[_comparison_result(item, path(index)) for index, item in enumerate(items)],
+                subject_image=None if subject_image is None else image_message(subject_image),
+                timings=timings_message(request.include_timings),
+                model=model.name,
+            )
+
+        return await self._threads.run_if_large(len(items), response)
 
     async def ClassifyImages(  # noqa: N802
         self, request: embedding_service_pb2.ClassifyImagesRequest, context: Context
@@ -131,7 +151,12 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         if not request.labels:
             raise InvalidArgumentError("labels", "is empty: say what the images may show")
         top_k = Range(1).check(request.top_k if request.HasField("top_k") else len(request.labels), "top_k")
+        weigh(len(request.images), IMAGES_OF_A_PLACE)
         model = self._choose(request.model)
+        # Even the shortest labels make an answer of so many bytes.
+        shortest = sorted(map(len, request.labels))[:top_k]
+        with field("top_k"):
+            AnswerBytes(self._settings.max_response_bytes).add(len(request.images) * sum(shortest))
         labels = [attempt(self._text, label) for label in request.labels]
         with field(_list_path("labels")):
             # Not str.format: braces of a label, and other braces of the template, mean nothing.
@@ -149,13 +174,18 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
                 top_k=top_k,
                 strict=request.strict,
             )
-        return embedding_service_pb2.ClassifyImagesResponse(
-            results=[
-                _classification_result(item, request.labels, path(index)) for index, item in enumerate(items)
-            ],
-            timings=timings_message(request.include_timings),
-            model=model.name,
-        )
+
+        def response() -> embedding_service_pb2.ClassifyImagesResponse:
+            return embedding_service_pb2.ClassifyImagesResponse(
+                results=[
+                    _classification_result(item, request.labels, path(index))
+                    for index, item in enumerate(items)
+                ],
+                timings=timings_message(request.include_timings),
+                model=model.name,
+            )
+
+        return await self._threads.run_if_large(len(items) * min(top_k, len(request.labels)), response)
 
     def _choose(self, name: str) -> Variant[ClipSpec]:
         with field("model"):

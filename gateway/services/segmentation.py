@@ -1,10 +1,12 @@
 """SegmentationService: protobuf in, `Segmenter`, protobuf out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from gateway.errors import InvalidArgumentError, TooManyMasksError
+from gateway.admission import weigh
+from gateway.errors import AnswerTooLargeError, InvalidArgumentError
 from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
 from gateway.models.sam_everything import GridOptions
 from gateway.pipelines.detection import GROUNDING_DINO
@@ -17,12 +19,14 @@ from gateway.services.messages.detections import detection_message, object_query
 from gateway.services.messages.fields import field
 from gateway.services.messages.geometry import box_array, check_inside, point_message
 from gateway.services.messages.images import image_message, load_image
-from gateway.services.messages.masks import logits_array, logits_type, mask_format, mask_message
+from gateway.services.messages.masks import logits_array, logits_type, mask_format, mask_message, masks_size
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
 from visiongate.v1 import segmentation_service_pb2, segmentation_service_pb2_grpc
 
 MAX_POINTS = 64
+# A call counts as one for each so many: they take Triton about as long as one image.
+PROMPTS_OF_A_PLACE, GRID_POINTS_OF_A_PLACE = 256, 1024
 # What each number of SegmentEverything may be.
 GRID_LIMITS: Mapping[str, Range] = {
     "points_per_side": Range(1, 128),
@@ -58,12 +62,13 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         written = mask_format(request.mask_format)
         logits_type(request.logits_format, "logits_format")
         check_count(len(request.prompts), resources.settings.max_prompts, "prompts", "prompts")
+        weigh(len(request.prompts), PROMPTS_OF_A_PLACE)
         with field("model"):
             model = resources.catalog.choose(SAM, request.model)
+        run, size = resources.threads.run_if_large, len(request.prompts)
+        prompts = await run(size, _prompts, request.prompts)
         image = await load_image(request.image, resources.images, resources.settings)
-        prompts = [
-            _prompt(prompt, image, f"prompts[{index}]") for index, prompt in enumerate(request.prompts)
-        ]
+        prompts = await run(size, _placed, prompts, request.prompts, image)
         with field("prompts"):
             regions = await self._segmenter.segment(
                 image,
@@ -73,17 +78,21 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
                 multimask=request.multimask,
                 with_logits=request.include_logits,
             )
-        return segmentation_service_pb2.SegmentRegionsResponse(
-            regions=[
-                segmentation_service_pb2.Region(
-                    masks=[mask_message(mask, request.logits_format) for mask in masks]
-                )
-                for masks in regions
-            ],
-            image=image_message(image),
-            timings=timings_message(request.include_timings),
-            model=model.name,
-        )
+
+        def response() -> segmentation_service_pb2.SegmentRegionsResponse:
+            return segmentation_service_pb2.SegmentRegionsResponse(
+                regions=[
+                    segmentation_service_pb2.Region(
+                        masks=[mask_message(mask, request.logits_format) for mask in masks]
+                    )
+                    for masks in regions
+                ],
+                image=image_message(image),
+                timings=timings_message(request.include_timings),
+                model=model.name,
+            )
+
+        return await run(masks_size(written, size), response)
 
     async def SegmentPhrases(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentPhrasesRequest, context: Context
@@ -95,23 +104,29 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             segmentation_model = resources.catalog.choose(SAM, request.segmentation_model)
         with field("detection_model"):
             detection_model = resources.catalog.choose(GROUNDING_DINO, request.detection_model)
+        with field(words_path(request.query)):
+            text = await self._segmenter.detector.read(query, detection_model)
         image = await load_image(request.image, resources.images, resources.settings)
-        with field(words_path(request.query)), field("query.max_detections", of=TooManyMasksError):
-            objects = await self._segmenter.segment_phrases(
-                image, query, detection_model, segmentation_model, mask_format=written
+        with field("query.max_detections"):
+            objects = await self._segmenter.segment_objects(
+                image, text, query, detection_model, segmentation_model, mask_format=written
             )
-        return segmentation_service_pb2.SegmentPhrasesResponse(
-            objects=[
-                segmentation_service_pb2.SegmentedObject(
-                    detection=detection_message(detection), mask=mask_message(mask)
-                )
-                for detection, mask in objects
-            ],
-            image=image_message(image),
-            timings=timings_message(request.include_timings),
-            detection_model=detection_model.name,
-            segmentation_model=segmentation_model.name,
-        )
+
+        def response() -> segmentation_service_pb2.SegmentPhrasesResponse:
+            return segmentation_service_pb2.SegmentPhrasesResponse(
+                objects=[
+                    segmentation_service_pb2.SegmentedObject(
+                        detection=detection_message(detection), mask=mask_message(mask)
+                    )
+                    for detection, mask in objects
+                ],
+                image=image_message(image),
+                timings=timings_message(request.include_timings),
+                detection_model=detection_model.name,
+                segmentation_model=segmentation_model.name,
+            )
+
+        return await resources.threads.run_if_large(masks_size(written, len(objects)), response)
 
     async def SegmentEverything(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentEverythingRequest, context: Context
@@ -119,17 +134,22 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         resources = self._resources
         written = mask_format(request.mask_format)
         options = _grid_options(request)
+        weigh(options.points_per_side**2 * 5**options.crop_layers, GRID_POINTS_OF_A_PLACE)
         with field("model"):
             model = resources.catalog.choose(SAM, request.model)
         image = await load_image(request.image, resources.images, resources.settings)
-        with field("points_per_side"), field("max_masks", of=TooManyMasksError):
+        with field("points_per_side"), field("max_masks", of=AnswerTooLargeError):
             masks = await self._everything.segment(image, options, model, mask_format=written)
-        return segmentation_service_pb2.SegmentEverythingResponse(
-            masks=map(_grid_mask_message, masks),
-            image=image_message(image),
-            timings=timings_message(request.include_timings),
-            model=model.name,
-        )
+
+        def response() -> segmentation_service_pb2.SegmentEverythingResponse:
+            return segmentation_service_pb2.SegmentEverythingResponse(
+                masks=map(_grid_mask_message, masks),
+                image=image_message(image),
+                timings=timings_message(request.include_timings),
+                model=model.name,
+            )
+
+        return await resources.threads.run_if_large(masks_size(written, len(masks)), response)
 
     async def EncodeImage(  # noqa: N802
         self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
@@ -170,31 +190,50 @@ def _grid_mask_message(item: GridMask) -> segmentation_service_pb2.GridMask:
     )
 
 
-def _prompt(prompt: segmentation_service_pb2.Prompt, image: LoadedImage, path: str) -> Prompt:
-    if not prompt.points and not prompt.HasField("box"):
+def _prompts(messages: Sequence[segmentation_service_pb2.Prompt]) -> list[Prompt]:
+    """Return prompts without their boxes, checked as far as that needs no image."""
+    return [_prompt(message, f"prompts[{index}]") for index, message in enumerate(messages)]
+
+
+def _prompt(message: segmentation_service_pb2.Prompt, path: str) -> Prompt:
+    if not message.points and not message.HasField("box"):
         raise InvalidArgumentError(path, "has neither points nor a box")
-    check_count(len(prompt.points), MAX_POINTS, f"{path}.points", "points")
-    points = np.zeros((len(prompt.points), 2), np.float32)
-    labels = np.zeros(len(prompt.points), np.int32)
-    for index, item in enumerate(prompt.points):
-        here = f"{path}.points[{index}]"
-        check_inside(item.point.x, image.width, f"{here}.point.x")
-        check_inside(item.point.y, image.height, f"{here}.point.y")
-        if item.label == segmentation_service_pb2.POINT_LABEL_UNSPECIFIED:
-            raise InvalidArgumentError(
-                f"{here}.label",
-                "is not set: POINT_LABEL_FOREGROUND is on the object, POINT_LABEL_BACKGROUND off it",
-            )
-        if item.label not in POINT_LABELS:
-            raise InvalidArgumentError(f"{here}.label", f"{item.label} is not a known label")
-        points[index] = item.point.x, item.point.y
-        labels[index] = POINT_LABELS[item.label]
-    box = box_array(prompt.box, image, f"{path}.box") if prompt.HasField("box") else None
-    if box is None and FOREGROUND not in labels:
+    check_count(len(message.points), MAX_POINTS, f"{path}.points", "points")
+    labels = np.array(
+        [_label(item.label, f"{path}.points[{place}]") for place, item in enumerate(message.points)], np.int32
+    )
+    if not message.HasField("box") and FOREGROUND not in labels:
         raise InvalidArgumentError(
             f"{path}.points", "are all background: say with a point or a box what the object is"
         )
+    points = np.array([(item.point.x, item.point.y) for item in message.points], np.float32).reshape(-1, 2)
     logits = (
-        logits_array(prompt.mask_logits, f"{path}.mask_logits") if prompt.HasField("mask_logits") else None
+        logits_array(message.mask_logits, f"{path}.mask_logits") if message.HasField("mask_logits") else None
     )
-    return Prompt(points, labels, box, logits)
+    return Prompt(points, labels, mask_logits=logits)
+
+
+def _label(label: segmentation_service_pb2.PointLabel.ValueType, path: str) -> int:
+    if label == segmentation_service_pb2.POINT_LABEL_UNSPECIFIED:
+        raise InvalidArgumentError(
+            f"{path}.label",
+            "is not set: POINT_LABEL_FOREGROUND is on the object, POINT_LABEL_BACKGROUND off it",
+        )
+    if label not in POINT_LABELS:
+        raise InvalidArgumentError(f"{path}.label", f"{label} is not a known label")
+    return POINT_LABELS[label]
+
+
+def _placed(
+    prompts: Sequence[Prompt], messages: Sequence[segmentation_service_pb2.Prompt], image: LoadedImage
+) -> list[Prompt]:
+    """Return the prompts with their boxes, checked to lie inside the image."""
+    placed = []
+    for index, (prompt, message) in enumerate(zip(prompts, messages, strict=True)):
+        path = f"prompts[{index}]"
+        for place, (x, y) in enumerate(prompt.points.tolist()):
+            check_inside(x, image.width, f"{path}.points[{place}].point.x")
+            check_inside(y, image.height, f"{path}.points[{place}].point.y")
+        box = box_array(message.box, image, f"{path}.box") if message.HasField("box") else None
+        placed.append(replace(prompt, box=box))
+    return placed

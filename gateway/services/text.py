@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from gateway.admission import weigh
 from gateway.errors import InputError, InvalidArgumentError
 from gateway.pipelines.resources import Resources
 from gateway.pipelines.text import DOCTR, Page, Reader, TextQuery, Word
@@ -12,6 +13,9 @@ from gateway.services.messages.images import image_message, image_paths, image_s
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
 from visiongate.v1 import text_service_pb2, text_service_pb2_grpc
+
+# A call counts as one for each so many.
+PAGES_OF_A_PLACE = 4
 
 _BY_COLUMNS: Mapping[text_service_pb2.ReadingOrder.ValueType, bool | None] = {
     text_service_pb2.READING_ORDER_UNSPECIFIED: None,
@@ -35,15 +39,21 @@ class TextService(text_service_pb2_grpc.TextServiceServicer):
         with field("model"):
             model = resources.catalog.choose(DOCTR, request.model)
         check_count(len(request.images), resources.settings.max_pages, "images", "images")
+        weigh(len(request.images), PAGES_OF_A_PLACE)
         sources = image_sources(request.images, resources.settings)
         path = image_paths(request.images, "images")
         with field(path):
             pages = await self._reader.read(sources, query, model, strict=request.strict)
-        return text_service_pb2.RecognizeTextResponse(
-            results=[_result(page, path(index)) for index, page in enumerate(pages)],
-            timings=timings_message(request.include_timings),
-            model=model.name,
-        )
+
+        def response() -> text_service_pb2.RecognizeTextResponse:
+            return text_service_pb2.RecognizeTextResponse(
+                results=[_result(page, path(index)) for index, page in enumerate(pages)],
+                timings=timings_message(request.include_timings),
+                model=model.name,
+            )
+
+        # In a thread: a page may have thousands of words, each of which is six messages.
+        return await resources.threads.run(response)
 
 
 SERVICE = Service(

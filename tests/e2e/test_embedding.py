@@ -287,7 +287,7 @@ def vectors(items: Sequence[Embedded | InputError]) -> NDArray[np.float32]:
 async def counting(settings: Settings) -> AsyncIterator[Asked]:
     triton = Counting(settings.triton)
     catalog = await load(triton, settings.repository, [CLIP])
-    resources = Resources.create(triton, catalog, settings)
+    resources = Resources(triton, catalog, settings)
     yield Asked(resources, triton)
     resources.close()
     await triton.close()
@@ -363,7 +363,7 @@ async def test_without_any_cache_the_answers_are_the_same(settings: Settings, re
         update={"clip_text_cache_bytes": 0, "clip_image_cache_bytes": 0, "image_cache_bytes": 0}
     )
     triton = GrpcTriton(bare.triton)
-    resources = Resources.create(triton, await load(triton, bare.repository, [CLIP]), bare)
+    resources = Resources(triton, await load(triton, bare.repository, [CLIP]), bare)
     texts = ["a", "b", "a", *(f"text {index}" for index in range(70))]
     found = await Asked(resources, triton).texts(*texts)
     np.testing.assert_allclose(found, reference.texts(texts, normalize=False), atol=1e-4)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.memory import Memory
 from gateway.pipelines.threads import MAX_SHARE, Threads
 
 
@@ -45,3 +46,50 @@ async def test_shares_that_have_not_begun_are_dropped_with_their_caller(threads:
     may_go_on.set()
     await threads.run(lambda: None)  # behind whatever is still in line
     assert len(begun) <= 2 * MAX_SHARE
+
+
+async def test_what_a_caller_held_is_held_until_its_thread_ends(threads: Threads) -> None:
+    memory = Memory(100)
+    may_go_on, has_begun = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def work() -> None:
+        loop.call_soon_threadsafe(has_begun.set)
+        may_go_on.wait(60)
+
+    async def call() -> None:
+        async with memory.reserve(100):
+            await threads.run(work)
+
+    task = asyncio.create_task(call())
+    await has_begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    next_call = asyncio.create_task(call())
+    await asyncio.sleep(0.01)
+    has_begun.clear()
+    assert not next_call.done()
+    may_go_on.set()
+    await next_call
+    assert has_begun.is_set()
+
+
+async def test_work_that_has_not_begun_holds_nothing_once_its_caller_left(threads: Threads) -> None:
+    memory = Memory(100)
+    may_go_on = threading.Event()
+    busy = [asyncio.create_task(threads.run(may_go_on.wait, 60)) for _ in range(2)]
+
+    async def call() -> None:
+        async with memory.reserve(100):
+            await threads.run(int)
+
+    task = asyncio.create_task(call())
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with asyncio.timeout(60), memory.reserve(100):
+        pass
+    may_go_on.set()
+    await asyncio.gather(*busy)

@@ -31,11 +31,12 @@ def image_source(image: image_pb2.Image, settings: Settings) -> ImageSource:
     """Return where an image comes from. Raise InputError if that cannot be used."""
     match image.WhichOneof("source"):
         case "encoded":
-            if not image.encoded:
+            data = image.encoded  # each look at the field makes a copy
+            if not data:
                 raise InputError("is empty")
-            if len(image.encoded) > settings.max_image_bytes:
-                raise InputError(f"has {len(image.encoded)} bytes; the limit is {settings.max_image_bytes}")
-            return EncodedImage(image.encoded)
+            if len(data) > settings.max_image_bytes:
+                raise InputError(f"has {len(data)} bytes; the limit is {settings.max_image_bytes}")
+            return EncodedImage(data)
         case "raw":
             order = _ORDERS.get(image.raw.format)
             if order is None:

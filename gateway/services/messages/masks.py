@@ -26,6 +26,8 @@ _LOGITS_TYPES: Mapping[LogitsFormat, str] = {
     segmentation_service_pb2.LOGITS_FORMAT_FLOAT16: "<f2",
 }
 
+COORDINATES_AT_A_TIME = 50_000
+
 # SAM's logits are about -30 to 30. With numbers near the largest, its answers are no numbers.
 MAX_LOGIT = 10_000.0
 
@@ -48,17 +50,23 @@ def logits_array(logits: segmentation_service_pb2.MaskLogits, path: str) -> NDAr
     """Return float32 [height, width]. Raise InvalidArgumentError if the data cannot be that."""
     number_type = logits_type(logits.format, f"{path}.format")
     expected = logits.height * logits.width * number_type.itemsize
-    if len(logits.data) != expected:
+    data = logits.data  # each look at the field makes a copy
+    if len(data) != expected:
         raise InvalidArgumentError(
             f"{path}.data",
-            f"has {len(logits.data)} bytes, not height {logits.height} x width {logits.width} x "
+            f"has {len(data)} bytes, not height {logits.height} x width {logits.width} x "
             f"{number_type.itemsize}",
         )
-    values = np.frombuffer(logits.data, number_type).reshape(logits.height, logits.width).astype(np.float32)
+    values = np.frombuffer(data, number_type).reshape(logits.height, logits.width).astype(np.float32)
     # NaN fails too.
     if not (np.abs(values) <= MAX_LOGIT).all():
         raise InvalidArgumentError(f"{path}.data", f"has a value beyond -{MAX_LOGIT:g} to {MAX_LOGIT:g}")
     return values
+
+
+def masks_size(mask_format: MaskFormat, count: int) -> int:
+    """Return how many items messages of so many masks have, for `Threads.run_if_large`."""
+    return count * (COORDINATES_AT_A_TIME if mask_format is MaskFormat.POLYGONS else 1)
 
 
 def mask_message(
@@ -116,4 +124,9 @@ def _encoding_message(encoded: EncodedMask) -> segmentation_service_pb2.Mask:
 
 
 def _ring_message(points: NDArray[np.int32]) -> segmentation_service_pb2.Ring:
-    return segmentation_service_pb2.Ring(coordinates=points.ravel().tolist())
+    ring = segmentation_service_pb2.Ring()
+    coordinates = points.ravel()
+    # Some at a time: each step holds the interpreter's lock.
+    for start in range(0, len(coordinates), COORDINATES_AT_A_TIME):
+        ring.coordinates.extend(coordinates[start : start + COORDINATES_AT_A_TIME].tolist())
+    return ring
