@@ -1,12 +1,12 @@
-"""API keys: the file of their salted hashes, and the name of the caller who sends a key.
+"""API keys: the file of their hashes, and the name of the caller who sends a key.
 
-Keys are long and random, so one round of SHA-256 is enough. A slow hash protects passwords, which can be
-guessed.
+A key is 32 random bytes. Nobody can guess it, so one round of SHA-256 without a salt is enough: slow hashes
+and salts protect passwords, which people choose. A key is looked up by its hash. The time that takes says
+nothing useful: whoever learned of a hash in the file could not make a key that has it.
 """
 
 import fcntl
 import hashlib
-import hmac
 import logging
 import os
 import re
@@ -30,7 +30,6 @@ logger = logging.getLogger(__name__)
 # Scanners for leaked secrets find keys by this prefix.
 PREFIX = "vg_"
 KEY_BYTES = 32
-SALT_BYTES = 16
 # A longer text, in characters, is not hashed: a caller without a key must not cost much.
 MAX_KEY_LENGTH = 256
 # Names become labels of metrics and words of log lines.
@@ -40,10 +39,9 @@ HEADER = "# API keys of visiongate, written by `visiongate keys`: a caller's nam
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A caller's name, and the salted hash of its key."""
+    """A caller's name, and the hash of its key."""
 
     name: str
-    salt: bytes
     sha256: bytes
     created: datetime
 
@@ -56,12 +54,7 @@ class ApiKey:
                 "and begin with a letter or a digit"
             )
         text = PREFIX + secrets.token_urlsafe(KEY_BYTES)
-        salt = secrets.token_bytes(SALT_BYTES)
-        return cls(name, salt, _sha256(salt, text), datetime.now(UTC).replace(microsecond=0)), text
-
-    def is_hash_of(self, text: str) -> bool:
-        """Tell if a text is the key, in a time that says nothing about the hash."""
-        return hmac.compare_digest(_sha256(self.salt, text), self.sha256)
+        return cls(name, _sha256(text), datetime.now(UTC).replace(microsecond=0)), text
 
 
 class ApiKeys:
@@ -76,9 +69,9 @@ class ApiKeys:
         self._check_every_s = check_every_s
         # Before the file is read: a change meanwhile is then seen at the next check.
         self._watch = FileWatch(path)
-        self._keys = read_keys(path)
+        self._names = _names_by_hash(path)
         self._checked_at_s = time.monotonic()
-        if not self._keys:
+        if not self._names:
             logger.warning("%s has no API keys: every call will be refused", path)
 
     def authenticate(self, metadata: Mapping[str, str]) -> str:
@@ -93,12 +86,7 @@ class ApiKeys:
             key = rest.strip() if scheme.lower() == "bearer" else ""
         if not key:
             _refuse("no API key: send one as 'authorization: Bearer KEY' or 'x-api-key: KEY'")
-        caller = None
-        if len(key) <= MAX_KEY_LENGTH:
-            # All keys are compared, even after a match: the time then says nothing about the file.
-            for known in self._keys:
-                if known.is_hash_of(key):
-                    caller = known.name
+        caller = self._names.get(_sha256(key)) if len(key) <= MAX_KEY_LENGTH else None
         if caller is None:
             _refuse("the API key is not valid")
         return caller
@@ -111,11 +99,11 @@ class ApiKeys:
         if not self._watch.has_changed():
             return
         try:
-            self._keys = read_keys(self._path)
+            self._names = _names_by_hash(self._path)
         except ValueError as error:
             logger.error("%s; the previous API keys stay in force", error)
         else:
-            logger.info("%s has changed: %d API keys", self._path, len(self._keys))
+            logger.info("%s has changed: %d API keys", self._path, len(self._names))
 
 
 def read_keys(path: Path) -> tuple[ApiKey, ...]:
@@ -179,20 +167,19 @@ def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
 
 
 def _format(key: ApiKey) -> str:
-    return (
-        f'["{key.name}"]\n'
-        f"created = {key.created.isoformat()}\n"
-        f'salt = "{key.salt.hex()}"\n'
-        f'sha256 = "{key.sha256.hex()}"\n'
-    )
+    return f'["{key.name}"]\ncreated = {key.created.isoformat()}\nsha256 = "{key.sha256.hex()}"\n'
 
 
 def _parse(path: Path, name: str, table: Any) -> ApiKey:
+    if isinstance(table, dict) and "salt" in table:
+        raise ValueError(
+            f"{path} has keys with salts, which are not read any more: move the file away, and make the keys "
+            "anew with `visiongate keys add`"
+        )
     try:
-        key = ApiKey(name, bytes.fromhex(table["salt"]), bytes.fromhex(table["sha256"]), table["created"])
+        key = ApiKey(name, bytes.fromhex(table["sha256"]), table["created"])
         valid = (
             NAME.fullmatch(name)
-            and key.salt
             and len(key.sha256) == hashlib.sha256().digest_size
             and isinstance(key.created, datetime)
         )
@@ -200,13 +187,17 @@ def _parse(path: Path, name: str, table: Any) -> ApiKey:
         valid = False
     if not valid:
         raise ValueError(
-            f"{path} is not a file of API keys: {name!r} is not a name with created, salt and sha256 below it"
+            f"{path} is not a file of API keys: {name!r} is not a name with created and sha256 below it"
         )
     return key
 
 
-def _sha256(salt: bytes, text: str) -> bytes:
-    return hashlib.sha256(salt + text.encode()).digest()
+def _names_by_hash(path: Path) -> dict[bytes, str]:
+    return {key.sha256: key.name for key in read_keys(path)}
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _refuse(message: str) -> NoReturn:
