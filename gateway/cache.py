@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Generic, TypeVar
 
 from cachetools import LRUCache
@@ -12,6 +13,14 @@ from gateway import metrics
 Value = TypeVar("Value")
 
 
+class Keep(IntEnum):
+    """How a value is kept. If it is used in several ways, the highest counts."""
+
+    NEVER = 0
+    IF_ROOM = 1
+    NORMAL = 2
+
+
 @dataclass(slots=True)
 class _Flight(Generic[Value]):
     task: asyncio.Task[Value]
@@ -19,46 +28,60 @@ class _Flight(Generic[Value]):
 
 
 class ComputingCache(Generic[Value]):
-    """Drops the least recently used values once `max_bytes` are held, as `size_of` counts them.
+    """Keeps at most `max_bytes` of values, as `size_of` counts them.
+
+    A value of Keep.NORMAL is dropped when room is needed and it is the least recently used. Values of
+    Keep.IF_ROOM are dropped before, also the least recently used first. They drop only each other: they have
+    the room that those of Keep.NORMAL leave. Once used as Keep.NORMAL, they are. So bulk work drops nothing
+    that others come back to. Keep.NEVER is for values that nobody comes back to: calls that need one at the
+    same time share it.
 
     Must be used from one event loop. `name` is the cache's name in the metrics; None counts nothing.
     """
 
     def __init__(self, name: str | None, max_bytes: int, size_of: Callable[[Value], int]) -> None:
         self._name = name
-        self._values: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._size_of = size_of
+        # Each alone could fill the cache; `_store` bounds the two together.
+        self._normal: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
+        self._if_room: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._flights: dict[str, _Flight[Value]] = {}
 
-    def get(self, key: str, *, count_miss: bool = True) -> Value | None:
+    def get(self, key: str, *, keep: Keep = Keep.NORMAL, count_miss: bool = True) -> Value | None:
         """Return the value of `key`, if it is kept. A miss that `get_or_compute` follows is counted there."""
-        value = self._values.get(key)
+        value = self._find(key, keep)
         if value is not None:
             self._count("hit")
         elif count_miss:
             self._count("miss")
         return value
 
-    async def get_or_compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
+    async def get_or_compute(
+        self, key: str, compute: Callable[[], Awaitable[Value]], *, keep: Keep = Keep.NORMAL
+    ) -> Value:
         """Return the value of `key`. Calls that miss it together share one computation.
 
         The computation belongs to all callers that wait for it: it outlives a cancelled caller as long as
         another one waits, and is cancelled with the last.
         """
-        value = self.get(key, count_miss=False)
+        value = self.get(key, keep=keep, count_miss=False)
         if value is not None:
             return value
         flight = self._flights.get(key)
         self._count("miss" if flight is None else "shared")
         if flight is None:
-            flight = _Flight(asyncio.create_task(self._compute(key, compute)))
+            flight = _Flight(asyncio.create_task(_compute(compute)))
             self._flights[key] = flight
             # If no caller is left to hear of a failure, the event loop must not log it.
             flight.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         flight.waiters += 1
         try:
             # Without the shield, the first cancelled waiter would cancel the task under the others.
-            return await asyncio.shield(flight.task)
+            value = await asyncio.shield(flight.task)
+            # Each caller keeps it in its own way. One that has gone need not.
+            if self._find(key, keep) is None:
+                self._store(key, value, keep)
+            return value
         finally:
             flight.waiters -= 1
             if flight.waiters == 0:
@@ -67,14 +90,32 @@ class ComputingCache(Generic[Value]):
                 if self._flights.get(key) is flight:
                     del self._flights[key]
 
-    async def _compute(self, key: str, compute: Callable[[], Awaitable[Value]]) -> Value:
-        value = await compute()
-        if self._size_of(value) <= self._values.maxsize:
-            self._values[key] = value
-            if self._name is not None:
-                metrics.CACHE_BYTES.labels(self._name).set(self._values.currsize)
-        return value
+    def _find(self, key: str, keep: Keep) -> Value | None:
+        if keep is Keep.NORMAL and key in self._if_room:
+            self._normal[key] = self._if_room.pop(key)
+        value = self._normal.get(key)
+        return self._if_room.get(key) if value is None else value
+
+    def _store(self, key: str, value: Value, keep: Keep) -> None:
+        size, room = self._size_of(value), self._normal.maxsize
+        if keep is Keep.IF_ROOM:
+            room -= self._normal.currsize
+        if keep is Keep.NEVER or size > room:
+            return
+        while self._if_room and self._held_bytes + size > self._normal.maxsize:
+            self._if_room.popitem()
+        (self._normal if keep is Keep.NORMAL else self._if_room)[key] = value
+        if self._name is not None:
+            metrics.CACHE_BYTES.labels(self._name).set(self._held_bytes)
+
+    @property
+    def _held_bytes(self) -> float:
+        return self._normal.currsize + self._if_room.currsize
 
     def _count(self, result: str) -> None:
         if self._name is not None:
             metrics.CACHE_LOOKUPS.labels(self._name, result).inc()
+
+
+async def _compute(compute: Callable[[], Awaitable[Value]]) -> Value:
+    return await compute()

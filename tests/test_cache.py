@@ -1,10 +1,13 @@
-"""The byte bound, and computing once for many."""
+"""The byte bound, what is dropped first, and computing once for many."""
 
 import asyncio
+from functools import partial
+from random import Random
 
 import pytest
+from prometheus_client import REGISTRY
 
-from gateway.cache import ComputingCache
+from gateway.cache import ComputingCache, Keep
 
 
 def cache(max_bytes: int = 100) -> ComputingCache[bytes]:
@@ -28,6 +31,90 @@ async def test_what_is_larger_than_the_cache_is_answered_but_not_kept() -> None:
     small = cache(3)
     assert await small.get_or_compute("a", lambda: value(b"12345")) == b"12345"
     assert small.get("a") is None
+
+
+async def put(kept: ComputingCache[bytes], keep: Keep, **sizes: int) -> None:
+    for key, size in sizes.items():
+        await kept.get_or_compute(key, partial(value, bytes(size)), keep=keep)
+
+
+def held(kept: ComputingCache[bytes], keys: str) -> str:
+    """Which of these keys are kept. Looking as Keep.NEVER changes no value's rank."""
+    return "".join(key for key in keys if kept.get(key, keep=Keep.NEVER) is not None)
+
+
+async def test_bulk_work_drops_nothing_that_others_come_back_to() -> None:
+    small = cache(10)
+    await put(small, Keep.NORMAL, a=4)
+    await put(small, Keep.IF_ROOM, b=3, c=3)
+    assert held(small, "abc") == "abc"
+    # There is room for one of its own kind.
+    await put(small, Keep.IF_ROOM, d=4)
+    assert held(small, "abcd") == "ad"
+    # There never is for so much, which therefore drops nothing.
+    await put(small, Keep.IF_ROOM, e=7)
+    assert held(small, "abcde") == "ad"
+
+
+async def test_values_of_bulk_work_go_first() -> None:
+    small = cache(10)
+    await put(small, Keep.NORMAL, a=3)
+    await put(small, Keep.IF_ROOM, b=3, c=3)
+    await put(small, Keep.NORMAL, d=2)
+    assert held(small, "abcd") == "acd"
+    await put(small, Keep.NORMAL, e=5)
+    assert held(small, "abcde") == "ade"
+    await put(small, Keep.NORMAL, f=3)
+    assert held(small, "abcdef") == "def"
+
+
+@pytest.mark.parametrize("looked_up", [True, False])
+async def test_what_bulk_work_brought_and_others_use_stays_like_any_other(looked_up: bool) -> None:
+    small = cache(10)
+    await put(small, Keep.IF_ROOM, a=4, b=4)
+    if looked_up:
+        assert small.get("a")
+    else:
+        await put(small, Keep.NORMAL, a=4)
+    await put(small, Keep.IF_ROOM, c=6)
+    assert held(small, "abc") == "ac"
+    # What bulk work uses does not fall for that.
+    await put(small, Keep.IF_ROOM, a=4, d=6)
+    assert held(small, "abcd") == "ad"
+
+
+@pytest.mark.parametrize("first", Keep)
+@pytest.mark.parametrize("second", Keep)
+async def test_the_highest_of_the_calls_that_share_a_value_counts(first: Keep, second: Keep) -> None:
+    small, slow = cache(10), Slow()
+    calls = [asyncio.create_task(small.get_or_compute("a", slow, keep=keep)) for keep in (first, second)]
+    await asyncio.sleep(0)
+    slow.release.set()
+    assert await asyncio.gather(*calls) == [b"x"] * 2
+    assert slow.started == 1
+    assert held(small, "a") == ("" if first is second is Keep.NEVER else "a")
+    await put(small, Keep.IF_ROOM, b=10)
+    assert held(small, "a") == ("a" if Keep.NORMAL in (first, second) else "")
+
+
+async def test_it_never_holds_more_than_its_bytes() -> None:
+    random = Random(5)
+    small = cache(100)
+    for _ in range(3000):
+        key, size, keep = random.randrange(60), random.randrange(1, 60), random.choice(list(Keep))
+        await put(small, keep, **{str(key): size})
+        kept = [small.get(str(key), keep=Keep.NEVER) for key in range(60)]
+        total = sum(len(data) for data in kept if data is not None)
+        assert total <= 100
+        assert REGISTRY.get_sample_value("visiongate_cache_bytes", {"cache": "test"}) == total
+
+
+async def test_what_is_not_to_be_kept_is_computed_each_time() -> None:
+    small, slow = cache(), Slow()
+    slow.release.set()
+    for _ in range(2):
+        assert await small.get_or_compute("a", slow, keep=Keep.NEVER) == b"x"
+    assert slow.started == 2
 
 
 class Slow:
