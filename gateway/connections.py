@@ -21,8 +21,9 @@ def close_connection(peer: str) -> bool:
             if connection.family not in (socket.AF_INET, socket.AF_INET6):
                 continue
             host, port, *_ = connection.getpeername()
-            scheme = "ipv6" if connection.family == socket.AF_INET6 else "ipv4"
-            if unquote(peer) == f"{scheme}:{join(host, port)}":
+            # A socket of IPv6 may have a peer of IPv4.
+            host = host.removeprefix("::ffff:")
+            if unquote(peer) == f"ipv{6 if ':' in host else 4}:{join(host, port)}":
                 connection.shutdown(socket.SHUT_RDWR)
                 found = True
     return found

@@ -9,7 +9,6 @@ from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 import grpc.aio
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
 from gateway.admission import Admission, Gate
@@ -218,9 +217,7 @@ async def _read(context: Context) -> bytes | None:
     return None if data is grpc.aio.EOF else cast(bytes, data)
 
 
-async def _messages(
-    parse: Callable[[bytes], Message], context: Context, call: Call, admission: Admission
-) -> AsyncIterator[Message]:
+async def _messages(parse: Any, context: Context, call: Call, admission: Admission) -> AsyncIterator[Message]:
     """Yield the messages of a stream. Each is counted until the next is read."""
     while (data := await _read(context)) is not None:
         call.request_bytes += len(data)
@@ -230,9 +227,10 @@ async def _messages(
         admission.add(-size)
 
 
-async def _parse(parse: Callable[[bytes], Message], data: bytes, admission: Admission) -> tuple[Message, int]:
+async def _parse(parse: Any, data: bytes, admission: Admission) -> tuple[Message, int]:
     """Return a message, and the bytes that are counted for it."""
-    structure = structure_bytes(data, _kind(parse))
+    # A generated class's FromString knows its class.
+    structure = structure_bytes(data, parse.__self__)
     size = COPIES * len(data) + MAX_GROWTH * structure
     admission.add(size)
     if len(data) > PIECE_BYTES:
@@ -241,11 +239,6 @@ async def _parse(parse: Callable[[bytes], Message], data: bytes, admission: Admi
         return parse(data), size
     except DecodeError as error:
         raise InvalidArgumentError("request", "is not a message of this method") from error
-
-
-def _kind(parse: Any) -> Descriptor:
-    """Return the kind of message that a generated class's `FromString` reads."""
-    return cast(Descriptor, parse.__self__.DESCRIPTOR)
 
 
 def _at_end(context: Context, done: Callable[[], None]) -> None:

@@ -17,6 +17,13 @@ def configure(settings: Settings) -> None:
     # Other packages log warnings alone: on lower levels httpx logs whole URLs, and Pillow data from images.
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("gateway").setLevel(level)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(is_fault)
+
+
+def is_fault(record: logging.LogRecord) -> bool:
+    """Return whether a record of gRPC's server is news: that a caller left during its answer is none."""
+    error = record.exc_info[1] if record.exc_info else None
+    return type(error).__name__ != "ExecuteBatchError"
 
 
 class TextFormatter(logging.Formatter):

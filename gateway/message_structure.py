@@ -6,9 +6,11 @@ them, the structure, is bounded.
 """
 
 from functools import cache
+from typing import cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.internal import wire_format as wire
+from google.protobuf.message import Message
 
 from gateway.errors import InvalidArgumentError
 
@@ -20,13 +22,15 @@ MAX_GROWTH = 40
 """How many times its bytes a structure takes at the worst once it is parsed: 28 were measured."""
 
 
-def structure_bytes(data: bytes, kind: Descriptor) -> int:
-    """Return how many bytes of a message of a kind are outside its `bytes` fields.
+def structure_bytes(data: bytes, kind: type[Message]) -> int:
+    """Return how many bytes of a message of this class are outside its `bytes` fields.
 
     If there are too many fields to look at them all, all bytes after the last one count. Raises
     InvalidArgumentError for more than MAX_STRUCTURE_BYTES.
     """
-    structure = len(data) - (_Contents(data).inside(0, len(data), kind) if _has_bytes(kind) else 0)
+    descriptor = cast(Descriptor, kind.DESCRIPTOR)
+    contents = _Contents(data).inside(0, len(data), descriptor) if _has_bytes(descriptor) else 0
+    structure = len(data) - contents
     if structure > MAX_STRUCTURE_BYTES:
         raise InvalidArgumentError(
             "request",

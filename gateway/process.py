@@ -8,6 +8,7 @@ from gateway import library_output, tracing
 from gateway.api_keys import read_keys
 from gateway.heap import limit_arenas
 from gateway.heartbeat import Heartbeat
+from gateway.image_ids import read_secret
 from gateway.ports import check_free
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -21,8 +22,8 @@ logger = logging.getLogger(__name__)
 def check(settings: Settings) -> None:
     """Raise what would keep a gateway from listening, before Triton is started or waited for.
 
-    ListenError if a port is not free, ValueError if the files of API keys or certificates are not what they
-    should be.
+    ListenError if a port is not free, ValueError if the files of API keys, of certificates or of the secret
+    for image ids are not what they should be.
     """
     check_free(settings.host, settings.port, "--port")
     if settings.metrics_port is not None:
@@ -30,6 +31,8 @@ def check(settings: Settings) -> None:
     server_credentials(settings)
     if settings.api_keys is not None:
         read_keys(settings.api_keys)
+    if settings.image_id_secret is not None:
+        read_secret(settings.image_id_secret)
 
 
 async def serve(

@@ -18,10 +18,12 @@ import threading
 import time
 from asyncio.subprocess import Process
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from gateway import logs, metrics, ports
 from gateway.heartbeat import INTERVAL_S, MAX_SILENCE_S, Heartbeat
+from gateway.image_ids import new_secret, write_secret
 from gateway.process import serve
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -51,14 +53,14 @@ async def serve_with_processes(
     """
     with (
         # The processes write their metrics there, and the parent adds them up.
-        tempfile.TemporaryDirectory(prefix="visiongate-metrics-") as folder,
+        tempfile.TemporaryDirectory(prefix="visiongate-") as folder,
         ports.reserved(settings.host, settings.port, "--port") as port,
     ):
         variables = metrics.add_up(folder)
         heartbeat = Heartbeat()
         with StatusServer(settings, heartbeat):
             async with heartbeat.beating():
-                processes = _Processes(settings, port, started, stop, variables)
+                processes = _Processes(settings, port, started, stop, variables, Path(folder))
                 await until_first(
                     *(processes.keep(number) for number in range(1, settings.processes + 1)),
                     stop.first.wait(),
@@ -75,12 +77,16 @@ class _Processes:
         started: Callable[[int, str], None],
         stop: StopSignals,
         variables: Mapping[str, str],
+        folder: Path,
     ) -> None:
         self._settings = settings
         self._port = port
         self._started = started
         self._stop = stop
         self._variables = variables
+        # An image id of one process is good at all of them, also at those that start later.
+        self._secret = new_secret()
+        self._secret_file = settings.image_id_secret or folder / "image_id_secret"
         self._has_answered = False
         # The numbers of the processes that ended before any has answered.
         self._failed: set[int] = set()
@@ -106,6 +112,9 @@ class _Processes:
     async def _run(self, number: int) -> str:
         """Run a process to its end, and say why it ended. When cancelled, end the process in good order."""
         try:
+            if not self._settings.image_id_secret and not self._secret_file.exists():
+                # Not only once: systemd cleans temporary folders of what has not been read for days.
+                write_secret(self._secret_file, self._secret)
             process = await asyncio.create_subprocess_exec(
                 # -P: a folder `gateway` in the working directory must not be imported in place of this one.
                 *(sys.executable, "-P", "-m", "gateway.processes"),
@@ -122,7 +131,8 @@ class _Processes:
         report: dict[str, Any] = {}
         try:
             # The parent serves the metrics.
-            own = self._settings.model_copy(update={"port": self._port, "metrics_port": None})
+            changed = {"port": self._port, "metrics_port": None, "image_id_secret": self._secret_file}
+            own = self._settings.model_copy(update=changed)
             # Not as an argument, which other users of the machine can read.
             process.stdin.write(own.model_dump_json().encode() + b"\n")
             if not await self._follow(number, process, report):

@@ -16,6 +16,7 @@ from gateway.catalog import Catalog
 from gateway.catalog_loading import load_when_ready
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
+from gateway.image_ids import ImageIds, new_secret, read_secret
 from gateway.interceptor import CallInterceptor, Limits
 from gateway.pipelines.resources import Resources
 from gateway.ports import ListenError, check_free
@@ -55,6 +56,8 @@ class Gateway:
         # Before waiting for Triton: a fault in these is told at once.
         credentials = server_credentials(settings)
         authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
+        secret_file = settings.image_id_secret
+        image_ids = ImageIds(new_secret() if secret_file is None else read_secret(secret_file))
         if settings.processes == 1:
             check_free(settings.host, settings.port, "--port")
         set_unready(SERVICES)
@@ -64,7 +67,7 @@ class Gateway:
             catalog = await load_when_ready(
                 self._triton, settings.triton, settings.repository, FAMILIES, wait_s=settings.triton_wait_s
             )
-            self._resources = Resources(self._triton, catalog, settings)
+            self._resources = Resources(self._triton, catalog, settings, image_ids)
             made.callback(self._resources.close)
             self._health = Health()
             self._server = self._make_server(authenticator)

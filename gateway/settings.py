@@ -127,6 +127,12 @@ class Settings(BaseModel):
     api_keys: Path | None = _setting(
         "Who may call", None, "File of API keys that `visiongate keys` writes. Calls then need one of them."
     )
+    image_id_secret: Path | None = _setting(
+        "Who may call",
+        None,
+        "File of 32 or more random bytes. Servers with the same file know each other's image ids. Without a "
+        "file a server makes up a secret when it starts.",
+    )
 
     max_message_bytes: PositiveInt = _setting(
         "Limits",

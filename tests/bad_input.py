@@ -247,7 +247,7 @@ def damage_message(rng: random.Random, message: Message) -> None:
             getattr(message, field.name).SetInParent()
             damage_message(rng, getattr(message, field.name))
     elif field.is_repeated and field.message_type is None:
-        getattr(message, field.name).extend([_bad_value(rng, field)] * rng.choice((1, 3, 2000)))
+        getattr(message, field.name).extend([_bad_value(rng, field)] * rng.choice((1, 3, 1500)))
     elif field.message_type is None and rng.random() < 0.8:
         setattr(message, field.name, _bad_value(rng, field))
     else:

@@ -9,15 +9,23 @@ import pytest
 from gateway.connections import close_connection
 
 
-@pytest.fixture(params=["127.0.0.1", "::1"])
+@pytest.fixture(params=[("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("::", "127.0.0.1")])
 def pairs(request: pytest.FixtureRequest) -> Iterator[list[tuple[socket.socket, socket.socket]]]:
     """Two connections of this process to itself: the client's end and the server's."""
-    family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
+    host, client_host = request.param
+    is_ipv6 = ":" in host
     with ExitStack() as sockets:
-        listener = sockets.enter_context(socket.create_server((request.param, 0), family=family))
+        listener = sockets.enter_context(
+            socket.create_server(
+                (host, 0),
+                family=socket.AF_INET6 if is_ipv6 else socket.AF_INET,
+                dualstack_ipv6=is_ipv6,
+            )
+        )
         made = []
         for _ in range(2):
-            client = sockets.enter_context(socket.create_connection(listener.getsockname()[:2], timeout=10))
+            address = client_host, listener.getsockname()[1]
+            client = sockets.enter_context(socket.create_connection(address, timeout=10))
             made.append((client, sockets.enter_context(listener.accept()[0])))
         yield made
 

@@ -12,11 +12,11 @@ from google.rpc import error_details_pb2
 from gateway.cache import ComputingCache
 from gateway.concurrency import gather
 from gateway.errors import (
+    AnswerTooLargeError,
     ImageNotCachedError,
     ImageNotFetchedError,
     InputError,
     StatusError,
-    TooManyMasksError,
     forget_frames,
 )
 
@@ -35,7 +35,7 @@ def detail(error: StatusError, kind: Any) -> Any:
     ("error", "code", "reason"),
     [
         (InputError("is empty"), grpc.StatusCode.INVALID_ARGUMENT, ""),
-        (TooManyMasksError("are too many"), grpc.StatusCode.INVALID_ARGUMENT, ""),
+        (AnswerTooLargeError("are too many"), grpc.StatusCode.INVALID_ARGUMENT, ""),
         (ImageNotCachedError("abc"), grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_CACHED"),
         (ImageNotFetchedError("is away"), grpc.StatusCode.FAILED_PRECONDITION, "IMAGE_NOT_FETCHED"),
     ],

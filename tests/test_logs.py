@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from grpc._cython import cygrpc
 
 from gateway import logs
 from gateway.call import observe
@@ -101,3 +102,17 @@ def test_levels(written: Callable[[Settings], Written]) -> None:
     logger.warning("mine")
     logging.getLogger("httpx").warning("theirs")
     assert read() == ""
+
+
+def test_a_caller_that_leaves_during_its_answer_is_no_fault(
+    written: Callable[[Settings], Written],
+) -> None:
+    text = written(Settings())
+    log = logging.getLogger("grpc._cython.cygrpc")
+    for error in (cygrpc.ExecuteBatchError("execute_batch"), ValueError("something else")):
+        try:
+            raise error
+        except Exception:
+            log.exception("%s raised", type(error).__name__)
+    assert "ExecuteBatchError" not in text()
+    assert "something else" in text()

@@ -4,7 +4,13 @@ import pytest
 from google.protobuf.message import Message
 
 from gateway.message_pieces import pieces_of
-from visiongate.v1 import embedding_service_pb2, geometry_pb2, image_pb2, segmentation_service_pb2, timings_pb2
+from visiongate.v1 import (
+    embedding_service_pb2,
+    geometry_pb2,
+    image_pb2,
+    segmentation_service_pb2,
+    timings_pb2,
+)
 
 MASK = segmentation_service_pb2.Mask(
     polygons=segmentation_service_pb2.PolygonSet(

@@ -18,7 +18,7 @@ LOGITS = segmentation_service_pb2.MaskLogits(data=bytes(1 << 18), width=256, hei
 
 
 def structure(message: Message) -> int:
-    return structure_bytes(message.SerializeToString(), message.DESCRIPTOR)
+    return structure_bytes(message.SerializeToString(), type(message))
 
 
 @pytest.mark.parametrize(
@@ -56,13 +56,16 @@ def test_all_but_the_contents_of_bytes_fields_counts(message: Message, contents:
         (embedding_service_pb2.EmbedTextsRequest, b"\x0a\x00"),
         (embedding_service_pb2.CompareImagesAndTextsRequest, b"\x12\x00"),
         (detection_service_pb2.DetectObjectsRequest, b"\xfa\x3f\x05hello"),  # a field that nobody knows
-        (detection_service_pb2.DetectObjectsRequest, b"\x80\x80\x80\x80\x80\x80\x80\x80\x80"),  # no number ends
+        (
+            detection_service_pb2.DetectObjectsRequest,
+            b"\x80\x80\x80\x80\x80\x80\x80\x80\x80",
+        ),  # no number ends
     ],
 )
 def test_what_multiplies_in_memory_is_refused(kind: type[Message], unit: bytes) -> None:
     with pytest.raises(InvalidArgumentError, match=f"the limit is {MAX_STRUCTURE_BYTES}"):
-        structure_bytes(unit * (MAX_STRUCTURE_BYTES // len(unit) + 1), kind.DESCRIPTOR)
-    assert structure_bytes(unit * 10, kind.DESCRIPTOR) == 10 * len(unit)
+        structure_bytes(unit * (MAX_STRUCTURE_BYTES // len(unit) + 1), kind)
+    assert structure_bytes(unit * 10, kind) == 10 * len(unit)
 
 
 def test_many_small_images_count_whole_where_nobody_looks_any_more() -> None:
@@ -82,4 +85,4 @@ def test_bytes_that_are_no_message_end_the_look_at_them(cut: int) -> None:
         model="large",
     )
     data = message.SerializeToString()[:cut]
-    assert 0 <= structure_bytes(data, message.DESCRIPTOR) <= cut
+    assert 0 <= structure_bytes(data, type(message)) <= cut

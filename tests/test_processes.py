@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ class Ending(_Processes):
     """Processes that end immediately, ten times."""
 
     def __init__(self, has_answered: bool) -> None:
-        super().__init__(Settings(processes=2), 0, lambda port, served: None, StopSignals(), {})
+        super().__init__(Settings(processes=2), 0, lambda port, served: None, StopSignals(), {}, Path())
         self._has_answered = has_answered
         self._runs = 0
         self._is_over = asyncio.Event()
@@ -65,14 +66,14 @@ async def test_gives_up_where_none_ever_answers() -> None:
 
 
 async def test_a_process_that_stands_still_is_replaced(
-    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A real one, stopped while it waits for a Triton that is not there: its death is the parent's doing."""
     monkeypatch.setattr(processes, "MAX_SILENCE_S", 1.5)
     monkeypatch.setattr(processes, "INTERVAL_S", 0.1)
     stop = StopSignals()
     settings = Settings(processes=2, triton="127.0.0.1:9", triton_wait_s=600, grace_s=0)
-    parent = _Processes(settings, 0, lambda port, served: None, stop, {})
+    parent = _Processes(settings, 0, lambda port, served: None, stop, {}, tmp_path)
     pids: list[int] = []
     spoke = asyncio.Event()
     follow = parent._follow

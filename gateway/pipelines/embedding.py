@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
+from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -131,22 +132,23 @@ class Embedder:
 
         async def prepare(source: ImageSource) -> ImageInfo:
             async with slots:
-                image = await images.load(source)
-                vector = self._images.get(image.image_id, model)
+                image = await images.load(source, keep=Keep.IF_ROOM)
+                vector = self._images.get(image.content_hash, model)
                 if vector is not None:
-                    known[image.image_id] = vector
-                elif image.image_id not in squares:
-                    pixels = image.width * image.height
-                    async with self._resources.working_room(pixels=pixels):
+                    known[image.content_hash] = vector
+                elif image.content_hash not in squares:
+                    async with self._resources.working_room(pixels=image.width * image.height):
                         with stage("preprocess"):
-                            squares[image.image_id] = await threads.run(model.spec.preprocess, image.pixels)
+                            square = await threads.run(model.spec.preprocess, image.pixels)
+                    squares[image.content_hash] = square
                 images.release(image)
                 return image.info
 
         infos = await work_on_each(prepare, sources, strict=strict)
         vectors = await self._images.embed(squares, model) | known
         return [
-            info if isinstance(info, InputError) else Embedded(vectors[info.image_id], info) for info in infos
+            info if isinstance(info, InputError) else Embedded(vectors[info.content_hash], info)
+            for info in infos
         ]
 
     async def compare(

@@ -5,9 +5,10 @@ SAM's authors call it automatic mask generation.
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.admission import reserve
+from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Variant
 from gateway.concurrency import gather
@@ -19,7 +20,7 @@ from gateway.models.sam_everything import Candidate, Crop, GridOptions
 from gateway.pipelines.answer_bytes import AnswerBytes, known_bytes, unknown_bytes
 from gateway.pipelines.images import LoadedImage
 from gateway.pipelines.resources import Resources
-from gateway.pipelines.segmentation import SegmentedMask, Segmenter
+from gateway.pipelines.segmentation import ImageView, SegmentedMask, Segmenter, ViewedImage
 
 FINISHED_AT_A_TIME = 64
 """Masks that are written before their bytes are added up: an answer that is too large ends the work early."""
@@ -37,22 +38,29 @@ class GridMask:
 
 
 class EverythingSegmenter:
-    """A grid of prompts in front of a segmenter, whose embeddings it shares."""
+    """A grid of prompts in front of a segmenter, whose views of images it shares."""
 
     def __init__(self, resources: Resources, segmenter: Segmenter) -> None:
         self._resources = resources
         self._segmenter = segmenter
 
     async def segment(
-        self, image: LoadedImage, options: GridOptions, model: Variant[SamSpec], *, mask_format: MaskFormat
+        self,
+        image: LoadedImage | ViewedImage,
+        options: GridOptions,
+        model: Variant[SamSpec],
+        *,
+        mask_format: MaskFormat,
     ) -> list[GridMask]:
         """Return all masks that the options keep, best predicted IoU first.
 
         Between the filters and the end masks are run lengths. No more masks than there are threads have full
-        size at a time. Raises InputError for too many points, and AnswerTooLargeError.
+        size at a time. Crop layers need an image with pixels. Raises InputError for too many points, and
+        AnswerTooLargeError.
         """
         threads = self._resources.threads
-        crops = list(sam_everything.crops(image.size, options))
+        size = image.info.size
+        crops = list(sam_everything.crops(size, options))
         points, limit = sum(len(crop.points) for crop in crops), self._resources.settings.max_grid_points
         if points > limit:
             raise InputError(f"and crop_layers make {points} points; the limit is {limit}")
@@ -62,14 +70,14 @@ class EverythingSegmenter:
         ]
 
         def room() -> AbstractAsyncContextManager[None]:
-            return self._resources.mask_room(image.size)
+            return self._resources.mask_room(size)
 
         answer = AnswerBytes(self._resources.settings.max_response_bytes)
         with stage("postprocess"):
             candidates = await threads.run(sam_everything.suppress, candidates, options.nms_iou_threshold)
             if options.min_region_area:
                 cleaned = await threads.run_each(
-                    lambda candidate: sam_everything.clean(candidate, image.size, options),
+                    lambda candidate: sam_everything.clean(candidate, size, options),
                     candidates,
                     room,
                 )
@@ -77,12 +85,12 @@ class EverythingSegmenter:
                     sam_everything.suppress_cleaned, cleaned, options.nms_iou_threshold
                 )
             kept = candidates[: options.max_masks]
-            self._segmenter.check_mask_pixels(len(kept), image)
-            answer.add(len(kept) * known_bytes(mask_format, image.size))
+            self._segmenter.check_mask_pixels(len(kept), image.info)
+            answer.add(len(kept) * known_bytes(mask_format, size))
             finished: list[GridMask] = []
             for start in range(0, len(kept), FINISHED_AT_A_TIME):
                 finished += await threads.run_each(
-                    lambda candidate: _finish(candidate, image.size, mask_format),
+                    lambda candidate: _finish(candidate, size, mask_format),
                     kept[start : start + FINISHED_AT_A_TIME],
                     room,
                 )
@@ -90,13 +98,13 @@ class EverythingSegmenter:
             return finished
 
     async def _candidates(
-        self, image: LoadedImage, crop: Crop, model: Variant[SamSpec], options: GridOptions
+        self, image: LoadedImage | ViewedImage, crop: Crop, model: Variant[SamSpec], options: GridOptions
     ) -> list[Candidate]:
         """Return what the points of a crop lead to, in their order, filtered."""
         settings, threads = self._resources.settings, self._resources.threads
         with stage("preprocess"):
             groups = await threads.run(_groups, crop, model.spec, settings.decoder_batch)
-        view = await self._segmenter.view(_part(image, crop), model)
+        view = await self._view(image, crop, model)
         # While one group is in the model, the masks of another are filtered.
         slots = asyncio.Semaphore(settings.batches_in_flight)
 
@@ -107,7 +115,7 @@ class EverythingSegmenter:
                 def select(row: int) -> list[Candidate]:
                     point = group.indices[row]
                     return sam_everything.candidates(
-                        model.spec, logits[row], ious[row], point, crop, image.size, options
+                        model.spec, logits[row], ious[row], point, crop, image.info.size, options
                     )
 
                 with stage("postprocess"):
@@ -126,18 +134,22 @@ class EverythingSegmenter:
         )
         return [candidate for group in answers for point in group for candidate in point]
 
+    async def _view(self, image: LoadedImage | ViewedImage, crop: Crop, model: Variant[SamSpec]) -> ImageView:
+        """Return the model's view of a crop. That of the whole image alone is kept, for other methods."""
+        if crop.size == image.info.size:
+            return await self._segmenter.view(image, model)
+        assert isinstance(image, LoadedImage)
+        left, top, right, bottom = crop.box
+        part = replace(
+            image,
+            content_hash=f"{image.content_hash}/{left},{top},{right},{bottom}",
+            pixels=image.pixels[top:bottom, left:right],
+        )
+        return await self._segmenter.view(part, model, keep=Keep.NEVER)
+
 
 def _groups(crop: Crop, spec: SamSpec, max_prompts: int) -> list[PromptGroup]:
     return spec.group_prompts(crop.prompts(), crop.size, max_prompts=max_prompts)
-
-
-def _part(image: LoadedImage, crop: Crop) -> LoadedImage:
-    """Return the crop as an image of its own, which the cache of embeddings keeps under its own name."""
-    if crop.size == image.size:
-        return image
-    left, top, right, bottom = crop.box
-    name = f"{image.image_id}/{left},{top},{right},{bottom}"
-    return LoadedImage(name, image.pixels[top:bottom, left:right])
 
 
 def _finish(candidate: Candidate, size: tuple[int, int], mask_format: MaskFormat) -> GridMask:

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from gateway import metrics
 from gateway.admission import release, reserve
 from gateway.allowed_hosts import AllowedHosts
-from gateway.cache import ComputingCache
-from gateway.call import stage
+from gateway.cache import ComputingCache, Keep
+from gateway.call import current, stage
 from gateway.errors import ImageNotCachedError, ImageNotFetchedError, InputError
 from gateway.fetch import Fetcher, FetchError, UriError
+from gateway.image_ids import ImageIds
 from gateway.memory import Memory
 from gateway.models import image
 from gateway.models.raw_image import PixelOrder, from_raw
@@ -50,7 +51,7 @@ class RawImage(ImageSource):
 
 @dataclass(frozen=True, slots=True)
 class CachedImage(ImageSource):
-    """An image that an earlier call brought."""
+    """An image that an earlier call of the same caller brought."""
 
     kind = "image_id"
     image_id: str
@@ -66,18 +67,28 @@ class UriImage(ImageSource):
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What stays of an image that was read: its content hash, and its size in pixels."""
+    """What stays of an image that was read: its names, and its size in pixels.
+
+    image_id: the caller's name for it. content_hash: the server's, by which callers share what is kept.
+    """
 
     image_id: str
+    content_hash: str
     width: int
     height: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.height, self.width
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedImage:
-    """RGB uint8 [H, W, 3] in the orientation in which it is meant to be seen, and its content hash."""
+    """RGB uint8 [H, W, 3] in the orientation in which it is meant to be seen, and its names."""
 
     image_id: str
+    content_hash: str
     pixels: NDArray[np.uint8]
 
     @property
@@ -95,18 +106,19 @@ class LoadedImage:
 
     @property
     def info(self) -> ImageInfo:
-        return ImageInfo(self.image_id, self.width, self.height)
+        return ImageInfo(self.image_id, self.content_hash, self.width, self.height)
 
 
 class ImageLoader:
     """Turns sources into pixels. One instance a process: it keeps decoded images."""
 
-    def __init__(self, settings: Settings, threads: Threads, room: Memory) -> None:
+    def __init__(self, settings: Settings, threads: Threads, room: Memory, image_ids: ImageIds) -> None:
         self._max_pixels = settings.max_image_pixels
         self._threads = threads
         self._room = room
-        self._cache = ComputingCache[LoadedImage](
-            "image", settings.image_cache_bytes, lambda loaded: loaded.pixels.nbytes
+        self._image_ids = image_ids
+        self._cache = ComputingCache[NDArray[np.uint8]](
+            "image", settings.image_cache_bytes, lambda pixels: pixels.nbytes
         )
         self._fetcher = Fetcher(
             AllowedHosts(settings.uri_hosts),
@@ -117,33 +129,43 @@ class ImageLoader:
         # A small request brings a large file: all files held at a time take no more than requests may.
         self._fetches = asyncio.Semaphore(max(1, settings.max_bytes_in_flight // settings.max_image_bytes))
 
-    async def load(self, source: ImageSource) -> LoadedImage:
+    async def load(self, source: ImageSource, *, keep: Keep = Keep.NORMAL) -> LoadedImage:
         """Return the image, decoded now or found in the cache; the current call's bytes grow by its pixels.
 
-        Raises InputError if the image cannot be used, and OverloadedError if there is no room for it.
+        `keep` is for images that are sent: those that an id names are used again, and kept for that. Raises
+        InputError if the image cannot be used, and OverloadedError if there is no room for it.
         """
         metrics.IMAGES.labels(source.kind).inc()
         with stage("decode"):
-            loaded = await self._load(source)
-            reserve(loaded.pixels.nbytes)
-            return loaded
+            content_hash, pixels = await self._load(source, keep)
+            reserve(pixels.nbytes)
+            return LoadedImage(self._image_ids.make(content_hash, _caller()), content_hash, pixels)
 
     def release(self, loaded: LoadedImage) -> None:
         """Say that the current call does not hold the image any more."""
         release(loaded.pixels.nbytes)
 
-    async def _load(self, source: ImageSource) -> LoadedImage:
+    def content_hash(self, source: CachedImage) -> str:
+        """Return the content hash that an id names; raise ImageNotCachedError if it is not the caller's."""
+        content_hash = self._image_ids.content_hash(source.image_id, _caller())
+        if content_hash is None:
+            raise ImageNotCachedError(source.image_id)
+        return content_hash
+
+    async def _load(self, source: ImageSource, keep: Keep) -> tuple[str, NDArray[np.uint8]]:
+        """Return the content hash and the pixels."""
         match source:
             case CachedImage():
-                loaded = self._cache.get(source.image_id)
-                if loaded is None:
+                content_hash = self.content_hash(source)
+                pixels = self._cache.get(content_hash)
+                if pixels is None:
                     raise ImageNotCachedError(source.image_id)
-                return loaded
+                return content_hash, pixels
             case UriImage():
                 async with self._fetches:
-                    return await self._load_bytes(await self._fetch(source))
+                    return await self._load_bytes(await self._fetch(source), keep)
             case EncodedImage() | RawImage():
-                return await self._load_bytes(source)
+                return await self._load_bytes(source, keep)
             case _:
                 raise TypeError(f"{type(source).__name__} is not a known source of images")
 
@@ -155,24 +177,29 @@ class ImageLoader:
         except FetchError as error:
             raise ImageNotFetchedError(str(error)) from error
 
-    async def _load_bytes(self, source: EncodedImage | RawImage) -> LoadedImage:
-        image_id = await self._threads.run(_content_hash, source)
+    async def _load_bytes(self, source: EncodedImage | RawImage, keep: Keep) -> tuple[str, NDArray[np.uint8]]:
+        content_hash = await self._threads.run(_content_hash, source)
         try:
-            return await self._cache.get_or_compute(image_id, lambda: self._decode(source, image_id))
+            return content_hash, await self._cache.get_or_compute(
+                content_hash, lambda: self._decode(source), keep=keep
+            )
         except image.ImageError as error:
             raise InputError(str(error)) from error
 
-    async def _decode(self, source: EncodedImage | RawImage, image_id: str) -> LoadedImage:
+    async def _decode(self, source: EncodedImage | RawImage) -> NDArray[np.uint8]:
         run = self._threads.run
         if isinstance(source, RawImage):
             arguments = source.data, source.width, source.height, source.order
-            pixels = await run(from_raw, *arguments, max_pixels=self._max_pixels)
-        else:
-            # Only the header says how much memory decoding takes. No thread waits for that.
-            file = await run(image.open_image, source.data, max_pixels=self._max_pixels)
-            async with self._room.reserve(file.peak_bytes):
-                pixels = await run(file.decode)
-        return LoadedImage(image_id, pixels)
+            return await run(from_raw, *arguments, max_pixels=self._max_pixels)
+        # Only the header says how much memory decoding takes. No thread waits for that.
+        file = await run(image.open_image, source.data, max_pixels=self._max_pixels)
+        async with self._room.reserve(file.peak_bytes):
+            return await run(file.decode)
+
+
+def _caller() -> str:
+    call = current()
+    return call.caller if call else ""
 
 
 def _content_hash(source: EncodedImage | RawImage) -> str:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from gateway.call import stage
 from gateway.catalog import Catalog, Role, Variant
+from gateway.image_ids import ImageIds
 from gateway.memory import Memory
 from gateway.pipelines.images import ImageLoader
 from gateway.pipelines.threads import Threads
@@ -31,7 +32,7 @@ class Resources:
     request is cancelled with it, and no later stage starts.
     """
 
-    def __init__(self, triton: Triton, catalog: Catalog, settings: Settings) -> None:
+    def __init__(self, triton: Triton, catalog: Catalog, settings: Settings, image_ids: ImageIds) -> None:
         self.triton = triton
         self.catalog = catalog
         self.settings = settings
@@ -39,7 +40,7 @@ class Resources:
         # For work under way: decoding, tensors on their way to Triton and back, masks of full size. It is
         # beside what calls hold, and waited for in order, since a call in the midst cannot be refused.
         self._room = Memory(settings.max_bytes_in_flight // 2)
-        self.images = ImageLoader(settings, self.threads, self._room)
+        self.images = ImageLoader(settings, self.threads, self._room, image_ids)
 
     def working_room(
         self, *, pixels: int = 0, sent: int = 0, received: int = 0

@@ -8,11 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
-from gateway.cache import ComputingCache
+from gateway.cache import ComputingCache, Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
-from gateway.errors import AnswerTooLargeError, InputError, NotFiniteError
+from gateway.errors import (
+    AnswerTooLargeError,
+    ImageNotCachedError,
+    InputError,
+    NotFiniteError,
+    forget_frames,
+)
 from gateway.models import masks
 from gateway.models.grounding_dino import Detection, GroundingDinoSpec
 from gateway.models.grounding_dino_text import TokenizedText
@@ -20,7 +26,7 @@ from gateway.models.masks import EncodedMask, MaskFormat
 from gateway.models.sam import Prompt, PromptGroup, SamSpec
 from gateway.pipelines.answer_bytes import AnswerBytes, known_bytes, unknown_bytes
 from gateway.pipelines.detection import Detector, ObjectQuery
-from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.images import CachedImage, ImageInfo, ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
 
 _PROMPTS = {
@@ -97,14 +103,23 @@ class SegmentedMask:
 
 @dataclass(frozen=True, slots=True)
 class ImageView:
-    """SAM's view of an image: the encoder's outputs, and the (height, width) the image was resized to."""
+    """SAM's view of an image: the encoder's outputs, and the (height, width) before and after resizing."""
 
     tensors: Mapping[str, NDArray[np.float32]]
+    image_size: tuple[int, int]
     valid_size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ViewedImage:
+    """An image of which the view is kept, and the pixels are not: enough for prompts."""
+
+    info: ImageInfo
+    view: ImageView
 
 
 class Segmenter:
@@ -117,9 +132,30 @@ class Segmenter:
             "sam_embedding", resources.settings.sam_embedding_cache_bytes, lambda view: view.nbytes
         )
 
+    async def load(
+        self, source: ImageSource, model: Variant[SamSpec], *, with_pixels: bool = False
+    ) -> LoadedImage | ViewedImage:
+        """Return what segmentation needs of an image: of one that an id names, its view is enough.
+
+        Raises InputError, also for an id if pixels are needed and not kept; and OverloadedError.
+        """
+        images = self._resources.images
+        if with_pixels or not isinstance(source, CachedImage):
+            return await images.load(source)
+        try:
+            return await images.load(source)
+        except ImageNotCachedError as error:
+            content_hash = images.content_hash(source)
+            view = self._views.get(_view_key(model, content_hash), count_miss=False)
+            if view is None:
+                raise
+            forget_frames(error)
+            height, width = view.image_size
+            return ViewedImage(ImageInfo(source.image_id, content_hash, width, height), view)
+
     async def segment(
         self,
-        image: LoadedImage,
+        image: LoadedImage | ViewedImage,
         prompts: Sequence[Prompt],
         model: Variant[SamSpec],
         *,
@@ -134,18 +170,19 @@ class Segmenter:
         if not prompts:
             return []
         resources, settings, threads = self._resources, self._resources.settings, self._resources.threads
+        size = image.info.size
         count = 3 if multimask else 1
         logits_bytes = count * model.spec.logits_bytes
-        self.check_mask_pixels(len(prompts) * count, image)
+        self.check_mask_pixels(len(prompts) * count, image.info)
         answer = AnswerBytes(settings.max_response_bytes)
         of_logits = len(prompts) * logits_bytes if with_logits else 0
-        answer.add(of_logits + len(prompts) * count * known_bytes(mask_format, image.size))
+        answer.add(of_logits + len(prompts) * count * known_bytes(mask_format, size))
         in_flight = min(len(prompts), settings.batches_in_flight * settings.decoder_batch)
         reserve(model.spec.view_bytes + in_flight * logits_bytes)
         with stage("preprocess"):
             try:
                 groups = await threads.run(
-                    model.spec.group_prompts, prompts, image.size, max_prompts=settings.decoder_batch
+                    model.spec.group_prompts, prompts, size, max_prompts=settings.decoder_batch
                 )
             except ValueError as error:
                 raise InputError(str(error)) from error
@@ -163,7 +200,7 @@ class Segmenter:
                     best_first = np.argsort(-ious[row], kind="stable")
                     return [
                         SegmentedMask.of(
-                            model.spec.postprocess_mask(logits[row, k], view.valid_size, image.size),
+                            model.spec.postprocess_mask(logits[row, k], view.valid_size, size),
                             mask_format,
                             float(ious[row, k]),
                             logits[row, k] if with_logits else None,
@@ -173,7 +210,7 @@ class Segmenter:
 
                 with stage("postprocess"):
                     finished = await threads.run_each(
-                        finish, range(len(group.indices)), lambda: resources.mask_room(image.size)
+                        finish, range(len(group.indices)), lambda: resources.mask_room(size)
                     )
                 for index, masks_of_prompt in zip(group.indices, finished, strict=True):
                     answer.add(sum(unknown_bytes(mask.encoded) for mask in masks_of_prompt))
@@ -201,7 +238,7 @@ class Segmenter:
         regions = await self.segment(image, prompts, segmentation_model, mask_format=mask_format)
         return [(detection, mask) for detection, (mask,) in zip(detections, regions, strict=True)]
 
-    def check_mask_pixels(self, count: int, image: LoadedImage) -> None:
+    def check_mask_pixels(self, count: int, image: ImageInfo) -> None:
         """Raise AnswerTooLargeError if so many masks of the image's size have too many pixels."""
         pixels, limit = count * image.width * image.height, self._resources.settings.max_mask_pixels
         if pixels > limit:
@@ -210,8 +247,12 @@ class Segmenter:
                 f"all; the limit is {limit}"
             )
 
-    async def view(self, image: LoadedImage, model: Variant[SamSpec]) -> ImageView:
+    async def view(
+        self, image: LoadedImage | ViewedImage, model: Variant[SamSpec], *, keep: Keep = Keep.NORMAL
+    ) -> ImageView:
         """Return the model's view of an image, from the cache if it is kept there."""
+        if isinstance(image, ViewedImage):
+            return image.view
 
         async def compute() -> ImageView:
             resources, spec = self._resources, model.spec
@@ -224,9 +265,9 @@ class Segmenter:
                 tensors = await resources.infer(
                     model, encoder, {"image": canvas[None], "valid_size": np.array([valid_size], np.int32)}
                 )
-            return ImageView(tensors, valid_size)
+            return ImageView(tensors, image.size, valid_size)
 
-        return await self._views.get_or_compute(f"{model.name}/{image.image_id}", compute)
+        return await self._views.get_or_compute(_view_key(model, image.content_hash), compute, keep=keep)
 
     async def decode(
         self, model: Variant[SamSpec], view: ImageView, group: PromptGroup, multimask: bool
@@ -253,3 +294,7 @@ class Segmenter:
         if not np.isfinite(ious).all():
             raise NotFiniteError(model.triton_models[decoder.name])
         return (logits, ious) if multimask else (logits[:, None], ious[:, None])
+
+
+def _view_key(model: Variant[SamSpec], content_hash: str) -> str:
+    return f"{model.name}/{content_hash}"

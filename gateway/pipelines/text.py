@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
+from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -111,7 +112,7 @@ class Reader:
 
         async def read_page(source: ImageSource) -> Page:
             async with pages:
-                image = await images.load(source)
+                image = await images.load(source, keep=Keep.IF_ROOM)
                 if query.detect_orientation:
                     reserve(image.pixels.nbytes)  # a turned copy at a time
                 # One after the other: four readings of a page at once would hold four times its memory.
@@ -137,7 +138,7 @@ class Reader:
         turned = image
         if turns:
             with stage("preprocess"):
-                turned = LoadedImage(image.image_id, await threads.run(_turn, image.pixels, turns))
+                turned = replace(image, pixels=await threads.run(_turn, image.pixels, turns))
         places = await self._find(model, turned, query)
         limit = min(self._resources.settings.recognition_batch, model.max_batch_sizes[_RECOGNIZER.name])
         groups = spec.batches(places, turned.size, limit)

@@ -6,23 +6,24 @@ from dataclasses import replace
 import numpy as np
 
 from gateway.admission import weigh
+from gateway.catalog import Variant
 from gateway.errors import AnswerTooLargeError, InvalidArgumentError
-from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt
+from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt, SamSpec
 from gateway.models.sam_everything import GridOptions
 from gateway.pipelines.detection import GROUNDING_DINO
 from gateway.pipelines.everything import EverythingSegmenter, GridMask
-from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.images import ImageInfo, LoadedImage
 from gateway.pipelines.resources import Resources
-from gateway.pipelines.segmentation import SAM, Segmenter
+from gateway.pipelines.segmentation import SAM, Segmenter, ViewedImage
 from gateway.services.messages.checks import FRACTION, Range, check_count
 from gateway.services.messages.detections import detection_message, object_query, words_path
 from gateway.services.messages.fields import field
 from gateway.services.messages.geometry import box_array, check_inside, point_message
-from gateway.services.messages.images import image_message, load_image
+from gateway.services.messages.images import image_message, image_path, image_source, load_image
 from gateway.services.messages.masks import logits_array, logits_type, mask_format, mask_message, masks_size
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
-from visiongate.v1 import segmentation_service_pb2, segmentation_service_pb2_grpc
+from visiongate.v1 import image_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
 
 MAX_POINTS = 64
 # A call counts as one for each so many: they take Triton about as long as one image.
@@ -67,8 +68,8 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             model = resources.catalog.choose(SAM, request.model)
         run, size = resources.threads.run_if_large, len(request.prompts)
         prompts = await run(size, _prompts, request.prompts)
-        image = await load_image(request.image, resources.images, resources.settings)
-        prompts = await run(size, _placed, prompts, request.prompts, image)
+        image = await self._load(request.image, model)
+        prompts = await run(size, _placed, prompts, request.prompts, image.info)
         with field("prompts"):
             regions = await self._segmenter.segment(
                 image,
@@ -87,7 +88,7 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
                     )
                     for masks in regions
                 ],
-                image=image_message(image),
+                image=image_message(image.info),
                 timings=timings_message(request.include_timings),
                 model=model.name,
             )
@@ -137,14 +138,14 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         weigh(options.points_per_side**2 * 5**options.crop_layers, GRID_POINTS_OF_A_PLACE)
         with field("model"):
             model = resources.catalog.choose(SAM, request.model)
-        image = await load_image(request.image, resources.images, resources.settings)
+        image = await self._load(request.image, model, with_pixels=options.crop_layers > 0)
         with field("points_per_side"), field("max_masks", of=AnswerTooLargeError):
             masks = await self._everything.segment(image, options, model, mask_format=written)
 
         def response() -> segmentation_service_pb2.SegmentEverythingResponse:
             return segmentation_service_pb2.SegmentEverythingResponse(
                 masks=map(_grid_mask_message, masks),
-                image=image_message(image),
+                image=image_message(image.info),
                 timings=timings_message(request.include_timings),
                 model=model.name,
             )
@@ -157,13 +158,21 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         resources = self._resources
         with field("model"):
             model = resources.catalog.choose(SAM, request.model)
-        image = await load_image(request.image, resources.images, resources.settings)
+        image = await self._load(request.image, model)
         await self._segmenter.view(image, model)
         return segmentation_service_pb2.EncodeImageResponse(
-            image=image_message(image),
+            image=image_message(image.info),
             timings=timings_message(request.include_timings),
             model=model.name,
         )
+
+    async def _load(
+        self, image: image_pb2.Image, model: Variant[SamSpec], *, with_pixels: bool = False
+    ) -> LoadedImage | ViewedImage:
+        """Load what segmentation needs of the request's image."""
+        with field(image_path(image, "image")):
+            source = image_source(image, self._resources.settings)
+            return await self._segmenter.load(source, model, with_pixels=with_pixels)
 
 
 SERVICE = Service(
@@ -225,7 +234,7 @@ def _label(label: segmentation_service_pb2.PointLabel.ValueType, path: str) -> i
 
 
 def _placed(
-    prompts: Sequence[Prompt], messages: Sequence[segmentation_service_pb2.Prompt], image: LoadedImage
+    prompts: Sequence[Prompt], messages: Sequence[segmentation_service_pb2.Prompt], image: ImageInfo
 ) -> list[Prompt]:
     """Return the prompts with their boxes, checked to lie inside the image."""
     placed = []

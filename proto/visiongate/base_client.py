@@ -21,7 +21,7 @@ from visiongate.options import (
 R = TypeVar("R")
 C = TypeVar("C", bound=Channels[Any])
 
-DEFAULT_MAX_MESSAGE_BYTES = 64 * 2**20
+DEFAULT_MAX_MESSAGE_BYTES = 36 * 2**20
 # Protobuf's own limit.
 _MAX_MESSAGE_BYTES = 2**31 - 1
 

@@ -43,7 +43,7 @@ async def test_what_comes_with_an_answer(
     found = await info(client, operation)
     (image,) = found.images
     assert image == found.image
-    assert (image.width, image.height, len(image.image_id)) == (600, 394, 64)
+    assert (image.width, image.height, len(image.image_id)) == (600, 394, 96)
     assert (found.model, found.detection_model) == ("tiny", detection_model)
     assert found.timings is not None
     assert found.timings.decode_ms > 0

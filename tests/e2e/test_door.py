@@ -166,6 +166,7 @@ async def test_health_answers_without_a_key_and_reflection_does_not(keyed: Keyed
     ("name", "says"),
     [
         ("api_keys", "cannot read the API keys in nowhere"),
+        ("image_id_secret", "cannot read image_id_secret nowhere"),
         ("tls_client_ca", "tls_client_ca needs tls_certificate"),
         ("tls_key", "tls_certificate and tls_key go together"),
     ],
@@ -181,7 +182,7 @@ async def test_what_is_wrong_is_said_before_triton_is_waited_for(
 
 def test_no_part_of_the_door_is_left_out_by_the_command() -> None:
     """Variables reach the settings: a server that passes over one of these would run open."""
-    names = "API_KEYS", "TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA"
+    names = "API_KEYS", "IMAGE_ID_SECRET", "TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA"
     values = {f"VISIONGATE_{name}": f"/door/{name}" for name in names}
     result = CliRunner().invoke(app, ["settings"], env=values | {"COLUMNS": "500"})
     assert [value for value in values.values() if value not in result.output] == []

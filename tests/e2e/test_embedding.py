@@ -23,6 +23,7 @@ from export import clip_weights
 from export.weights import Options
 from gateway.catalog_loading import load
 from gateway.errors import InputError
+from gateway.image_ids import ImageIds, new_secret
 from gateway.pipelines.embedding import CLIP, Embedded, Embedder
 from gateway.pipelines.images import RawImage
 from gateway.pipelines.resources import Resources
@@ -287,7 +288,7 @@ def vectors(items: Sequence[Embedded | InputError]) -> NDArray[np.float32]:
 async def counting(settings: Settings) -> AsyncIterator[Asked]:
     triton = Counting(settings.triton)
     catalog = await load(triton, settings.repository, [CLIP])
-    resources = Resources(triton, catalog, settings)
+    resources = Resources(triton, catalog, settings, ImageIds(new_secret()))
     yield Asked(resources, triton)
     resources.close()
     await triton.close()
@@ -363,7 +364,8 @@ async def test_without_any_cache_the_answers_are_the_same(settings: Settings, re
         update={"clip_text_cache_bytes": 0, "clip_image_cache_bytes": 0, "image_cache_bytes": 0}
     )
     triton = GrpcTriton(bare.triton)
-    resources = Resources(triton, await load(triton, bare.repository, [CLIP]), bare)
+    catalog = await load(triton, bare.repository, [CLIP])
+    resources = Resources(triton, catalog, bare, ImageIds(new_secret()))
     texts = ["a", "b", "a", *(f"text {index}" for index in range(70))]
     found = await Asked(resources, triton).texts(*texts)
     np.testing.assert_allclose(found, reference.texts(texts, normalize=False), atol=1e-4)

@@ -120,7 +120,7 @@ async def test_small_regions_are_mended(client: AsyncClient) -> None:
             assert len(areas) <= 1 or (areas >= 200).all()
 
 
-async def test_points_share_decoder_calls_and_a_crop_is_encoded_once(
+async def test_points_share_decoder_calls_and_the_whole_image_is_encoded_once(
     client: AsyncClient, counts: InferenceCounts
 ) -> None:
     models = ("sam_encoder", "sam_decoder")
@@ -134,7 +134,8 @@ async def test_points_share_decoder_calls_and_a_crop_is_encoded_once(
     await client.segment_everything(PHOTO[:-5], points_per_side=8, crop_layers=1)
     await assert_counted(5, 10)
     await client.segment_everything(PHOTO[:-5], points_per_side=8, crop_layers=1)
-    await assert_counted(5, 20)
+    # Crops are not kept.
+    await assert_counted(9, 20)
 
 
 async def test_a_cancelled_call_asks_no_more(client: AsyncClient, counts: InferenceCounts) -> None:

@@ -36,6 +36,7 @@ LIMITS = {
     "max_mask_pixels": 3 * 80 * 60,
     "max_detections": 5,
     "max_faces": 2,
+    "max_response_bytes": 60_000,
 }
 
 
@@ -79,6 +80,13 @@ async def client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
             "points_per_side",
             "max_grid_points",
         ),
+        # The logits of a mask are 80 x 80 floats.
+        (segmentation.segment(FILE, boxes=BOX * 3, include_logits=True), "prompts", "max_response_bytes"),
+        (
+            segmentation.segment(FILE, boxes=BOX, multimask=True, include_logits=True),
+            "prompts",
+            "max_response_bytes",
+        ),
         (segmentation.segment(FILE, boxes=BOX * 4), "prompts", "max_mask_pixels"),
         (segmentation.segment(FILE, boxes=BOX * 2, multimask=True), "prompts", "max_mask_pixels"),
         (
@@ -110,6 +118,7 @@ async def test_over_a_limit(client: AsyncClient, operation: Operation[Any], fiel
         embedding.compare(FILE, [FILE, PIXELS, Text("dog"), Text("cat"), Text("ox")]),
         detection.detect(FILE, ["dog", "cat", "ox"]),
         segmentation.segment(FILE, boxes=BOX * 3),
+        segmentation.segment(FILE, boxes=BOX * 2, include_logits=True),
         segmentation.segment(FILE, boxes=BOX, multimask=True),
         segmentation.segment_phrases(FILE, ["dog"], min_score=0, max_detections=3),
         segmentation.segment_everything(FILE, points_per_side=2, max_masks=3, **ALL),

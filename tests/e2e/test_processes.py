@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -22,7 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.embedded import EmbeddedTriton
 from gateway.settings import Settings
-from visiongate import Client, VisiongateError
+from visiongate import Client, ImageHandle, VisiongateError
 
 COMMAND = str(Path(sys.executable).parent / "visiongate")
 PHOTO = np.full((64, 64, 3), 200, np.uint8)
@@ -207,6 +208,46 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
     assert served.stop() == 0
     assert not list(served.temporary.iterdir())
     assert "Traceback" not in served.log
+
+
+def test_an_image_id_of_one_worker_is_good_at_all(serve: Callable[..., Served]) -> None:
+    served = serve("--processes", "2")
+    address = served.address
+    served.wait_for_workers(2)
+    ids = set()
+
+    def encode() -> bool:
+        """Until each worker has the image. Each connection is one worker's."""
+        with Client(address, timeout=PATIENCE_S) as client:
+            ids.add(client.encode_image(PHOTO).image_id)
+        return all(served.calls_of(worker) for worker in served.workers)
+
+    eventually(encode, "both workers have the image")
+    (image_id,) = ids
+    before = {worker: served.calls_of(worker) for worker in served.workers}
+
+    def segment() -> bool:
+        with Client(address, timeout=PATIENCE_S) as client:
+            assert client.segment(ImageHandle(image_id, 64, 64), boxes=[[5, 5, 40, 40]])
+        return all(served.calls_of(worker) > before[worker] for worker in before)
+
+    eventually(segment, "both workers know the id")
+    # One that takes the place of another has the same secret, even if the file of it was cleaned away.
+    (secret,) = served.temporary.glob("*/image_id_secret")
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+    secret.unlink()
+    first, second = served.workers
+    os.kill(first, signal.SIGKILL)
+    served.wait_for_workers(3)
+    (new,) = set(served.workers) - {second}
+
+    def encode_anew() -> bool:
+        with Client(address, timeout=PATIENCE_S) as client:
+            ids.add(client.encode_image(PHOTO).image_id)
+        return served.calls_of(new) > 0
+
+    eventually(encode_anew, "the new worker has the image")
+    assert ids == {image_id}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -147,9 +147,9 @@ async def test_coordinates_are_told_as_they_were_written(client: AsyncClient) ->
 async def test_message_over_the_limit(gateway: Gateway) -> None:
     """Of a client that believes the server takes more."""
     operation = detection.detect(b"x", ["dog"])
-    operation.request.image.encoded = b"x" * (65 << 20)  # type: ignore[attr-defined]
+    operation.request.image.encoded = b"x" * (37 << 20)  # type: ignore[attr-defined]
     async with AsyncClient(f"127.0.0.1:{gateway.port}", max_message_bytes=1 << 30) as client:
-        with pytest.raises(MessageTooLargeError, match=r"the limit is 64\.0 MiB") as caught:
+        with pytest.raises(MessageTooLargeError, match=r"the limit is 36\.0 MiB") as caught:
             await client.call(operation)
     assert caught.value.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 

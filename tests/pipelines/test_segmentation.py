@@ -1,5 +1,6 @@
 """SAM's answers, if they are none."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,9 +30,13 @@ async def test_an_estimate_that_is_no_number_is_a_fault_of_the_model(iou: float,
     async def infer(*_arguments: Any) -> dict[str, Any]:
         return {"mask": np.zeros((1, 1, 4, 4), np.float32), "mask_iou": np.full((1, 1), iou, np.float32)}
 
-    resources = SimpleNamespace(settings=SimpleNamespace(sam_embedding_cache_bytes=0), infer=infer)
+    resources = SimpleNamespace(
+        settings=SimpleNamespace(sam_embedding_cache_bytes=0),
+        infer=infer,
+        working_room=lambda **_sizes: nullcontext(),
+    )
     segmenter = Segmenter(cast(Resources, resources))
-    view = ImageView({"image_embedding": np.zeros((1, 1, 1, 1), np.float32)}, (128, 128))
+    view = ImageView({"image_embedding": np.zeros((1, 1, 1, 1), np.float32)}, (10, 10), (128, 128))
     if is_fine:
         _, ious = await segmenter.decode(VARIANT, view, GROUP, multimask=False)
         assert ious.tolist() == [[0.5]]

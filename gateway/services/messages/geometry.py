@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.errors import InvalidArgumentError
-from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.images import ImageInfo, LoadedImage
 from gateway.services.messages.checks import written
 from visiongate.v1 import geometry_pb2
 
@@ -24,7 +24,7 @@ def box_message(box: Sequence[float] | NDArray[np.float32]) -> geometry_pb2.Box:
     return geometry_pb2.Box(x_min=x_min, y_min=y_min, x_max=x_max, y_max=y_max)
 
 
-def box_array(box: geometry_pb2.Box, image: LoadedImage, path: str) -> NDArray[np.float32]:
+def box_array(box: geometry_pb2.Box, image: LoadedImage | ImageInfo, path: str) -> NDArray[np.float32]:
     """Return xyxy float32 [4]. Raise InvalidArgumentError if it is no box inside the image."""
     for name, value, limit in (
         ("x_min", box.x_min, image.width),

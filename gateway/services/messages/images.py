@@ -79,5 +79,5 @@ async def load_image(
 
 
 def image_message(image: LoadedImage | ImageInfo) -> image_pb2.ImageInfo:
-    """Return what an answer says of an image."""
+    """Return what an answer says of an image. The id is the caller's name for it, never the content hash."""
     return image_pb2.ImageInfo(image_id=image.image_id, width=image.width, height=image.height)

@@ -115,7 +115,7 @@ def embed_texts(
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.EmbedTextsRequest(texts=part, **keywords),
         arguments.texts(texts, "texts"),
-        lambda text: 1 / splitting.MAX_TEXTS,
+        splitting.share_of_text,
     )
     return Operation(
         "/visiongate.v1.EmbeddingService/EmbedTexts",
@@ -155,7 +155,9 @@ def compare(
     request, more = splitting.requests(
         lambda part: embedding_service_pb2.CompareImagesAndTextsRequest(candidates=part, **keywords),
         _images_and_texts(candidates, "candidates"),
-        lambda item: 1 / (splitting.MAX_IMAGES if item.HasField("image") else splitting.MAX_TEXTS),
+        lambda item: (
+            1 / splitting.MAX_IMAGES if item.HasField("image") else splitting.share_of_text(item.text)
+        ),
     )
     return Operation(
         "/visiongate.v1.EmbeddingService/CompareImagesAndTexts",

@@ -8,8 +8,10 @@ from google.protobuf.message import Message
 Item = TypeVar("Item", bound=Message | str)
 Request = TypeVar("Request", bound=Message)
 
-# The server's default limits for a request. Its limit of a message is 64 MiB, and this leaves some room.
-MAX_BYTES = 60 << 20
+# The server's default limits for a request. Its limit of a message is 36 MiB, and of all that is no image in it
+# 512 KiB. These leave some room.
+MAX_BYTES = 35 << 20
+MAX_TEXT_BYTES = 400 << 10
 MAX_IMAGES = 64
 MAX_TEXTS = 1024
 MAX_PAGES = 32
@@ -35,6 +37,11 @@ def requests(
         size, used = size + item_size, used + item_share
     first, *more = map(make, parts)
     return first, tuple(more)
+
+
+def share_of_text(text: str) -> float:
+    """Return the part of a request's limits that a text takes up."""
+    return max(1 / MAX_TEXTS, len(text.encode()) / MAX_TEXT_BYTES)
 
 
 def _size(item: Any) -> int:

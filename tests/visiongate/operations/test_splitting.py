@@ -69,12 +69,12 @@ def test_images_and_texts_share_the_room() -> None:
 
 @pytest.mark.parametrize("kind", ["embed_images", "classify", "recognize_text", "compare"])
 def test_no_request_has_more_bytes_than_the_server_takes(kind: str) -> None:
-    photos: list[Any] = [bytes([index]) * (7 * MEBIBYTE) for index in range(18)]
+    photos: list[Any] = [bytes([index]) * (4 * MEBIBYTE) for index in range(18)]
     arguments: dict[str, list[Any]] = {
         "embed_images": [photos],
         "classify": [photos, ["cat"] * 1000],
         "recognize_text": [photos],
-        "compare": [bytes(20 * MEBIBYTE), photos],
+        "compare": [bytes(12 * MEBIBYTE), photos],
     }
     sent = requests(OPERATIONS[kind](*arguments[kind]))
     assert len(sent) == (4 if kind == "compare" else 3)
@@ -83,14 +83,26 @@ def test_no_request_has_more_bytes_than_the_server_takes(kind: str) -> None:
     for request in sent:
         assert request.include_timings
         if kind == "compare":
-            assert len(request.subject.image.encoded) == 20 * MEBIBYTE
+            assert len(request.subject.image.encoded) == 12 * MEBIBYTE
         if kind == "classify":
             assert len(request.labels) == 1000
 
 
+@pytest.mark.parametrize("length", [300, 3_000, 30_000])
+def test_long_texts_are_fewer_in_a_request(length: int) -> None:
+    texts = ["é" * (length // 2)] * 1500
+    for operation in (
+        embedding.embed_texts(texts),
+        embedding.compare(Text("x"), [Text(text) for text in texts]),
+    ):
+        sent = requests(operation)
+        assert max(request.ByteSize() for request in sent) < 512 << 10
+        assert len(sent) <= 1 + 1500 * max(1 / 1024, length / (350 << 10))
+
+
 def test_what_is_too_large_alone_goes_alone() -> None:
     """The client, or the server, says so then."""
-    sent = requests(embedding.embed_images([b"a", bytes(61 * MEBIBYTE), b"b"]))
+    sent = requests(embedding.embed_images([b"a", bytes(36 * MEBIBYTE), b"b"]))
     assert [len(request.images) for request in sent] == [1, 1, 1]
 
 
