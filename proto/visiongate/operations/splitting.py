@@ -8,8 +8,8 @@ from google.protobuf.message import Message
 Item = TypeVar("Item", bound=Message | str)
 Request = TypeVar("Request", bound=Message)
 
-# The server's default limits for a request. Its limit of a message is 36 MiB, and of all that is no image in it
-# 512 KiB. These leave some room.
+# The server's default limits for a request. Those of a message are 36 MiB, and 512 KiB of what is no image in it:
+# these leave some room.
 MAX_BYTES = 35 << 20
 MAX_TEXT_BYTES = 400 << 10
 MAX_IMAGES = 64

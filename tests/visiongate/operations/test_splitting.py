@@ -93,7 +93,7 @@ def test_long_texts_are_fewer_in_a_request(length: int) -> None:
     texts = ["é" * (length // 2)] * 1500
     for operation in (
         embedding.embed_texts(texts),
-        embedding.compare(Text("x"), [Text(text) for text in texts]),
+        embedding.compare(Text("x"), [*map(Text, texts)]),
     ):
         sent = requests(operation)
         assert max(request.ByteSize() for request in sent) < 512 << 10
