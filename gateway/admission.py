@@ -2,15 +2,19 @@
 
 A call takes a place while its message arrives and while it is worked on. Its bytes count from the arrival of
 its message until gRPC has handed over its answer, whoever is slow. A call beyond the limits is refused
-immediately; a queue would delay everybody.
+immediately; a queue would delay everybody. A call that is under way and needs more is not refused, since its
+work would be lost: it waits for others to end.
 """
 
 import asyncio
+import bisect
+import itertools
 import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import NoReturn
 
 from gateway import metrics
@@ -45,6 +49,10 @@ class Gate:
         self._slow = 0
         # Calls whose message arrived slowly, and that want a place again.
         self._waiting: deque[asyncio.Future[None]] = deque()
+        # Calls that wait for bytes, the oldest first.
+        self._hungry: list[_Hungry] = []
+        self._serial_numbers = itertools.count()
+        self._answer_bytes = 0  # of calls whose work is done
 
     @contextmanager
     def admit(
@@ -98,15 +106,44 @@ class Gate:
     def _count_bytes(self, change: int) -> None:
         self._bytes += change
         metrics.BYTES_IN_FLIGHT.inc(change)
+        if change < 0:
+            self._feed()
+
+    def _has_room(self, admission: "Admission", size: int) -> bool:
+        """Return whether a call may have more bytes. One that is alone may: it has limits of its own."""
+        return self._bytes == admission.size or self._bytes + size <= self._max_bytes
+
+    def _feed(self) -> None:
+        """Give bytes to the calls that wait for them, the oldest first.
+
+        If all calls that have bytes wait for more, none would ever end. The oldest then gets what it needs.
+        """
+        while self._hungry:
+            first = self._hungry[0]
+            if first.turn.cancelled():
+                self._hungry.pop(0)
+                continue
+            admission = first.admission
+            if not self._has_room(admission, first.size):
+                waiting = {hungry.admission for hungry in self._hungry}
+                working = self._bytes - self._answer_bytes - sum(call.size for call in waiting)
+                if working or self._answer_bytes + admission.size + first.size > self._max_bytes:
+                    return
+            self._hungry.pop(0)
+            first.turn.set_result(None)
+            admission.count(first.size)
 
 
 class Admission:
-    """The places and bytes of one call."""
+    """The places and bytes of one call. `size` is its bytes."""
 
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
         self._places = 1
-        self._bytes = 0
+        self.size = 0
+        self.serial_number = next(gate._serial_numbers)
+        self._has_answer = False
+        self._is_over = False
         gate._count_calls(1)
 
     @asynccontextmanager
@@ -151,24 +188,50 @@ class Admission:
                 gate._slow -= is_slow
 
     def add(self, size: int) -> None:
-        """Count more bytes; raise OverloadedError if there is no room for them.
-
-        A call that is alone always has room: what one call may bring has limits of its own.
-        """
+        """Count the bytes of a message; raise OverloadedError if there is no room for them."""
         gate = self._gate
-        of_others = gate._bytes - self._bytes
-        if size > 0 and of_others and gate._bytes + size > gate._max_bytes:
+        if size > 0 and (gate._hungry or not gate._has_room(self, size)) and gate._bytes > self.size:
             _refuse(
                 f"the server holds at most {gate._max_bytes} bytes for calls, and has nearly as many now",
                 "bytes",
             )
-        self._bytes += size
-        gate._count_bytes(size)
+        self.count(size)
+
+    async def reserve(self, size: int) -> None:
+        """Count more bytes, as soon as there is room for them."""
+        gate = self._gate
+        if self._is_over or (not gate._hungry and gate._has_room(self, size)):
+            self.count(size)
+            return
+        hungry = _Hungry(self, size, asyncio.get_running_loop().create_future())
+        bisect.insort(gate._hungry, hungry, key=lambda each: each.admission.serial_number)
+        gate._feed()
+        try:
+            await hungry.turn
+        except asyncio.CancelledError:
+            if hungry.turn.cancelled():
+                gate._feed()  # others may have waited behind it
+            else:
+                self.count(-size)  # its turn came in the same moment
+            raise
+
+    def count(self, change: int) -> None:
+        """Count more bytes, or fewer.
+
+        Nothing counts once the call is over. Work that it shares with other calls may go on after it.
+        """
+        if self._is_over:
+            return
+        self.size += change
+        if self._has_answer:
+            self._gate._answer_bytes += change
+        self._gate._count_bytes(change)
 
     def hold_only(self, size: int) -> None:
         """Count so many bytes instead of all so far: the work is done, and only its answer is left."""
-        self._gate._count_bytes(size - self._bytes)
-        self._bytes = size
+        self._has_answer = True
+        self._gate._answer_bytes += self.size
+        self.count(size - self.size)
 
     def weigh(self, places: int) -> None:
         """Take so many places in all, at most a quarter of them; raise OverloadedError if they are taken."""
@@ -191,26 +254,37 @@ class Admission:
 
     def free_bytes(self) -> None:
         """Count none of the call's bytes any more."""
-        size, self._bytes = self._bytes, 0
-        self._gate._count_bytes(-size)
+        self.count(-self.size)
+        self._is_over = True
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hungry:
+    """A call that waits for bytes."""
+
+    admission: Admission
+    size: int
+    turn: asyncio.Future[None]
 
 
 _current: ContextVar[Admission | None] = ContextVar("admission", default=None)
 
 
-def reserve(size: int) -> None:
-    """Count more bytes until the current call ends; raise OverloadedError if there is no room.
+async def reserve(size: int) -> None:
+    """Count more bytes until the current call ends, as soon as there is room for them.
 
     A decoded image may take hundreds of times the bytes of its file. Without a call nothing is counted.
     """
     admission = _current.get()
     if admission is not None:
-        admission.add(size)
+        await admission.reserve(size)
 
 
 def release(size: int) -> None:
     """Release bytes that the current call reserved, before it ends."""
-    reserve(-size)
+    admission = _current.get()
+    if admission is not None:
+        admission.count(-size)
 
 
 def weigh(amount: int, share: int) -> None:

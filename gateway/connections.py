@@ -2,6 +2,7 @@
 
 import os
 import socket
+import stat
 from contextlib import suppress
 from urllib.parse import unquote
 
@@ -16,14 +17,20 @@ def close_connection(peer: str) -> bool:
     """
     found = False
     for name in os.listdir("/proc/self/fd"):
-        # A copy of the descriptor: gRPC goes on owning its own. Most are no socket, or not connected.
-        with suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
-            if connection.family not in (socket.AF_INET, socket.AF_INET6):
-                continue
-            host, port, *_ = connection.getpeername()
-            # A socket of IPv6 may have a peer of IPv4.
-            host = host.removeprefix("::ffff:")
-            if unquote(peer) == f"ipv{6 if ':' in host else 4}:{join(host, port)}":
-                connection.shutdown(socket.SHUT_RDWR)
-                found = True
+        with suppress(OSError):  # closed meanwhile, or not connected
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                # A copy of the descriptor: gRPC goes on owning its own.
+                with socket.socket(fileno=os.dup(int(name))) as connection:
+                    if _peer(connection) == unquote(peer):
+                        connection.shutdown(socket.SHUT_RDWR)
+                        found = True
     return found
+
+
+def _peer(connection: socket.socket) -> str:
+    """Return gRPC's name for the other end of a TCP connection."""
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return ""
+    host, port, *_ = connection.getpeername()
+    host = host.removeprefix("::ffff:")  # a socket of IPv6 may have a peer of IPv4
+    return f"ipv{6 if ':' in host else 4}:{join(host, port)}"

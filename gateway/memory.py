@@ -39,11 +39,10 @@ class Memory:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._release(size)  # its turn came in the same moment
+            if turn.cancelled():
+                self._serve()  # others may have waited behind it
             else:
-                self._waiting.remove((size, turn))
-                self._serve()
+                self._release(size)  # its turn came in the same moment
             raise
 
     def _release(self, size: int) -> None:
@@ -52,7 +51,11 @@ class Memory:
 
     def _serve(self) -> None:
         """Give those who wait their bytes, in their order. A large part is not overtaken by small ones."""
-        while self._waiting and self._reserved + self._waiting[0][0] <= self._max_bytes:
-            size, turn = self._waiting.popleft()
-            self._reserved += size
-            turn.set_result(None)
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if not turn.cancelled():
+                if self._reserved + size > self._max_bytes:
+                    return
+                self._reserved += size
+                turn.set_result(None)
+            self._waiting.popleft()

@@ -62,24 +62,117 @@ def test_refusals_say_when_to_come_again_and_not_all_at_the_same_time() -> None:
     assert all(0 < delay < 5e9 for delay in delays)
 
 
-def test_what_a_request_turns_into_counts_until_its_call_ends() -> None:
+async def test_what_a_request_turns_into_counts_until_its_call_ends() -> None:
     gate = gate_of(max_bytes=100)
     with gate.admit() as other:
         with gate.admit() as call:
             call.add(10)
-            reserve(500)  # alone: whatever one call may bring
+            await reserve(500)  # alone: whatever one call may bring
             with pytest.raises(OverloadedError):
                 other.add(1)
             release(460)
             other.add(40)
             with pytest.raises(OverloadedError):
-                reserve(11)
-            reserve(10)
+                other.add(11)
+            await reserve(10)
         other.add(60)
 
 
-def test_without_a_call_nothing_is_counted() -> None:
-    reserve(1 << 60)
+async def work(gate: Gate, size: int, done: list[int], *, growth: int) -> None:
+    """A call that first takes some bytes, and then needs more."""
+    with gate.admit() as call:
+        call.add(size)
+        await asyncio.sleep(0)
+        await reserve(growth)
+        await asyncio.sleep(0.001)
+        done.append(growth)
+
+
+async def test_a_call_under_way_waits_for_bytes_and_is_not_refused() -> None:
+    gate, done = gate_of(max_bytes=100), list[int]()
+    with gate.admit() as active:
+        active.add(60)
+        waiting = asyncio.create_task(work(gate, 30, done, growth=20))
+        await asyncio.sleep(0.01)
+        assert not done
+        # Whoever comes now is refused, although there is room for it: others wait.
+        with gate.admit() as late, pytest.raises(OverloadedError):
+            late.add(5)
+    await waiting
+    assert done == [20]
+
+
+async def test_calls_that_all_wait_for_each_other_end_the_oldest_first() -> None:
+    gate, done = gate_of(max_bytes=100), list[int]()
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(work(gate, 30, done, growth=growth) for growth in (40, 50, 60)))
+    assert done == [40, 50, 60]
+    with gate.admit() as call:
+        call.add(100)
+
+
+async def test_answers_that_nobody_takes_are_waited_for() -> None:
+    gate, done = gate_of(max_bytes=100), list[int]()
+    taken: list[Callable[[], None]] = []
+    with gate.admit(taken.append) as answered:
+        answered.hold_only(80)
+    waiting = asyncio.create_task(work(gate, 10, done, growth=20))
+    await asyncio.sleep(0.01)
+    assert not done, "the bound is exceeded"
+    taken[0]()
+    await waiting
+    assert done == [20]
+
+
+async def test_who_leaves_while_it_waits_for_bytes_leaves_nothing_behind() -> None:
+    gate, done = gate_of(max_bytes=100), list[int]()
+    with gate.admit() as active:
+        active.add(90)
+        waiting = [asyncio.create_task(work(gate, 5, done, growth=growth)) for growth in (50, 5)]
+        await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        await asyncio.wait(waiting)
+    assert done == [5]
+    with gate.admit() as call, gate.admit() as other:
+        call.add(50)
+        other.add(50)
+
+
+async def test_a_turn_that_comes_before_a_cancelled_call_has_left_the_line() -> None:
+    gate, done = gate_of(max_bytes=100), list[int]()
+    with gate.admit() as active:
+        active.add(90)
+        waiting = [asyncio.create_task(work(gate, 5, done, growth=growth)) for growth in (50, 60)]
+        await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        # The first has not heard of it yet when these bytes are released.
+    await asyncio.wait_for(waiting[1], 60)
+    assert done == [60]
+
+
+async def test_shared_work_that_outlives_its_first_call_counts_nothing_for_it() -> None:
+    gate, call_is_over = gate_of(max_bytes=100), asyncio.Event()
+
+    async def shared() -> None:
+        await call_is_over.wait()
+        await reserve(1000)
+        release(1000)
+
+    with gate.admit() as call:
+        task = asyncio.create_task(shared())
+        call.add(10)
+        await asyncio.sleep(0)
+    call_is_over.set()
+    await task
+    with gate.admit() as first, gate.admit() as second:
+        first.add(50)
+        second.add(50)
+        with pytest.raises(OverloadedError):
+            first.add(1)
+
+
+async def test_without_a_call_nothing_is_counted() -> None:
+    await reserve(1 << 60)
     release(1 << 60)
     weigh(1 << 60, 1)
 

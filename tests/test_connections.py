@@ -1,5 +1,6 @@
 """Connections that are closed by what gRPC calls their other end."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -44,5 +45,9 @@ def test_only_the_connection_of_that_peer_is_closed(
 
 
 def test_a_peer_that_has_left() -> None:
-    assert not close_connection("ipv4:192.0.2.1:9")
-    assert not close_connection("unix:")
+    before = len(os.listdir("/proc/self/fd"))
+    first, second = socket.socketpair()
+    with first, second, open(os.devnull) as _file:
+        assert not close_connection("ipv4:192.0.2.1:9")
+        assert not close_connection("unix:")
+    assert len(os.listdir("/proc/self/fd")) == before, "descriptors are left open"

@@ -81,6 +81,17 @@ async def test_who_leaves_in_the_moment_of_its_turn_gives_it_on() -> None:
         pass
 
 
+async def test_a_turn_that_comes_before_a_cancelled_one_has_left_the_line() -> None:
+    memory = Memory(100)
+    async with memory.reserve(100):
+        leaving, staying = (asyncio.create_task(memory.reserve(60).__aenter__()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+    # The first has not heard of it yet.
+    await asyncio.wait_for(staying, 60)
+    assert leaving.cancelled()
+
+
 async def test_memory_is_released_whatever_came_of_the_work() -> None:
     memory = Memory(100)
     for _ in range(3):

@@ -82,6 +82,11 @@ class ImageFile:
     max_pixels: int
     peak_bytes: int
 
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes of what `decode` returns."""
+        return 3 * self.image.width * self.image.height
+
     def decode(self) -> NDArray[np.uint8]:
         """Decode the first frame or page to upright RGB, once.
 

@@ -13,21 +13,22 @@ _COORDINATE_BYTES = 4
 class AnswerBytes:
     """Counts the bytes of one call's answer: those that are known before the work, and those that come up.
 
-    They are reserved for the call. The messages that hold them are not counted: they are small.
+    They are reserved for the call, which may have to wait for them. The messages around them are small, and
+    not counted.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
 
-    def add(self, size: int) -> None:
-        """Count more bytes. Raise AnswerTooLargeError if they are too many, and OverloadedError."""
+    async def add(self, size: int) -> None:
+        """Count more bytes; raise AnswerTooLargeError if they are too many."""
         self._size += size
         if self._size > self._limit:
             raise AnswerTooLargeError(
                 f"would make an answer of {self._size} bytes or more; the limit is {self._limit}"
             )
-        reserve(_COPIES * size)
+        await reserve(_COPIES * size)
 
 
 def known_bytes(mask_format: MaskFormat, size: tuple[int, int]) -> int:

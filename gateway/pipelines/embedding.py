@@ -126,7 +126,7 @@ class Embedder:
         images, threads = self._resources.images, self._resources.threads
         # A decoded image may take hundreds of times the bytes of the model's input: few at a time.
         slots = asyncio.Semaphore(self._resources.settings.threads)
-        reserve(len(sources) * 3 * model.spec.input_size**2)
+        await reserve(len(sources) * 3 * model.spec.input_size**2)
         known: dict[str, Vector] = {}
         squares: dict[str, NDArray[np.uint8]] = {}
 

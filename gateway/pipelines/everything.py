@@ -86,7 +86,7 @@ class EverythingSegmenter:
                 )
             kept = candidates[: options.max_masks]
             self._segmenter.check_mask_pixels(len(kept), image.info)
-            answer.add(len(kept) * known_bytes(mask_format, size))
+            await answer.add(len(kept) * known_bytes(mask_format, size))
             finished: list[GridMask] = []
             for start in range(0, len(kept), FINISHED_AT_A_TIME):
                 finished += await threads.run_each(
@@ -94,7 +94,7 @@ class EverythingSegmenter:
                     kept[start : start + FINISHED_AT_A_TIME],
                     room,
                 )
-                answer.add(sum(unknown_bytes(item.mask.encoded) for item in finished[start:]))
+                await answer.add(sum(unknown_bytes(item.mask.encoded) for item in finished[start:]))
             return finished
 
     async def _candidates(
@@ -124,7 +124,7 @@ class EverythingSegmenter:
                     )
 
         answers = await gather(segment_group(group) for group in groups)
-        reserve(
+        await reserve(
             sum(
                 CANDIDATE_BYTES + len(candidate.rle.counts)
                 for group in answers

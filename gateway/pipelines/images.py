@@ -1,7 +1,8 @@
 """The images of requests: where they come from, and how they become pixels."""
 
-import asyncio
 import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -126,19 +127,17 @@ class ImageLoader:
             timeout_s=settings.uri_timeout_s,
             max_redirects=settings.uri_max_redirects,
         )
-        # A small request brings a large file: all files held at a time take no more than requests may.
-        self._fetches = asyncio.Semaphore(max(1, settings.max_bytes_in_flight // settings.max_image_bytes))
+        self._max_file_bytes = settings.max_image_bytes
 
     async def load(self, source: ImageSource, *, keep: Keep = Keep.NORMAL) -> LoadedImage:
         """Return the image, decoded now or found in the cache; the current call's bytes grow by its pixels.
 
         `keep` is for images that are sent: those that an id names are used again, and kept for that. Raises
-        InputError if the image cannot be used, and OverloadedError if there is no room for it.
+        InputError if the image cannot be used.
         """
         metrics.IMAGES.labels(source.kind).inc()
         with stage("decode"):
             content_hash, pixels = await self._load(source, keep)
-            reserve(pixels.nbytes)
             return LoadedImage(self._image_ids.make(content_hash, _caller()), content_hash, pixels)
 
     def release(self, loaded: LoadedImage) -> None:
@@ -160,10 +159,15 @@ class ImageLoader:
                 pixels = self._cache.get(content_hash)
                 if pixels is None:
                     raise ImageNotCachedError(source.image_id)
+                await reserve(pixels.nbytes)
                 return content_hash, pixels
             case UriImage():
-                async with self._fetches:
+                # A small request brings a large file.
+                await reserve(self._max_file_bytes)
+                try:
                     return await self._load_bytes(await self._fetch(source), keep)
+                finally:
+                    release(self._max_file_bytes)
             case EncodedImage() | RawImage():
                 return await self._load_bytes(source, keep)
             case _:
@@ -179,22 +183,44 @@ class ImageLoader:
 
     async def _load_bytes(self, source: EncodedImage | RawImage, keep: Keep) -> tuple[str, NDArray[np.uint8]]:
         content_hash = await self._threads.run(_content_hash, source)
+        is_decoded_here = False
+
+        async def decode() -> NDArray[np.uint8]:
+            nonlocal is_decoded_here
+            is_decoded_here = True
+            return await self._decode(source)
+
         try:
-            return content_hash, await self._cache.get_or_compute(
-                content_hash, lambda: self._decode(source), keep=keep
-            )
+            pixels = await self._cache.get_or_compute(content_hash, decode, keep=keep)
         except image.ImageError as error:
             raise InputError(str(error)) from error
+        if not is_decoded_here:
+            await reserve(pixels.nbytes)
+        return content_hash, pixels
 
     async def _decode(self, source: EncodedImage | RawImage) -> NDArray[np.uint8]:
+        """Return the pixels, which are counted for the current call before there are any."""
         run = self._threads.run
         if isinstance(source, RawImage):
+            size = len(source.data) * (3 if source.order is PixelOrder.GRAY else 1)
             arguments = source.data, source.width, source.height, source.order
-            return await run(from_raw, *arguments, max_pixels=self._max_pixels)
+            async with _reserved(size):
+                return await run(from_raw, *arguments, max_pixels=self._max_pixels)
         # Only the header says how much memory decoding takes. No thread waits for that.
         file = await run(image.open_image, source.data, max_pixels=self._max_pixels)
-        async with self._room.reserve(file.peak_bytes):
+        async with _reserved(file.pixel_bytes), self._room.reserve(file.peak_bytes):
             return await run(file.decode)
+
+
+@asynccontextmanager
+async def _reserved(size: int) -> AsyncIterator[None]:
+    """Reserve bytes for the current call, and release them if what they are for fails."""
+    await reserve(size)
+    try:
+        yield
+    except BaseException:
+        release(size)
+        raise
 
 
 def _caller() -> str:

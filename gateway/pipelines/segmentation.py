@@ -137,7 +137,7 @@ class Segmenter:
     ) -> LoadedImage | ViewedImage:
         """Return what segmentation needs of an image: of one that an id names, its view is enough.
 
-        Raises InputError, also for an id if pixels are needed and not kept; and OverloadedError.
+        Raises InputError, also for an id if pixels are needed and not kept.
         """
         images = self._resources.images
         if with_pixels or not isinstance(source, CachedImage):
@@ -176,9 +176,9 @@ class Segmenter:
         self.check_mask_pixels(len(prompts) * count, image.info)
         answer = AnswerBytes(settings.max_response_bytes)
         of_logits = len(prompts) * logits_bytes if with_logits else 0
-        answer.add(of_logits + len(prompts) * count * known_bytes(mask_format, size))
+        await answer.add(of_logits + len(prompts) * count * known_bytes(mask_format, size))
         in_flight = min(len(prompts), settings.batches_in_flight * settings.decoder_batch)
-        reserve(model.spec.view_bytes + in_flight * logits_bytes)
+        await reserve(model.spec.view_bytes + in_flight * logits_bytes)
         with stage("preprocess"):
             try:
                 groups = await threads.run(
@@ -213,7 +213,7 @@ class Segmenter:
                         finish, range(len(group.indices)), lambda: resources.mask_room(size)
                     )
                 for index, masks_of_prompt in zip(group.indices, finished, strict=True):
-                    answer.add(sum(unknown_bytes(mask.encoded) for mask in masks_of_prompt))
+                    await answer.add(sum(unknown_bytes(mask.encoded) for mask in masks_of_prompt))
                     results[index] = masks_of_prompt
 
         await gather(segment_group(group) for group in groups)

@@ -114,7 +114,7 @@ class Reader:
             async with pages:
                 image = await images.load(source, keep=Keep.IF_ROOM)
                 if query.detect_orientation:
-                    reserve(image.pixels.nbytes)  # a turned copy at a time
+                    await reserve(image.pixels.nbytes)  # a turned copy at a time
                 # One after the other: four readings of a page at once would hold four times its memory.
                 readings = [
                     await self._read_turned(model, image, turns, query, batches)

@@ -156,7 +156,7 @@ class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
         # Even the shortest labels make an answer of so many bytes.
         shortest = sorted(map(len, request.labels))[:top_k]
         with field("top_k"):
-            AnswerBytes(self._settings.max_response_bytes).add(len(request.images) * sum(shortest))
+            await AnswerBytes(self._settings.max_response_bytes).add(len(request.images) * sum(shortest))
         labels = [attempt(self._text, label) for label in request.labels]
         with field(_list_path("labels")):
             # Not str.format: braces of a label, and other braces of the template, mean nothing.

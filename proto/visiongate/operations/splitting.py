@@ -8,8 +8,7 @@ from google.protobuf.message import Message
 Item = TypeVar("Item", bound=Message | str)
 Request = TypeVar("Request", bound=Message)
 
-# The server's default limits for a request. Those of a message are 36 MiB, and 512 KiB of what is no image in it:
-# these leave some room.
+# The server's default limits. A message has 36 MiB at most, 512 KiB of them beside images. These leave room.
 MAX_BYTES = 35 << 20
 MAX_TEXT_BYTES = 400 << 10
 MAX_IMAGES = 64
