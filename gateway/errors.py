@@ -62,7 +62,7 @@ class InputError(Exception):
 
 
 class ImageNotCachedError(InputError):
-    """An `image_id` that the server does not know, or no longer knows."""
+    """An `image_id` of an image that is not kept, or not of this caller: the error does not tell which."""
 
     def __init__(self, image_id: str) -> None:
         super().__init__("the image is not in the server's cache: send it again")

@@ -29,7 +29,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """An image as the server read it: the name that it is kept under, and its upright size in pixels."""
+    """An image as the server read it: the caller's name for it, and its upright size in pixels."""
 
     image_id: str
     width: int

@@ -57,7 +57,7 @@ class InvalidArgumentError(VisiongateError):
 
 
 class ImageNotCachedError(VisiongateError):
-    """The server does not keep this `image_id`, or no longer: send the image again."""
+    """The server keeps no image of this `image_id`, or it is not this caller's: send the image again."""
 
 
 class ImageNotFetchedError(VisiongateError):

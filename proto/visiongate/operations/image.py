@@ -15,14 +15,14 @@ from visiongate.pillow_images import lossless_file, to_rgb
 from visiongate.v1 import image_pb2
 
 ImageId = NewType("ImageId", str)
-"""The name under which the server keeps an image, from `Client.encode_image`."""
+"""The caller's name for an image that the server keeps, from `Client.encode_image`."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHandle:
     """An image that the server has encoded and keeps: give it to later calls instead of the image.
 
-    info: what came with it.
+    It is good for calls with the same API key. info: what came with it.
     """
 
     image_id: ImageId
