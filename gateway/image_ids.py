@@ -1,8 +1,9 @@
 """Image ids: the names by which a caller gives an image again, without sending it.
 
 An id is the image's content hash and a tag, which takes the server's secret to make. Each caller has tags of
-its own. So nobody can use an image that somebody else sent, nor find out whether somebody sent it. Inside,
-images are known by their content hash alone, and callers that send the same image share what is kept of it.
+its own. So nobody can use by its id an image that somebody else sent, nor ask by an id whether it is there.
+Inside, images are known by their content hash alone, and callers that send the same file share what is kept
+of it: the time of the answer may tell them that somebody sent it before.
 """
 
 import hashlib
