@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gateway.cpus import available_cpus
 from gateway.embedded import cache_folder, host
 from gateway.embedded.error import EmbeddedTritonError
 from gateway.settings_sources import CACHE_VARIABLE
@@ -78,6 +79,10 @@ def triton_folder(environment: Path) -> Path:
     return _site_packages(environment) / "pytriton" / "tritonserver"
 
 
+CPUS_VARIABLE = "VISIONGATE_TRITON_CPUS"
+"""Tells our backend how many processors a container may use."""
+
+
 def process_environment(environment: Path) -> dict[str, str]:
     """Return the environment variables that tritonserver and its Python processes need."""
     libraries = [_site_packages(environment) / "nvidia_pytriton.libs"]
@@ -93,6 +98,8 @@ def process_environment(environment: Path) -> dict[str, str]:
         "PATH": f"{environment / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         # NumPy only carries tensors there: a thread pool for linear algebra in each process is a waste.
         "OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1"),
+        # Our backend runs there without this package.
+        CPUS_VARIABLE: str(available_cpus()),
     }
 
 

@@ -146,3 +146,11 @@ def test_places_that_cannot_be_used_say_what_to_do(
         pytest.skip("this user may not mount")
     assert re.search(says, done.stdout), done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_triton_is_told_a_containers_share_of_the_processors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(environment, "available_cpus", lambda: 3)
+    assert environment.process_environment(tmp_path)[environment.CPUS_VARIABLE] == "3"
+    assert f'"{environment.CPUS_VARIABLE}"' in environment._BACKEND_FILE.read_text()

@@ -207,7 +207,8 @@ def _open_session(version: Path, config: Config, *, gpu: int | None = None) -> o
 
 def _cores_per_instance(config: Config) -> int:
     instances = sum(group.get("count", 1) for group in config.get("instance_group", []))
-    return max(1, len(os.sched_getaffinity(0)) // max(1, instances))
+    cpus = int(os.environ.get("VISIONGATE_TRITON_CPUS", len(os.sched_getaffinity(0))))
+    return max(1, cpus // max(1, instances))
 
 
 def _integer_parameter(config: Config, key: str) -> int:
