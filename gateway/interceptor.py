@@ -30,6 +30,7 @@ Answer = TypeVar("Answer")
 COPIES = 2
 # Work on so many bytes stops the event loop for a millisecond or so.
 PIECE_BYTES = 1 << 20
+_END_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +182,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         async with _limit(seconds, f"the request did not arrive within {seconds:g} seconds"):
             data = await _read(context)
         if data is None:
+            # A call that breaks looks like this too, and is cancelled a moment later.
+            await asyncio.sleep(_END_S)
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
         return data
 

@@ -464,3 +464,18 @@ async def test_a_message_that_would_grow_too_much_is_refused_before_it_is_parsed
         assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "the limit is 100" in (error.details() or "")
         assert not received
+
+
+async def test_a_stop_while_a_request_arrives_is_no_fault(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with serving(echo) as channel:
+        call = channel.stream_unary(METHOD)()
+        await call.write(b"")
+        sending = channel.stream_unary(METHOD)()
+        await asyncio.sleep(0.1)
+        sending_is_open = not sending.done()
+    assert sending_is_open
+    await asyncio.sleep(0.1)
+    assert all(record.levelno < logging.WARNING for record in caplog.records), caplog.text
+    codes = [record.fields["code"] for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
+    assert codes[-1] == "CANCELLED"
