@@ -24,11 +24,15 @@ S = TypeVar("S", bound=ModelSpec)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A Triton model that a family needs: its tensors' types and ranks, batch dimension included."""
+    """A Triton model that a family needs: its tensors' types and ranks, batch dimension included.
+
+    finite: outputs of which nothing can be made if a number is none, or infinite.
+    """
 
     name: str
     inputs: Tensors
     outputs: Tensors
+    finite: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

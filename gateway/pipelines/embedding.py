@@ -24,8 +24,18 @@ from gateway.pipelines.images import ImageInfo, ImageSource
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
 from gateway.pipelines.resources import Resources
 
-_TEXT_TOWER = Role("clip_text", inputs={"input_ids": ("INT64", 2)}, outputs={"text_embedding": ("FP32", 2)})
-_IMAGE_TOWER = Role("clip_image", inputs={"image": ("UINT8", 4)}, outputs={"image_embedding": ("FP32", 2)})
+_TEXT_TOWER = Role(
+    "clip_text",
+    inputs={"input_ids": ("INT64", 2)},
+    outputs={"text_embedding": ("FP32", 2)},
+    finite=("text_embedding",),
+)
+_IMAGE_TOWER = Role(
+    "clip_image",
+    inputs={"image": ("UINT8", 4)},
+    outputs={"image_embedding": ("FP32", 2)},
+    finite=("image_embedding",),
+)
 # The text tower comes first, because its folder holds the tokenizer.
 CLIP = Family("clip", "embedding", (_TEXT_TOWER, _IMAGE_TOWER), ClipSpec.from_parameters)
 

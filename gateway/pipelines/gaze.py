@@ -20,8 +20,11 @@ _FACE_DETECTOR = Role(
     "face_detection",
     inputs={"image": ("UINT8", 4)},
     outputs=dict.fromkeys(face_detection.OUTPUTS, ("FP32", 3)),
+    finite=tuple(face_detection.OUTPUTS),
 )
-_GAZE_NETWORK = Role("gaze", inputs={"face": ("UINT8", 4)}, outputs={"yaw_pitch": ("FP32", 2)})
+_GAZE_NETWORK = Role(
+    "gaze", inputs={"face": ("UINT8", 4)}, outputs={"yaw_pitch": ("FP32", 2)}, finite=("yaw_pitch",)
+)
 # Two families, not one with two roles: each has variants of its own, and a caller may give the faces.
 FACE_DETECTION = Family("face_detection", "gaze", (_FACE_DETECTOR,), YuNetSpec.from_parameters)
 GAZE = Family("gaze", "gaze", (_GAZE_NETWORK,), GazeSpec.from_parameters)

@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from gateway.call import stage
 from gateway.catalog import Catalog, Role, Variant
+from gateway.errors import NotFiniteError
 from gateway.image_ids import ImageIds
 from gateway.memory import Memory
 from gateway.pipelines.images import ImageLoader
@@ -71,11 +73,13 @@ class Resources:
         """Run one of a variant's models, as the stage "inference". Return its outputs by name.
 
         `tensors` has the role's inputs, batch dimension included, and may have others. `outputs` are those
-        wanted, by default all of the role's. Raises StatusError, as Triton's client does.
+        wanted, by default all of the role's. Raises StatusError, as Triton's client does, and NotFiniteError.
         """
+        model = variant.triton_models[role.name]
         with stage("inference"):
-            return await self.triton.infer(
-                variant.triton_models[role.name],
-                {name: tensors[name] for name in role.inputs},
-                tuple(outputs or role.outputs),
+            answer = await self.triton.infer(
+                model, {name: tensors[name] for name in role.inputs}, tuple(outputs or role.outputs)
             )
+        if not all(np.isfinite(answer[name]).all() for name in role.finite if name in answer):
+            raise NotFiniteError(model)
+        return answer

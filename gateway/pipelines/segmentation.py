@@ -16,7 +16,6 @@ from gateway.errors import (
     AnswerTooLargeError,
     ImageNotCachedError,
     InputError,
-    NotFiniteError,
     forget_frames,
 )
 from gateway.models import masks
@@ -41,6 +40,7 @@ _MASKS = {
     "multimasks": ("FP32", 5),
     "multimask_iou": ("FP32", 3),
 }
+_IOUS = ("mask_iou", "multimask_iou")
 _SAM2_VIEW = {"image_embedding": ("FP32", 4), "features_s4": ("FP32", 4), "features_s8": ("FP32", 4)}
 
 # Each family is an encoder and a decoder. All outputs of the encoder go to the decoder under the same names.
@@ -49,7 +49,7 @@ SAM2 = Family(
     "segmentation",
     (
         Role("sam2_encoder", inputs={"image": ("UINT8", 4)}, outputs=_SAM2_VIEW),
-        Role("sam2_decoder", inputs={**_SAM2_VIEW, **_PROMPTS}, outputs=_MASKS),
+        Role("sam2_decoder", inputs={**_SAM2_VIEW, **_PROMPTS}, outputs=_MASKS, finite=_IOUS),
     ),
     SamSpec.from_parameters,
 )
@@ -62,7 +62,12 @@ SAM = Family(
             inputs={"image": ("UINT8", 4), "valid_size": ("INT32", 2)},
             outputs={"image_embedding": ("FP32", 4)},
         ),
-        Role("sam_decoder", inputs={"image_embedding": ("FP32", 4), **_PROMPTS}, outputs=_MASKS),
+        Role(
+            "sam_decoder",
+            inputs={"image_embedding": ("FP32", 4), **_PROMPTS},
+            outputs=_MASKS,
+            finite=_IOUS,
+        ),
     ),
     SamSpec.from_parameters,
     alternatives=(SAM2,),
@@ -291,8 +296,6 @@ class Segmenter:
         ):
             tensors = await self._resources.infer(model, decoder, tensors, (mask_name, iou_name))
         logits, ious = tensors[mask_name][0], tensors[iou_name][0]
-        if not np.isfinite(ious).all():
-            raise NotFiniteError(model.triton_models[decoder.name])
         return (logits, ious) if multimask else (logits[:, None], ious[:, None])
 
 

@@ -29,6 +29,7 @@ _RECOGNIZER = Role(
     "doctr_recognition",
     inputs={"crop": ("UINT8", 4)},
     outputs={"classes": ("INT32", 2), "probabilities": ("FP32", 2)},
+    finite=("probabilities",),
 )
 
 # What the detection networks find, by the parameter `unit`.
