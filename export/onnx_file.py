@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import half, parity, placing, triton_config
+from export import fingerprint, half, parity, placing, triton_config
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
 from export.half import Precision
@@ -67,6 +67,7 @@ def place(
         for path, text in export.files.items():
             (staging / path).parent.mkdir(exist_ok=True)
             (staging / path).write_text(text, encoding="utf-8")
+        fingerprint.write(staging / graph.model for graph in export.graphs)
     return made
 
 

@@ -1,5 +1,6 @@
 """The `config.pbtxt` of a model: its template, checked against the ONNX file, with the sizes of that file."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,24 @@ from typing import Any
 from export.errors import ExportError
 from export.graph import Graph
 
+FINGERPRINT = "export"
+"""The parameter of an export's fingerprint: see `export.fingerprint`."""
+
 _TEMPLATES = Path(__file__).parent / "configs"
+# The fingerprint's entry up to its value, as configs may write it.
+_ENTRY = re.compile(
+    rf"""(\bkey\s*:\s*["']{FINGERPRINT}["'][\s,]*value\s*:?\s*\{{\s*string_value\s*:\s*)["'][^"']*["']"""
+)
+# What is added where there is none, in the style of the config's other entries.
+_ON_ONE_LINE = """parameters { key: "%s" value { string_value: "%s" } }
+"""
+_ON_MANY_LINES = """parameters {
+  key: "%s"
+  value {
+    string_value: "%s"
+  }
+}
+"""
 
 TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -34,7 +52,6 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     differ, as for another variant, the config is a copy with those of the file. Otherwise it is unchanged.
     """
     from google.protobuf import text_format
-    from tritonclient.grpc import model_config_pb2
 
     model = graph.model
     own = repository / model / "config.pbtxt"
@@ -42,15 +59,13 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     if path is None:
         raise ExportError(f"There is no {template(model)} to check {model} against.")
     text = path.read_text(encoding="utf-8")
-    try:
-        config = text_format.Parse(text, model_config_pb2.ModelConfig())
-    except text_format.ParseError as error:
-        raise ExportError(f"{path} does not parse: {error}.") from error
+    config = parse(text, path)
     if config.max_batch_size < 1:
         raise ExportError(f"{path} has no max_batch_size: {model} takes batches.")
 
-    before = model_config_pb2.ModelConfig()
-    before.CopyFrom(config)
+    before = parse(text, path)
+    # The last export's. This one's is written once all its files are there.
+    before.parameters.pop(FINGERPRINT, None)
     _follow(path, "input", config.input, {tensor.name: tensor for tensor in session.get_inputs()})
     file_outputs = {tensor.name: tensor for tensor in session.get_outputs() if tensor.name in graph.outputs}
     _follow(path, "output", config.output, file_outputs)
@@ -64,6 +79,34 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
         return text, False
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
     return header + text_format.MessageToString(config, as_utf8=True), path == own
+
+
+def with_fingerprint(text: str, value: str, path: Path) -> str:
+    """Return a config's text with an export's fingerprint, and otherwise as it is.
+
+    Raises ExportError, which names the path, if the text has the parameter in a form that is not understood.
+    """
+    if _ENTRY.search(text):
+        text = _ENTRY.sub(rf'\g<1>"{value}"', text)
+    else:
+        entry = _ON_MANY_LINES if "parameters {\n" in text else _ON_ONE_LINE
+        text = text.rstrip("\n") + "\n" + entry % (FINGERPRINT, value)
+    if parse(text, path).parameters[FINGERPRINT].string_value != value:
+        raise ExportError(
+            f"{path}: the parameter {FINGERPRINT} is written in no form that is known: remove it."
+        )
+    return text
+
+
+def parse(text: str, path: Path) -> Any:
+    """Return a config's message. Raises ExportError, which names the path, if the text is none."""
+    from google.protobuf import text_format
+    from tritonclient.grpc import model_config_pb2
+
+    try:
+        return text_format.Parse(text, model_config_pb2.ModelConfig())
+    except text_format.ParseError as error:
+        raise ExportError(f"{path} does not parse: {error}.") from error
 
 
 def _bound_batches(config: Any, limit: int) -> None:

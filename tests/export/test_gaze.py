@@ -53,7 +53,7 @@ def test_committed_config_is_that_of_the_default_variant(
     monkeypatch.setattr(gaze_network, "build", lambda options: toy)
     onnx_file.place(gaze.prepare(Options(weights="random")), tmp_path)
     template = triton_config.template("gaze")
-    assert (tmp_path / "gaze" / "config.pbtxt").read_text() == template.read_text()
+    assert (tmp_path / "gaze" / "config.pbtxt").read_text().startswith(template.read_text())
 
 
 @pytest.mark.parametrize(

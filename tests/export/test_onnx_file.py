@@ -8,6 +8,7 @@ import onnxruntime
 import pytest
 import torch
 
+from export import fingerprint
 from export.errors import ExportError
 from export.graph import Arrays, Export, Graph, beside
 from export.onnx_file import place
@@ -85,7 +86,11 @@ def test_places_a_file_that_triton_reads(
     assert placed.path == repository / "toy" / "1" / "model.onnx"
     assert placed.error < 1e-5
     assert not placed.config_changed
-    assert (repository / "toy" / "config.pbtxt").read_text() == CONFIG
+    # Only the fingerprint is added.
+    config, entry = (repository / "toy" / "config.pbtxt").read_text().rsplit("parameters", 1)
+    assert config == CONFIG
+    assert entry.split() == [*'{ key: "export" value { string_value:'.split(), entry.split()[5], "}", "}"]
+    assert entry.split()[5] == f'"{fingerprint.of([repository / "toy"])}"'
 
     model = onnx.load(str(placed.path), load_external_data=False)
     assert model.ir_version <= 10
