@@ -5,6 +5,7 @@ all others.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -19,6 +20,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 MAX_WATCHERS = 10_000
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+def full_name(name: str, services: Iterable[str]) -> str | None:
+    """Return the full name of a service, given that or what is after its last dot; None if there is none."""
+    return next((service for service in services if name in (service, service.rpartition(".")[2])), None)
 
 
 class Health(health_pb2_grpc.HealthServicer):

@@ -10,7 +10,9 @@ from gateway.heap import limit_arenas
 from gateway.heartbeat import Heartbeat
 from gateway.image_ids import read_secret
 from gateway.ports import check_free
+from gateway.readiness import required_services
 from gateway.server import Gateway
+from gateway.services.registry import SERVICES
 from gateway.settings import Settings
 from gateway.status_server import StatusServer
 from gateway.stopping import StopSignals, until_first
@@ -23,11 +25,12 @@ def check(settings: Settings) -> None:
     """Raise what would keep a gateway from listening, before Triton is started or waited for.
 
     ListenError if a port is not free, ValueError if the files of API keys, of certificates or of the secret
-    for image ids are not what they should be.
+    for image ids are not what they should be, or if no service has a name that is required.
     """
     check_free(settings.host, settings.port, "--port")
     if settings.metrics_port is not None:
         check_free(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    required_services(settings.required_services, SERVICES)
     server_credentials(settings)
     if settings.api_keys is not None:
         read_keys(settings.api_keys)

@@ -2,32 +2,36 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
 from gateway import metrics
-from gateway.catalog import Catalog, Family
-from gateway.concurrency import gather
-from gateway.health import Health
+from gateway.catalog_loading import CatalogLoader
+from gateway.health import Health, full_name
 from gateway.services.service import Service
-from gateway.triton import Triton
 
 logger = logging.getLogger(__name__)
 
 
 class Readiness:
-    """A service is ready while Triton is ready to run the default models that it needs.
+    """A service is ready while Triton is ready to run the default variants of all families that it needs.
 
-    The whole server is ready while all services are for which the repository has models.
+    Its optional families do not count, broken or not: some of its answers need none of them. The whole server
+    is ready while any service is that needs models. If some services are required, it is ready while all of
+    these are, whether or not the repository has models for them.
     """
 
-    def __init__(self, triton: Triton, catalog: Catalog, services: Sequence[Service], health: Health) -> None:
-        self._triton = triton
-        self._catalog = catalog
+    def __init__(
+        self,
+        loader: CatalogLoader,
+        services: Sequence[Service],
+        health: Health,
+        required: Collection[str] = (),
+    ) -> None:
+        self._loader = loader
         self._services = services
         self._health = health
-        self._needs = {service: self._needed_models(service) for service in services}
-        self._ready_models: frozenset[str] = frozenset()
+        self._required = required
+        self._told: dict[str, bool] = {}
 
     async def watch(self, interval_s: float) -> None:
         """Update again and again, until cancelled."""
@@ -37,45 +41,61 @@ class Readiness:
                 await self.update()
             except Exception:
                 # Otherwise nobody would notice that health is not looked at any more.
-                logger.exception("looking at Triton's health failed")
+                logger.exception("looking at Triton's models failed")
             metrics.TASKS.set(len(asyncio.all_tasks()))
 
     async def update(self) -> None:
-        """Ask Triton about the models, and set the health of every service."""
-        names = sorted(set().union(*self._needs.values()))
-        answers = await gather(self._triton.is_model_ready(name) for name in names)
-        # One of several Tritons may hang. While another one answers, an unanswered model stays as it was.
-        unanswered = self._ready_models if any(answer is not None for answer in answers) else frozenset()
-        self._ready_models = frozenset(
-            name
-            for name, answer in zip(names, answers, strict=True)
-            if answer or (answer is None and name in unanswered)
-        )
-        for service in self._services:
-            self._set(service.name, self._is_ready(service))
+        """Look at Triton's models, and set the health of every service."""
+        try:
+            await self._loader.update()
+        finally:
+            self.tell()
+
+    def tell(self) -> None:
+        """Set the health of every service by what is known of Triton's models."""
+        catalog = self._loader.catalog
+        lacks = {
+            service.name: [model for family in service.families for model in catalog.lacks(family)]
+            for service in self._services
+        }
         # A service whose models the repository lacks is no fault of the server.
-        served = [service for service in self._services if all(map(self._catalog.has, service.families))]
-        self._set(metrics.WHOLE_SERVER, all(map(self._is_ready, served)))
+        served = {service.name for service in self._services if all(map(catalog.has, service.families))}
+        for name, models in lacks.items():
+            self._set(name, models, is_expected=name in served)
+        if self._required:
+            unready = [name for name in self._required if lacks[name]]
+        else:
+            needing = [service.name for service in self._services if service.families]
+            unready = [name for name in needing if name in served] or needing
+            if not all(lacks[name] for name in unready):
+                unready = []
+        self._set(metrics.WHOLE_SERVER, unready)
 
-    def _is_ready(self, service: Service) -> bool:
-        return all(map(self._catalog.has, service.families)) and self._needs[service] <= self._ready_models
+    def _set(self, name: str, lacks: Sequence[str], is_expected: bool = True) -> None:
+        """Set a service's health. Log a change of it; at the start, what is not as the operator expects."""
+        is_ready = not lacks
+        if self._told.get(name, is_expected) != is_ready:
+            subject = name or "the server as a whole"
+            if is_ready:
+                logger.info("%s is ready", subject)
+            else:
+                logger.warning("%s is not ready: it lacks %s", subject, ", ".join(lacks))
+        self._told[name] = is_ready
+        self._health.set(name, is_ready)
+        metrics.READY.labels(name).set(is_ready)
 
-    def _set(self, name: str, ready: bool) -> None:
-        self._health.set(name, ready)
-        metrics.READY.labels(name).set(ready)
 
-    def _needed_models(self, service: Service) -> frozenset[str]:
-        families = [*service.families, *filter(self._catalog.has, service.optional)]
-        return frozenset(name for family in families for name in self._default_models(family))
-
-    def _default_models(self, family: Family[Any]) -> list[str]:
-        """Return Triton's names of the models of the default variant."""
-        return [
-            name
-            for variant in self._catalog.of(family)
-            if variant.is_default
-            for name in variant.triton_models.values()
-        ]
+def required_services(names: Iterable[str], services: Sequence[Service]) -> list[str]:
+    """Return the full names of services of the setting `required_services`. Raises ValueError."""
+    known = [service.name for service in services]
+    required = []
+    for name in names:
+        found = full_name(name, known)
+        if found is None:
+            short = ", ".join(each.rpartition(".")[2] for each in known)
+            raise ValueError(f"required_services: there is no service {name!r}; there are {short}")
+        required.append(found)
+    return required
 
 
 def set_unready(services: Sequence[Service]) -> None:

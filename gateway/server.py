@@ -13,14 +13,14 @@ from grpc_reflection.v1alpha import reflection
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
 from gateway.catalog import Catalog
-from gateway.catalog_loading import load_when_ready
+from gateway.catalog_loading import CatalogLoader
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
 from gateway.image_ids import ImageIds, new_secret, read_secret
 from gateway.interceptor import CallInterceptor, Limits
 from gateway.pipelines.resources import Resources
 from gateway.ports import ListenError, check_free
-from gateway.readiness import Readiness, set_unready
+from gateway.readiness import Readiness, required_services, set_unready
 from gateway.services.registry import FAMILIES, SERVICES
 from gateway.settings import Settings
 from gateway.tls import server_credentials
@@ -43,7 +43,7 @@ KEEPALIVE = (
 class Gateway:
     """A running gateway: an async context manager that listens once entered.
 
-    Raises CatalogError if Triton does not answer in time or lacks what the gateway needs, and what
+    Raises CatalogError if Triton does not answer in time or has nothing that can be served, and what
     `process.check` raises.
     """
 
@@ -58,23 +58,23 @@ class Gateway:
         authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
         secret_file = settings.image_id_secret
         image_ids = ImageIds(new_secret() if secret_file is None else read_secret(secret_file))
+        required = required_services(settings.required_services, SERVICES)
         if settings.processes == 1:
             check_free(settings.host, settings.port, "--port")
         set_unready(SERVICES)
         async with contextlib.AsyncExitStack() as made:
             self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
             made.push_async_callback(self._triton.close)
-            catalog = await load_when_ready(
-                self._triton, settings.triton, settings.repository, FAMILIES, wait_s=settings.triton_wait_s
-            )
-            self._resources = Resources(self._triton, catalog, settings, image_ids)
+            loader = CatalogLoader(self._triton, settings.repository, FAMILIES)
+            await loader.load_when_ready(settings.triton, wait_s=settings.triton_wait_s)
+            self._resources = Resources(self._triton, loader.catalog, settings, image_ids)
             made.callback(self._resources.close)
             self._health = Health()
             self._server = self._make_server(authenticator)
             made.push_async_callback(self._server.stop, None)
-            readiness = Readiness(self._triton, catalog, SERVICES, self._health)
+            readiness = Readiness(loader, SERVICES, self._health, required)
             # Before the port is bound: from then on the kernel puts connections into its queue.
-            await readiness.update()
+            readiness.tell()
             self.port = self._listen(credentials)
             await self._server.start()
             made.pop_all()
@@ -138,7 +138,7 @@ class Gateway:
 
     @property
     def catalog(self) -> Catalog:
-        """The models that are served."""
+        """The models that are served: those of the moment."""
         return self._resources.catalog
 
     @property

@@ -68,6 +68,12 @@ class Settings(BaseModel):
     health_interval_s: PositiveFloat = _setting(
         "Serving", 2, "Seconds between two checks of Triton's health."
     )
+    required_services: tuple[str, ...] = _setting(
+        "Serving",
+        (),
+        "Services that must all be ready for the server as a whole to be ready, separated by commas: "
+        "DetectionService,TextService. If empty, one that has its models is enough.",
+    )
     drain_s: float = _setting(
         "Serving",
         0,

@@ -1,4 +1,4 @@
-"""The HTTP server for operators: /metrics, /livez and /readyz, on a port of its own."""
+"""The HTTP server for operators: /metrics, /livez, /readyz and /readyz/SERVICE, on a port of its own."""
 
 import logging
 import socket
@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from gateway import metrics
+from gateway.health import full_name
 from gateway.heartbeat import Heartbeat
 from gateway.ports import ListenError
 from gateway.settings import Settings
@@ -88,38 +89,49 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
 
     def do_GET(self) -> None:
-        stands_still = self.server.heartbeat.stands_still
-        match self.path.partition("?")[0]:
-            case "/livez" | "/readyz" if stands_still:
+        path, _, service = self.path.partition("?")[0].strip("/").partition("/")
+        match path:
+            case "livez" | "readyz" if self.server.heartbeat.stands_still:
                 silence = (
                     f"the event loop has stood still for {self.server.heartbeat.silence_s:.0f} seconds\n"
                 )
-                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, silence.encode())
-            case "/metrics":
+                self._answer(HTTPStatus.SERVICE_UNAVAILABLE, silence)
+            case "metrics" if not service:
                 body, content_type = metrics.render(self.headers.get("Accept", ""))
                 self._answer(HTTPStatus.OK, body, content_type)
-            case "/livez":
-                self._answer(HTTPStatus.OK, b"alive\n")
-            case "/readyz":
-                self._answer_readiness()
+            case "livez" if not service:
+                self._answer(HTTPStatus.OK, "alive\n")
+            case "readyz":
+                self._answer_readiness(service)
             case _:
-                self._answer(HTTPStatus.NOT_FOUND, b"/metrics, /livez or /readyz\n")
+                self._answer(HTTPStatus.NOT_FOUND, "/metrics, /livez, /readyz or /readyz/SERVICE\n")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Log nothing: probes come every few seconds."""
 
-    def _answer_readiness(self) -> None:
+    def _answer_readiness(self, asked: str) -> None:
+        """Answer for one service, or for the whole server with a line for each service."""
         readiness = metrics.readiness()
+        if not readiness:
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "starting\n")
+            return
         is_ready = readiness.pop(metrics.WHOLE_SERVER, False)
+        if asked:
+            service = full_name(asked, readiness)
+            if service is None:
+                self._answer(HTTPStatus.NOT_FOUND, f"no such service; there are {', '.join(readiness)}\n")
+                return
+            is_ready = readiness[service]
+            readiness = {service: is_ready}
         lines = [f"{name} {'ready' if ready else 'not ready'}\n" for name, ready in readiness.items()]
-        status = HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE
-        self._answer(status, ("".join(lines) or "starting\n").encode())
+        self._answer(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, "".join(lines))
 
     def _answer(
-        self, status: HTTPStatus, body: bytes, content_type: str = "text/plain; charset=utf-8"
+        self, status: HTTPStatus, body: str | bytes, content_type: str = "text/plain; charset=utf-8"
     ) -> None:
+        data = body.encode() if isinstance(body, str) else body
         self.send_response(status)
         self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(data)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(data)

@@ -125,11 +125,8 @@ class Triton(Protocol):
     async def models(self) -> list[ModelState]:
         """Return the models of the repository that the server was told to load."""
 
-    async def is_model_ready(self, name: str) -> bool | None:
-        """Return whether a model answers requests; None if no answer came in time. Never raises."""
-
     async def config(self, model: str) -> ModelConfig:
-        """Return the tensors and parameters of a loaded model."""
+        """Return the tensors and parameters of a model that is ready to run."""
 
     async def infer(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         """Run a model on tensors whose first dimension is the batch. Return the outputs by name."""
@@ -207,19 +204,14 @@ class GrpcTriton:
         self._cancels_safely = _version(server.version) >= CANCELS_SAFELY
         return ""
 
-    async def is_model_ready(self, name: str) -> bool | None:
-        try:
-            return bool(await self._client.is_model_ready(name, client_timeout=HEALTH_TIMEOUT_S))
-        except InferenceServerException as error:
-            return None if _code(error) == "DEADLINE_EXCEEDED" else False
-
     async def models(self) -> list[ModelState]:
         try:
             index = await self._client.get_model_repository_index(client_timeout=HEALTH_TIMEOUT_S)
         except InferenceServerException as error:
             raise self._status(error) from error
-        # A row for each version; without a state where nobody asked for the model to be loaded.
-        rows = [row for row in index.models if row.state]
+        # A row for each version; without a state where nobody asked for the model to be loaded, and with this
+        # reason where somebody asked for the contrary.
+        rows = [row for row in index.models if row.state and row.reason != "unloaded"]
         return [
             _model_state(name, [row for row in rows if row.name == name]) for name in {r.name for r in rows}
         ]

@@ -1,13 +1,14 @@
 """A stand-in for Triton's gRPC service, for what the real one does not do on demand."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc.aio
-from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from gateway.triton import GrpcTriton
+from gateway.triton import GrpcTriton, ModelConfig
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -23,15 +24,61 @@ class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore
         return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[b"\0" * 4])
 
 
+class Offering(FakeTriton):
+    """Has models, which tests change: each a config if it is ready, or its state and the reason.
+
+    "" is a model that nobody asked for. is_away: it refuses everything. is_silent: it answers nothing.
+    """
+
+    def __init__(self, models: Mapping[str, ModelConfig | str]) -> None:
+        self.models = dict(models)
+        self.is_away = self.is_silent = False
+        self.asked: list[str] = []
+
+    async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
+        await self._check(context)
+        index = service_pb2.RepositoryIndexResponse()
+        for name, model in self.models.items():
+            state, _, reason = model.partition(": ") if isinstance(model, str) else ("READY", "", "")
+            index.models.add(name=name, state=state, reason=reason, version="1" if state else "")
+        return index
+
+    async def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.asked.append(request.name)
+        await self._check(context)
+        model = self.models.get(request.name)
+        if not isinstance(model, ModelConfig):
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"unknown model: {request.name!r}")
+        assert isinstance(model, ModelConfig)
+        config = model_config_pb2.ModelConfig(name=request.name, max_batch_size=model.max_batch_size)
+        for tensors, written in ((model.inputs, config.input), (model.outputs, config.output)):
+            for name, (data_type, rank) in tensors.items():
+                written.add(name=name, data_type=f"TYPE_{data_type}", dims=[-1] * (rank - 1))
+        for name, value in model.parameters.items():
+            config.parameters[name].string_value = value
+        return service_pb2.ModelConfigResponse(config=config)
+
+    async def _check(self, context: Any) -> None:
+        if self.is_away:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
+        while self.is_silent:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 @asynccontextmanager
-async def reached(fake: FakeTriton) -> AsyncIterator[GrpcTriton]:
-    """The gateway's client of it, at a free port."""
-    server = grpc.aio.server()
-    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
-    triton = GrpcTriton(f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
-    await server.start()
+async def reached(*fakes: FakeTriton) -> AsyncIterator[GrpcTriton]:
+    """The gateway's client of them, at free ports."""
+    servers, ports = [], []
+    for fake in fakes:
+        server = grpc.aio.server()
+        service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+        ports.append(server.add_insecure_port("127.0.0.1:0"))
+        await server.start()
+        servers.append(server)
+    triton = GrpcTriton(",".join(f"127.0.0.1:{port}" for port in ports))
     try:
         yield triton
     finally:
         await triton.close()
-        await server.stop(None)
+        for server in servers:
+            await server.stop(None)

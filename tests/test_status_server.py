@@ -1,4 +1,4 @@
-"""/metrics, /livez and /readyz over HTTP."""
+"""/metrics, /livez, /readyz and /readyz/SERVICE over HTTP."""
 
 import asyncio
 import socket
@@ -84,6 +84,28 @@ def test_a_failure_leaves_a_trace_in_the_log_and_the_server_running(
     assert get(server, "/livez")[0] == 200
 
 
+@pytest.mark.parametrize("name", ["Text", "b.Text"])
+def test_one_service_can_be_asked_about(server: StatusServer, readiness: dict[str, bool], name: str) -> None:
+    assert get(server, f"/readyz/{name}")[0::2] == (503, "starting\n")
+    readiness |= {metrics.WHOLE_SERVER: False, "b.Text": True, "b.Gaze": False}
+    assert get(server, f"/readyz/{name}?verbose")[0::2] == (200, "b.Text ready\n")
+    readiness |= {metrics.WHOLE_SERVER: True, "b.Text": False, "b.Gaze": True}
+    assert get(server, f"/readyz/{name}/")[0::2] == (503, "b.Text not ready\n")
+
+
+@pytest.mark.parametrize("name", ["b", "ext", "text", "b.Text/x"])
+def test_an_unknown_service_is_answered_with_those_that_there_are(
+    server: StatusServer, readiness: dict[str, bool], name: str
+) -> None:
+    readiness |= {metrics.WHOLE_SERVER: True, "b.Text": True, "b.Gaze": True}
+    assert get(server, f"/readyz/{name}")[0::2] == (404, "no such service; there are b.Text, b.Gaze\n")
+
+
+@pytest.mark.parametrize("path", ["/", "/livez/x", "/metrics/x", "/ready"])
+def test_other_paths_are_answered_with_those_that_there_are(server: StatusServer, path: str) -> None:
+    assert get(server, path)[0::2] == (404, "/metrics, /livez, /readyz or /readyz/SERVICE\n")
+
+
 def test_it_stops_listening() -> None:
     with StatusServer(Settings(metrics_port=0), Heartbeat()) as running:
         port = running.port
@@ -120,7 +142,7 @@ async def test_a_loop_that_stands_still_is_neither_alive_nor_ready(
             # From here on this test keeps the loop, until it has been silent for long enough.
             while not beats.stands_still:
                 time.sleep(0.01)  # noqa: ASYNC251
-            for path in ("/livez", "/readyz"):
+            for path in ("/livez", "/readyz", "/readyz/Text"):
                 status, _, body = get(server, path)
                 assert (status, body[:31]) == (503, "the event loop has stood still ")
             assert get(server, "/metrics")[0] == 200

@@ -47,7 +47,7 @@ class Tower:
 
     def get(self, key: str, model: Variant[ClipSpec]) -> Vector | None:
         """Return a vector that is kept. If there is none, the caller asks `embed`."""
-        return self._vectors.get(f"{model.name}/{key}", count_miss=False)
+        return self._vectors.get(f"{model.fingerprint}/{key}", count_miss=False)
 
     async def embed(self, items: Mapping[str, NDArray[Any]], model: Variant[ClipSpec]) -> dict[str, Vector]:
         """Return the vector of each item under its key, which tells its content."""
@@ -76,7 +76,8 @@ class Tower:
 
         with stage("inference"):
             vectors = await gather(
-                self._vectors.get_or_compute(f"{model.name}/{key}", partial(compute, key)) for key in items
+                self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
+                for key in items
             )
         return dict(zip(items, vectors, strict=True))
 

@@ -300,4 +300,4 @@ class Segmenter:
 
 
 def _view_key(model: Variant[SamSpec], content_hash: str) -> str:
-    return f"{model.name}/{content_hash}"
+    return f"{model.fingerprint}/{content_hash}"

@@ -1,9 +1,8 @@
 """ModelService: what the catalog holds."""
 
-import asyncio
 from typing import Any
 
-from gateway.catalog import Variant
+from gateway.catalog import Fault, Variant
 from gateway.models.scripts import letters_by_script
 from gateway.pipelines.resources import Resources
 from gateway.services.service import Context, Service
@@ -14,33 +13,31 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """The model variants that requests can name."""
 
     def __init__(self, resources: Resources) -> None:
-        self._triton = resources.triton
         self._catalog = resources.catalog
 
     async def ListModels(  # noqa: N802
         self, request: model_service_pb2.ListModelsRequest, context: Context
     ) -> model_service_pb2.ListModelsResponse:
-        models = await asyncio.gather(*map(self._model_message, self._catalog.variants))
-        return model_service_pb2.ListModelsResponse(models=models)
+        return model_service_pb2.ListModelsResponse(models=map(self._model_message, self._catalog.entries))
 
-    async def _model_message(self, variant: Variant[Any]) -> model_service_pb2.Model:
-        names = sorted(variant.triton_models.values())
-        ready = await asyncio.gather(*map(self._triton.is_model_ready, names))
-        characters = variant.family.characters(variant.spec)
-        return model_service_pb2.Model(
-            task=variant.family.task,
-            family=variant.family.name,
-            variant=variant.name,
-            is_default=variant.is_default,
-            ready=all(ready),
-            input_size=variant.spec.input_size,
-            triton_models=names,
-            characters=characters,
-            scripts=[
-                model_service_pb2.Script(name=name, letter_count=count)
-                for name, count in letters_by_script(characters).items()
-            ],
+    def _model_message(self, entry: Variant[Any] | Fault) -> model_service_pb2.Model:
+        message = model_service_pb2.Model(
+            task=entry.family.task,
+            family=entry.family.name,
+            variant=entry.name,
+            is_default=entry.is_default,
+            ready=self._catalog.is_ready(entry),
+            triton_models=sorted(entry.triton_models.values()),
         )
+        if isinstance(entry, Fault):
+            return message
+        message.input_size = entry.spec.input_size
+        message.characters = entry.family.characters(entry.spec)
+        message.scripts.extend(
+            model_service_pb2.Script(name=name, letter_count=count)
+            for name, count in letters_by_script(message.characters).items()
+        )
+        return message
 
 
 SERVICE = Service(

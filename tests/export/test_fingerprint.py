@@ -12,8 +12,8 @@ from export.demo.serving import REPOSITORY
 from export.errors import ExportError
 from export.onnx_file import place
 from export.weights import Options
-from gateway.catalog_loading import CatalogError, check_agreement
 from gateway.pipelines.embedding import CLIP
+from gateway.variant_loading import VariantError, check_agreement
 
 ONE_LINE = """# Tuned by hand.
 max_batch_size: 8
@@ -103,12 +103,12 @@ def test_halves_of_two_exports_of_one_variant_are_told_apart(tiny_repository: Pa
 
     def check(image: Path, text: Path) -> None:
         folders = {"clip_image": image, "clip_text": text}
-        check_agreement(CLIP, "", {name: parameters(folder / name) for name, folder in folders.items()})
+        check_agreement((CLIP, ""), {name: parameters(folder / name) for name, folder in folders.items()})
 
     for repository in (tiny_repository, tmp_path):
         check(repository, repository)
         models = [repository / role.name for role in CLIP.roles]
         assert {parameters(model)["export"] for model in models} == {fingerprint.of(models)}
     for image, text in ((tiny_repository, tmp_path), (tmp_path, tiny_repository)):
-        with pytest.raises(CatalogError, match="are not of one export: parameter export is"):
+        with pytest.raises(VariantError, match="are not of one export: parameter export is"):
             check(image, text)
