@@ -48,8 +48,11 @@ class Readiness:
         """Look at Triton's models, and set the health of every service."""
         try:
             await self._loader.update()
-        finally:
+        except Exception:
+            # Not at a cancellation: the server stops then, and health has said so.
             self.tell()
+            raise
+        self.tell()
 
     def tell(self) -> None:
         """Set the health of every service by what is known of Triton's models."""

@@ -1,5 +1,6 @@
 """When services are ready, and what the log says of it."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from fake_triton import Offering, reached
 from gateway import metrics
 from gateway.catalog_loading import AGREEING_LOOKS, CatalogLoader
 from gateway.health import Health
-from gateway.readiness import Readiness, required_services
+from gateway.readiness import Readiness, required_services, set_unready
 from gateway.services.registry import FAMILIES, SERVICES
 from offered_models import face_detection, gaze, sam
 
@@ -148,6 +149,22 @@ async def test_health_is_told_even_if_the_look_fails(monkeypatch: pytest.MonkeyP
         with pytest.raises(TypeError, match="a bug"):
             await readiness.look(1)
         assert await readiness.ready() == set()
+
+
+async def test_a_watch_that_ends_tells_nothing_more() -> None:
+    """The server has said by then that it is not ready any more."""
+    fake = Offering(gaze())
+    async with watched(fake) as readiness:
+        fake.is_silent = True
+        watch = asyncio.create_task(readiness.look(1))
+        while fake.asked.count("gaze") < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        set_unready(SERVICES)
+        watch.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await watch
+        assert not any(metrics.readiness().values())
+        fake.is_silent = False
 
 
 @pytest.mark.parametrize("name", ["Text", "textservice", "visiongate.v1.", "v1.TextService", "Health"])

@@ -191,6 +191,8 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
     eventually(all_have_answered, "each connection is one worker's, whichever the kernel picks")
     assert served.metric("visiongate_calls_total") == calls
     assert served.http("/readyz")[0] == 200
+    assert served.http("/readyz/TextService") == (200, "visiongate.v1.TextService ready\n")
+    assert served.http("/readyz/NoService")[0] == 404
 
     os.kill(first, signal.SIGKILL)
     served.wait_for_log(f"process id {first} was ended by SIGKILL; a new one starts")
@@ -297,6 +299,7 @@ def test_drain(serve: Callable[..., Served]) -> None:
     served.process.send_signal(signal.SIGTERM)
     eventually(lambda: served.health() == NOT_SERVING, "load balancers are told")
     assert served.http("/readyz")[0] == 503
+    assert served.http("/readyz/TextService")[0] == 503
     assert served.http("/livez")[0] == 200
     call(address)  # until they have looked away
     served.process.send_signal(signal.SIGTERM)
@@ -319,6 +322,16 @@ def test_sigterm_ends_the_wait_for_triton(serve: Callable[..., Served], workers:
     served = serve("--triton", "127.0.0.1:9", "--processes", str(workers))
     eventually(lambda: served.log.count("waiting: no Triton answers at 127.0.0.1:9") == workers, "it says so")
     assert served.stop() == 128 + signal.SIGTERM
+    assert "Traceback" not in served.log
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_required_service_that_there_is_not_is_one_sentence(
+    serve: Callable[..., Served], workers: int
+) -> None:
+    served = serve("--required-services", "TextService,Texts", "--processes", str(workers))
+    assert served.process.wait(PATIENCE_S) == 1
+    assert re.search(r"error: required_services: there is no service 'Texts'; there are .*GazeS", served.log)
     assert "Traceback" not in served.log
 
 
