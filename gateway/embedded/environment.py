@@ -79,7 +79,7 @@ def triton_folder(environment: Path) -> Path:
     return _site_packages(environment) / "pytriton" / "tritonserver"
 
 
-CPUS_VARIABLE = "VISIONGATE_TRITON_CPUS"
+CPUS_VARIABLE = "TRITON_CPUS"
 """Tells our backend how many processors a container may use."""
 
 

@@ -68,7 +68,9 @@ def test_a_config_keeps_its_text(text: str) -> None:
     assert "parameters {\n" not in once or 'parameters { key: "export"' not in once
 
 
-@pytest.mark.parametrize("text", ['parameters: [{value: {string_value: "x"}, key: "export"}]', "input {"])
+@pytest.mark.parametrize(
+    "text", ['# parameters { key: "export" value { string_value: "x" } }', "input {", "no config"]
+)
 def test_a_config_that_is_not_understood_is_named(text: str) -> None:
     with pytest.raises(ExportError, match=r"models/toy/config.pbtxt"):
         triton_config.with_fingerprint(text, "12ab", Path("models/toy/config.pbtxt"))

@@ -207,7 +207,7 @@ def _open_session(version: Path, config: Config, *, gpu: int | None = None) -> o
 
 def _cores_per_instance(config: Config) -> int:
     instances = sum(group.get("count", 1) for group in config.get("instance_group", []))
-    cpus = int(os.environ.get("VISIONGATE_TRITON_CPUS", len(os.sched_getaffinity(0))))
+    cpus = int(os.environ.get("TRITON_CPUS", len(os.sched_getaffinity(0))))
     return max(1, cpus // max(1, instances))
 
 
