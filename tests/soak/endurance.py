@@ -9,7 +9,6 @@ files, tasks or calls in flight have grown.
 import argparse
 import asyncio
 import random
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from export.demo import scenes
 from export.demo.serving import REPOSITORY
 from gateway.embedded import EmbeddedTriton
+from soak.goals import Goals, finish
 from soak.service import Service, serving
 from visiongate import AsyncClient, VisiongateError
 
@@ -66,7 +66,7 @@ async def caller(
             counts[error.code.name] += 1
 
 
-async def measure(service: Service, minutes: float) -> bool:
+async def measure(service: Service, minutes: float) -> Goals:
     pictures = [
         scenes.draw(scenes.FIRST_UNSEEN_SEED + index, 240 + index % 160, 240).image
         for index in range(PICTURES)
@@ -104,15 +104,14 @@ async def measure(service: Service, minutes: float) -> bool:
     print(f"open files: {files} before, {files_after} after")
     print(f"tasks: {tasks:.0f} before, {after['visiongate_tasks']:.0f} after")
     print(f"calls in flight after: {after['visiongate_calls_in_flight']:.0f}")
-    right = {"OK", "cancelled", "INVALID_ARGUMENT"}
-    return (
-        set(counts) <= right
-        and last <= MAX_GROWTH * second
-        and files_after <= files
-        and after["visiongate_tasks"] <= tasks
-        and after["visiongate_calls_in_flight"] == 0
-        and after["visiongate_bytes_in_flight"] == 0
-    )
+    return {
+        "every call is answered or cancelled": set(counts) <= {"OK", "cancelled", "INVALID_ARGUMENT"},
+        f"at most {MAX_GROWTH} times the memory": last <= MAX_GROWTH * second,
+        "no more open files": files_after <= files,
+        "no more tasks": after["visiongate_tasks"] <= tasks,
+        "no call in flight": after["visiongate_calls_in_flight"] == 0,
+        "no byte in flight": after["visiongate_bytes_in_flight"] == 0,
+    }
 
 
 def main() -> None:
@@ -122,9 +121,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=20)
     arguments = parser.parse_args()
     with EmbeddedTriton(REPOSITORY) as triton, serving(triton.grpc_address) as service:
-        is_good = asyncio.run(measure(service, arguments.minutes))
-    print("reached" if is_good else "MISSED")
-    sys.exit(not is_good)
+        goals = asyncio.run(measure(service, arguments.minutes))
+    finish(goals)
 
 
 if __name__ == "__main__":
