@@ -7,6 +7,7 @@ import re
 import socket
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import address, metrics, tracing
 from gateway.errors import RequestKilledServerError, StatusError, TritonUnavailableError
+from gateway.retries import RetryBudget, Turns
 from visiongate.address import join
 from visiongate.connection import NO_PROXY
 
@@ -42,6 +44,9 @@ _LOST_CONNECTION = re.compile(
     r"(Stream removed|Socket closed|Connection reset|Broken pipe|End of TCP stream)",
     re.IGNORECASE,
 )
+
+# A request that may have killed a server has others like it wait until its answer, but no longer.
+SUSPECT_S = 1.0
 
 # Before each further attempt: a random part of a pause that doubles each time.
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.1, 2.0
@@ -154,36 +159,15 @@ def channel_target(addresses: str) -> str:
     return f"ipv{versions.pop()}:{','.join(join(*each) for each in endpoints)}"
 
 
-class RetryBudget:
-    """How many requests whose connection was lost may be sent again, over all calls.
-
-    The scheme of gRPC's retry throttling (proposal A6): answers earn, repetitions spend, and below half of
-    the most there is no repetition. The requests of one server that dies are all sent again. If one after the
-    other dies, the load of what is left is not doubled.
-    """
-
-    _MAX, _EARNED, _SPENT = 256.0, 0.1, 1.0
-
-    def __init__(self) -> None:
-        self._tokens = self._MAX
-
-    def earn(self) -> None:
-        """Count an answer."""
-        self._tokens = min(self._tokens + self._EARNED, self._MAX)
-
-    def spend(self) -> bool:
-        """Count a repetition, and return True if it may be."""
-        self._tokens = max(self._tokens - self._SPENT, 0)
-        return self._tokens >= self._MAX / 2
-
-
 class GrpcTriton:
     """One or several Triton servers with the same models, reached by gRPC.
 
     An inference request that found no server is sent again, up to `attempts` times in all: it changes nothing
     there. One whose connection was lost is sent once more at most, because a request may be what kills
-    servers, and only while that is rare. gRPC's own retry policy would not do: it keeps no more than 256 KiB
-    of a request to send it again, and counts nothing.
+    servers, and only while that is rare. The requests that were with a server when it died are sent again one
+    after the other: they would lose the next server too, and be blamed, beside the one that kills servers.
+    gRPC's own retry policy would not do: it keeps no more than 256 KiB of a request to send it again, and
+    counts nothing.
     """
 
     def __init__(self, addresses: str, attempts: int = 4) -> None:
@@ -192,6 +176,7 @@ class GrpcTriton:
         self._client = InferenceServerClient(channel_target(addresses), channel_args=CHANNEL_ARGUMENTS)
         self._cancels_safely = False
         self._budget = RetryBudget()
+        self._suspects = Turns(SUSPECT_S)
 
     async def close(self) -> None:
         await self._client.close()
@@ -250,13 +235,11 @@ class GrpcTriton:
         wanted = [InferRequestedOutput(name) for name in outputs]
         has_lost_connection = False
         for attempt in range(1, self._attempts + 1):
-            start = time.perf_counter()
-            span = tracing.start_inference(model, self._addresses)
-            code = "OK"
             try:
-                result = await self._cancel_with_care(
-                    self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span))
-                )
+                async with self._suspects.turn() if has_lost_connection else nullcontext():
+                    result = await self._send(model, tensors, wanted)
+                self._budget.earn()
+                return {name: result.as_numpy(name) for name in outputs}
             except InferenceServerException as error:
                 code = _code(error)
                 is_lost = code == "UNAVAILABLE" and _LOST_CONNECTION.search(error.message() or "")
@@ -272,21 +255,33 @@ class GrpcTriton:
                     has_lost_connection = True
                     if not self._budget.spend():
                         raise self._status(error, model) from error
-            except asyncio.CancelledError:
-                code = "CANCELLED"
-                raise
-            else:
-                self._budget.earn()
-                return {name: result.as_numpy(name) for name in outputs}
-            finally:
-                metrics.TRITON_REQUESTS.labels(model, code).inc()
-                metrics.TRITON_SECONDS.labels(model).observe(time.perf_counter() - start)
-                tracing.end_inference(span, code)
             metrics.TRITON_RETRIES.labels(model).inc()
             longest = min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2 ** (attempt - 1))
             # A call whose deadline passes meanwhile is cancelled, and this sleep with it.
             await asyncio.sleep(random.uniform(0, longest))  # noqa: S311
         raise AssertionError("the last attempt returns or raises")
+
+    async def _send(
+        self, model: str, tensors: list[InferInput], wanted: list[InferRequestedOutput]
+    ) -> InferResult:
+        """Send a request once; count, time and trace it."""
+        start = time.perf_counter()
+        span = tracing.start_inference(model, self._addresses)
+        code = "OK"
+        try:
+            return await self._cancel_with_care(
+                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span))
+            )
+        except InferenceServerException as error:
+            code = _code(error)
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            metrics.TRITON_REQUESTS.labels(model, code).inc()
+            metrics.TRITON_SECONDS.labels(model).observe(time.perf_counter() - start)
+            tracing.end_inference(span, code)
 
     async def _cancel_with_care(self, call: Coroutine[Any, Any, InferResult]) -> InferResult:
         """Return the request's result. If it is cancelled, give it time to end if Triton needs that."""

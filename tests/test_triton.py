@@ -5,6 +5,7 @@ import contextlib
 import sys
 import weakref
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from google.rpc import error_details_pb2
 
 from fake_triton import FakeTriton, reached
 from gateway.errors import RequestKilledServerError, StatusError, TritonUnavailableError, forget_frames
-from gateway.triton import GrpcTriton, RetryBudget
+from gateway.triton import GrpcTriton
 
 
 class Slow(FakeTriton):
@@ -43,8 +44,8 @@ class Failing(FakeTriton):
         await context.abort(grpc.StatusCode.INTERNAL)
 
 
-def asked(triton: GrpcTriton) -> asyncio.Task[Any]:
-    return asyncio.create_task(triton.infer("sam", {"in": np.zeros((1, 1), np.float32)}, ("out",)))
+def asked(triton: GrpcTriton, number: float = 0) -> asyncio.Task[Any]:
+    return asyncio.create_task(triton.infer("sam", {"in": np.full((1, 1), number, np.float32)}, ("out",)))
 
 
 async def cancelled(fake: Slow, triton: GrpcTriton) -> asyncio.Task[Any]:
@@ -116,16 +117,21 @@ async def test_the_tensors_of_a_failed_request_are_let_go_at_once(
         assert kept() is None
 
 
-# A server that ends without a word when it gets a request, as one that the request crashes.
+# A server that ends without a word when it gets a zero, as one that the request crashes.
 MORTAL = """
 import asyncio, os, sys
 import grpc.aio
+from fake_triton import FakeTriton
 from tritonclient.grpc import service_pb2_grpc
 
-class Mortal(service_pb2_grpc.GRPCInferenceServiceServicer):
+class Mortal(FakeTriton):
     async def ModelInfer(self, request, context):
-        print("asked", flush=True)
-        os._exit(1)
+        # Others are under way when it dies.
+        await asyncio.sleep(0.05)
+        if request.raw_input_contents == [bytes(4)]:
+            os._exit(1)
+        await asyncio.sleep(0.05)
+        return await super().ModelInfer(request, context)
 
 async def main():
     server = grpc.aio.server()
@@ -142,7 +148,9 @@ asyncio.run(main())
 async def mortals() -> AsyncIterator[list[tuple[asyncio.subprocess.Process, int]]]:
     """Three such servers, with their ports."""
     servers = [
-        await asyncio.create_subprocess_exec(sys.executable, "-c", MORTAL, stdout=asyncio.subprocess.PIPE)
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-c", MORTAL, stdout=asyncio.subprocess.PIPE, cwd=Path(__file__).parent
+        )
         for _ in range(3)
     ]
     ports = []
@@ -177,6 +185,19 @@ async def test_a_request_that_kills_servers_is_sent_to_two_at_most(
     assert killed == 2
 
 
+async def test_requests_beside_one_that_kills_servers_are_answered(
+    mortals: list[tuple[asyncio.subprocess.Process, int]],
+) -> None:
+    """They lose the first server with it, and must not lose the second one too."""
+    triton = GrpcTriton(",".join(f"127.0.0.1:{port}" for _, port in mortals))
+    await asyncio.gather(*(asked(triton, 1) for _ in mortals))  # all are connected
+    others = [asked(triton, 1) for _ in range(24)]
+    with pytest.raises(RequestKilledServerError):
+        await asked(triton)
+    await asyncio.gather(*others)
+    await triton.close()
+
+
 async def test_a_server_that_is_not_there_costs_no_attempt_of_those(
     mortals: list[tuple[asyncio.subprocess.Process, int]],
 ) -> None:
@@ -188,15 +209,3 @@ async def test_a_server_that_is_not_there_costs_no_attempt_of_those(
     with pytest.raises(TritonUnavailableError):
         await asked(triton)
     await triton.close()
-
-
-def test_repetitions_are_bounded_over_all_calls() -> None:
-    budget = RetryBudget()
-    # The requests of one server that dies, as many as a gateway has at most, are all sent again.
-    assert all(budget.spend() for _ in range(64))
-    while budget.spend():
-        pass
-    assert not budget.spend()
-    for _ in range(2000):
-        budget.earn()
-    assert budget.spend()
