@@ -222,7 +222,7 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=5)
     arguments = parser.parse_args()
-    with serving_apart("--max-bytes-in-flight", str(MAX_BYTES)) as service:
+    with serving_apart("--max-bytes-in-flight", str(MAX_BYTES), "--log-level", "error") as service:
         goals = asyncio.run(measure(service, arguments.minutes))
     finish(goals)
 

@@ -150,7 +150,7 @@ def main() -> None:
             stack.enter_context(EmbeddedTriton(repository, grpc_port=port)) for port in free_ports(SERVERS)
         ]
         addresses = ",".join(server.grpc_address for server in servers)
-        service = stack.enter_context(serving(addresses, repository=repository))
+        service = stack.enter_context(serving(addresses, "--log-level", "error", repository=repository))
         goals = asyncio.run(measure(service, Watch(servers), arguments.minutes))
     finish(goals)
 
