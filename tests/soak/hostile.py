@@ -75,7 +75,8 @@ def raw(number: int) -> image_pb2.Image:
 
 
 BOX = geometry_pb2.Box(x_min=10, y_min=10, x_max=90, y_max=90)
-PROMPT = segmentation_service_pb2.Prompt(
+PROMPT = segmentation_service_pb2.Prompt(box=BOX)
+REFINING = segmentation_service_pb2.Prompt(
     box=BOX,
     mask_logits=segmentation_service_pb2.MaskLogits(data=bytes(4 * 80**2), width=80, height=80),
 )
@@ -106,16 +107,14 @@ REQUESTS: dict[str, Callable[[int], tuple[str, Message]]] = {
     "1000 prompts with logits": lambda number: regions(
         image("small", number), *[PROMPT] * 1000, include_logits=True
     ),
+    "800 prompts that refine": lambda number: regions(
+        image("small", number), *[REFINING] * 800, include_logits=True
+    ),
     "three masks each": lambda number: regions(
-        image("small", number),
-        *[segmentation_service_pb2.Prompt(box=BOX)] * 400,
-        multimask=True,
-        include_logits=True,
+        image("small", number), *[PROMPT] * 400, multimask=True, include_logits=True
     ),
     "bitmaps of 64 megapixels": lambda number: regions(
-        image("flat", number),
-        *[segmentation_service_pb2.Prompt(box=BOX)] * 4,
-        mask_format=segmentation_service_pb2.MASK_FORMAT_BITMAP,
+        image("flat", number), *[PROMPT] * 4, mask_format=segmentation_service_pb2.MASK_FORMAT_BITMAP
     ),
     "grid of 25,000 points": lambda number: (
         SEGMENTATION + "SegmentEverything",
