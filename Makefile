@@ -17,7 +17,7 @@ help:
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
-	@echo "make soak    half an hour of overload and of mixed traffic: does the gateway hold, does it leak"
+	@echo "make soak    an hour of overload, of bad company and of mixed traffic: does the gateway hold, does it leak"
 	@echo "make clean   remove all that these commands made"
 
 # What serving needs, and the demo: no PyTorch.
@@ -89,9 +89,13 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench/overhead.py --repository export/demo/repository
 
+SOAK := overload peers hostile poison endurance
+
+# All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed
-	PYTHONPATH=tests $(BIN)/python -m soak.overload
-	PYTHONPATH=tests $(BIN)/python -m soak.endurance
+	@missed=; for script in $(SOAK); do \
+		echo "== $$script"; PYTHONPATH=tests $(BIN)/python -m soak.$$script || missed="$$missed $$script"; \
+	done; if [ -n "$$missed" ]; then echo "missed:$$missed"; exit 1; fi
 
 clean:
 	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
