@@ -71,21 +71,16 @@ class Settings(BaseModel):
     required_services: tuple[str, ...] = _setting(
         "Serving",
         (),
-        "Services that must all be ready for the server as a whole to be ready, separated by commas: "
-        "DetectionService,TextService. If empty, one that has its models is enough.",
+        "Services without which the server is not ready: DetectionService,TextService. If empty, any will do.",
     )
     drain_s: float = _setting(
         "Serving",
         0,
-        "Seconds after SIGTERM in which new calls are still answered, while health says NOT_SERVING. Load "
-        "balancers need this time to stop sending calls.",
+        "Seconds after SIGTERM in which new calls are still answered: load balancers need them to look away.",
         ge=0,
     )
     grace_s: float = _setting(
-        "Serving",
-        20,
-        "Seconds after drain_s that calls in flight may still take. Then they are cut off.",
-        ge=0,
+        "Serving", 20, "Seconds after drain_s that calls in flight may take. Then they are cut off.", ge=0
     )
     max_call_s: PositiveFloat = _setting(
         "Serving", 300, "Most seconds that a call may take, even if its own deadline is later or it has none."
@@ -94,10 +89,7 @@ class Settings(BaseModel):
         "Serving", 30, "Most seconds from the start of a call until its request has arrived."
     )
     max_send_s: PositiveFloat = _setting(
-        "Serving",
-        60,
-        "Most seconds that a caller may take to receive an answer. Then its connection is closed: answers "
-        "that nobody takes would fill the memory. A proxy in front should give up sooner.",
+        "Serving", 60, "Most seconds that a caller may take to receive an answer, or it is disconnected."
     )
     max_connection_age_s: PositiveFloat = _setting(
         "Serving",
@@ -136,19 +128,12 @@ class Settings(BaseModel):
     image_id_secret: Path | None = _setting(
         "Who may call",
         None,
-        "File of 32 or more random bytes. Servers with the same file know each other's image ids. Without a "
-        "file a server makes up a secret when it starts.",
+        "File of 32 or more random bytes. Servers with the same one know each other's image ids.",
     )
 
-    max_message_bytes: PositiveInt = _setting(
-        "Limits",
-        36 * MEBIBYTE,
-        "Largest request message, in bytes. Receiving a larger one would delay all other calls by more than "
-        "50 milliseconds.",
-    )
-    max_response_bytes: PositiveInt = _setting(
-        "Limits", 32 * MEBIBYTE, "Largest answer, in bytes. A call for more is refused."
-    )
+    # Receiving a larger one would delay all other calls by more than 50 milliseconds.
+    max_message_bytes: PositiveInt = _setting("Limits", 36 * MEBIBYTE, "Largest request message, in bytes.")
+    max_response_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest answer, in bytes.")
     max_concurrent_calls: PositiveInt = _setting(
         "Limits", 64, "Most calls that a process answers at a time. More are refused immediately."
     )
@@ -230,8 +215,7 @@ class Settings(BaseModel):
     batches_in_flight: PositiveInt = _setting(
         "Caches, batches, threads",
         2,
-        "Requests that one call may have at Triton at a time. More keeps a large GPU busy, and holds more "
-        "memory.",
+        "Requests that one call may have at Triton at a time. More keep a large GPU busy.",
     )
     pages_in_flight: PositiveInt = _setting(
         "Caches, batches, threads", 4, "Pages of one RecognizeText request that are worked on at a time."

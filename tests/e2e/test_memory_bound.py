@@ -21,7 +21,7 @@ from visiongate.v1 import segmentation_service_pb2
 from wire import changed
 
 MAX_BYTES_IN_FLIGHT = 200_000_000
-CACHE_BYTES = sum(map(int, CACHES[1::2]))
+CACHE_BYTES = sum(CACHES.values())
 # What calls hold; half as much for messages on their way in; half as much for work under way.
 BOUND_BYTES = 2 * MAX_BYTES_IN_FLIGHT + CACHE_BYTES
 CALLERS = 24
