@@ -71,7 +71,7 @@ class Settings(BaseModel):
     required_services: tuple[str, ...] = _setting(
         "Serving",
         (),
-        "Services without which the server is not ready: DetectionService,TextService. If empty, any will do.",
+        "Services without which the server is not ready: DetectionService,TextService. Empty: any will do.",
     )
     drain_s: float = _setting(
         "Serving",
