@@ -16,7 +16,7 @@ from gateway.errors import InvalidArgumentError
 
 MAX_STRUCTURE_BYTES = 512 << 10
 """Most bytes of a message outside its `bytes` fields. Parsing so many takes about 10 ms at the worst."""
-MAX_FIELDS = 5_000
+MAX_FIELDS = 10_000
 """Most fields that are looked at around `bytes` fields. More would take longer than parsing."""
 MAX_GROWTH = 40
 """How many times its bytes a structure takes at the worst once it is parsed: 28 were measured."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +19,7 @@ from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
 from gateway.image_ids import ImageIds, new_secret, read_secret
 from gateway.interceptor import CallInterceptor, Limits
+from gateway.models.image import PEAK_BYTES_PER_PIXEL
 from gateway.pipelines.resources import Resources
 from gateway.ports import ListenError, check_free
 from gateway.readiness import Readiness, required_services, set_unready
@@ -26,6 +28,8 @@ from gateway.settings import Settings
 from gateway.tls import server_credentials
 from gateway.triton import GrpcTriton
 from visiongate.address import join
+
+logger = logging.getLogger(__name__)
 
 # gRPC reads the largest of its integers as no limit.
 _NEVER_MS = 2**31 - 1
@@ -59,6 +63,7 @@ class Gateway:
         secret_file = settings.image_id_secret
         image_ids = ImageIds(new_secret() if secret_file is None else read_secret(secret_file))
         required = required_services(settings.required_services, SERVICES)
+        _check_memory(settings)
         if settings.processes == 1:
             check_free(settings.host, settings.port, "--port")
         set_unready(SERVICES)
@@ -145,3 +150,14 @@ class Gateway:
     def served(self) -> str:
         """The models, as an operator reads them."""
         return ", ".join(f"{variant.family.name} {variant.name}" for variant in self.catalog.variants)
+
+
+def _check_memory(settings: Settings) -> None:
+    """Warn if one image may take more memory than all work under way is to have."""
+    decoding, room = PEAK_BYTES_PER_PIXEL * settings.max_image_pixels, settings.max_bytes_in_flight / 2
+    if decoding > 1.02 * room:
+        logger.warning(
+            "max_image_pixels is %d: such an image may take %d MB while it is decoded, and half of "
+            "max_bytes_in_flight, which is for that, is %d MB: lower the first, or raise the second",
+            *(settings.max_image_pixels, decoding / 1e6, room / 1e6),
+        )

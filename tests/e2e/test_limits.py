@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bad_input import encoded
+from gateway.models.image import PEAK_BYTES_PER_PIXEL
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text, VisiongateError
@@ -140,3 +141,20 @@ def test_every_limit_is_tested() -> None:
     # Those of a process are in tests/test_admission.py.
     limits -= {"max_concurrent_calls", "max_bytes_in_flight"}
     assert limits == set(LIMITS)
+
+
+@pytest.mark.parametrize(("max_image_pixels", "warns"), [(2_000_000, False), (4_000_000, True)])
+async def test_an_image_that_takes_more_memory_than_there_is_for_it_is_told_at_the_start(
+    demo_settings: Settings, caplog: pytest.LogCaptureFixture, max_image_pixels: int, warns: bool
+) -> None:
+    limits = {"max_image_pixels": max_image_pixels, "max_bytes_in_flight": 100_000_000}
+    async with Gateway(demo_settings.model_copy(update=limits)):
+        pass
+    assert ("may take 68 MB while it is decoded" in caplog.text) is warns
+
+
+def test_the_defaults_suit_each_other() -> None:
+    defaults = Settings()
+    decoding = PEAK_BYTES_PER_PIXEL * defaults.max_image_pixels
+    assert decoding <= 1.02 * defaults.max_bytes_in_flight / 2
+    assert defaults.max_image_bytes < defaults.max_message_bytes

@@ -35,6 +35,8 @@ from visiongate.v1 import (
 )
 
 MAX_BYTES = 300_000_000
+# As many as fit: gateway/README.md, "What bounds what".
+MAX_PIXELS = MAX_BYTES // 34
 BOUND_BYTES = 2 * MAX_BYTES + sum(CACHES.values())
 """Calls; messages that arrive and work under way, half as much each; what is kept."""
 MAX_MEMORY = 1.3
@@ -49,11 +51,11 @@ PHRASES = ["red circle", "blue star"]
 
 @cache
 def picture(kind: str) -> bytes:
-    """A file: "flat" has 64 million pixels and compresses well, "noise" takes 9 MB, "floats" 33 MB."""
+    """A file: "flat" has as many pixels as are allowed, "noise" takes 9 MB, "floats" 33 MB."""
     file, numbers = io.BytesIO(), np.random.default_rng(0)
     match kind:
         case "flat":
-            Image.new("RGB", (8000, 8000)).save(file, "PNG")
+            Image.new("RGB", (2960, 2960)).save(file, "PNG")
         case "noise":
             Image.fromarray(numbers.integers(0, 256, (1730, 1730, 3), np.uint8)).save(file, "PNG")
         case "floats":
@@ -69,9 +71,10 @@ def image(kind: str, number: int) -> image_pb2.Image:
 
 
 def raw(number: int) -> image_pb2.Image:
-    pixels = number.to_bytes(8, "big") + bytes(3 * 3500**2 - 8)
+    side = int(MAX_PIXELS**0.5)
+    pixels = number.to_bytes(8, "big") + bytes(3 * side**2 - 8)
     rgb = image_pb2.PIXEL_FORMAT_RGB
-    return image_pb2.Image(raw=image_pb2.RawImage(data=pixels, width=3500, height=3500, format=rgb))
+    return image_pb2.Image(raw=image_pb2.RawImage(data=pixels, width=side, height=side, format=rgb))
 
 
 BOX = geometry_pb2.Box(x_min=10, y_min=10, x_max=90, y_max=90)
@@ -230,7 +233,8 @@ def main() -> None:
     )
     parser.add_argument("--minutes", type=float, default=5)
     arguments = parser.parse_args()
-    with serving_apart("--max-bytes-in-flight", str(MAX_BYTES), "--log-level", "error") as service:
+    limits = ("--max-bytes-in-flight", str(MAX_BYTES), "--max-image-pixels", str(MAX_PIXELS))
+    with serving_apart(*limits, "--log-level", "error") as service:
         goals = asyncio.run(measure(service, arguments.minutes))
     finish(goals)
 
