@@ -18,6 +18,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from export.demo.serving import REPOSITORY
+from gateway import server
 from gateway.catalog_loading import CatalogError
 from gateway.embedded import EmbeddedTriton
 from gateway.errors import TritonUnavailableError
@@ -294,18 +295,20 @@ async def test_the_servers_own_limit_ends_calls_without_a_deadline(demo_settings
 async def test_a_gateway_waits_for_models_that_triton_still_loads(
     triton: EmbeddedTriton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = GrpcTriton.models
-    seen: list[int] = []
+    seen: list[GrpcTriton] = []
 
-    async def models(self: GrpcTriton) -> list[ModelState]:
-        seen.append(len(seen))
-        if len(seen) == 1:
-            raise TritonUnavailableError("gone again")
-        states = await real(self)
-        is_early = len(seen) < 4
-        return [replace(state, ready=False, is_changing=True) for state in states] if is_early else states
+    class Loading(GrpcTriton):
+        """Not GrpcTriton itself: other gateways of this process look at their models, too."""
 
-    monkeypatch.setattr(GrpcTriton, "models", models)
+        async def models(self) -> list[ModelState]:
+            seen.append(self)
+            if len(seen) == 1:
+                raise TritonUnavailableError("gone again")
+            states = await super().models()
+            is_early = len(seen) < 4
+            return [replace(state, ready=False, is_changing=True) for state in states] if is_early else states
+
+    monkeypatch.setattr(server, "GrpcTriton", Loading)
     async with Gateway(settings(repository, triton.grpc_address)) as gateway:
         assert len(seen) == 4
         assert await health(gateway, WHOLE_SERVER) == health_pb2.HealthCheckResponse.SERVING
