@@ -232,12 +232,15 @@ async def _messages(parse: Any, context: Context, call: Call, admission: Admissi
 
 async def _parse(parse: Any, data: bytes, admission: Admission) -> tuple[Message, int]:
     """Return a message, and the bytes that are counted for it."""
+    is_large = len(data) > PIECE_BYTES
+    if is_large:
+        await asyncio.sleep(0)  # reading it took its time already
     # A generated class's FromString knows its class.
     structure = structure_bytes(data, parse.__self__)
     size = COPIES * len(data) + MAX_GROWTH * structure
     admission.add(size)
-    if len(data) > PIECE_BYTES:
-        await asyncio.sleep(0)  # reading it took its time already
+    if is_large:
+        await asyncio.sleep(0)
     try:
         return parse(data), size
     except DecodeError as error:

@@ -16,7 +16,7 @@ from gateway.errors import InvalidArgumentError
 
 MAX_STRUCTURE_BYTES = 512 << 10
 """Most bytes of a message outside its `bytes` fields. Parsing so many takes about 10 ms at the worst."""
-MAX_FIELDS = 10_000
+MAX_FIELDS = 8_000
 """Most fields that are looked at around `bytes` fields. More would take longer than parsing."""
 MAX_GROWTH = 40
 """How many times its bytes a structure takes at the worst once it is parsed: 28 were measured."""
@@ -80,6 +80,8 @@ class _Contents:
 
     def _number(self, position: int, end: int) -> tuple[int, int]:
         """Read a variable-length number; return it and the position after it."""
+        if position < end and (value := self._data[position]) < 0x80:
+            return value, position + 1  # most are that short
         value = 0
         for shift in range(0, 70, 7):  # more bytes than that are no number
             if position >= end:
