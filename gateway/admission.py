@@ -113,6 +113,14 @@ class Gate:
         """Return whether a call may have more bytes. One that is alone may: it has limits of its own."""
         return self._bytes == admission.size or self._bytes + size <= self._max_bytes
 
+    def _is_free(self, admission: "Admission", size: int) -> bool:
+        """Return whether a call may have more bytes now, although others may wait for some.
+
+        Small amounts pass those who wait. Otherwise a few large calls would keep out all others.
+        """
+        is_small = size <= self._max_bytes // (4 * self._max_calls or 1)
+        return (is_small or not self._hungry) and self._has_room(admission, size)
+
     def _feed(self) -> None:
         """Give bytes to the calls that wait for them, the oldest first.
 
@@ -190,7 +198,7 @@ class Admission:
     def add(self, size: int) -> None:
         """Count the bytes of a message; raise OverloadedError if there is no room for them."""
         gate = self._gate
-        if size > 0 and (gate._hungry or not gate._has_room(self, size)) and gate._bytes > self.size:
+        if size > 0 and not gate._is_free(self, size) and gate._bytes > self.size:
             _refuse(
                 f"the server holds at most {gate._max_bytes} bytes for calls, and has nearly as many now",
                 "bytes",
@@ -200,7 +208,7 @@ class Admission:
     async def reserve(self, size: int) -> None:
         """Count more bytes, as soon as there is room for them."""
         gate = self._gate
-        if self._is_over or (not gate._hungry and gate._has_room(self, size)):
+        if self._is_over or gate._is_free(self, size):
             self.count(size)
             return
         hungry = _Hungry(self, size, asyncio.get_running_loop().create_future())
