@@ -116,7 +116,7 @@ REQUESTS: dict[str, Callable[[int], tuple[str, Message]]] = {
     "three masks each": lambda number: regions(
         image("small", number), *[PROMPT] * 400, multimask=True, include_logits=True
     ),
-    "bitmaps of 64 megapixels": lambda number: regions(
+    "bitmaps of the largest image": lambda number: regions(
         image("flat", number), *[PROMPT] * 4, mask_format=segmentation_service_pb2.MASK_FORMAT_BITMAP
     ),
     "grid of 25,000 points": lambda number: (
@@ -132,10 +132,10 @@ REQUESTS: dict[str, Callable[[int], tuple[str, Message]]] = {
             labels=[f"{number} {label}" for label in range(1024)],
         ),
     ),
-    "8 images of 64 megapixels": lambda number: embedded(
+    "8 of the largest images": lambda number: embedded(
         *(image("flat", 8 * number + part) for part in range(8))
     ),
-    "64 megapixels": lambda number: (
+    "the largest image": lambda number: (
         "/visiongate.v1.DetectionService/DetectObjects",
         detection_service_pb2.DetectObjectsRequest(
             image=image("flat", number),
