@@ -89,7 +89,7 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench/overhead.py --repository export/demo/repository
 
-SOAK := overload peers hostile poison endurance
+SOAK := gaps overload peers hostile poison endurance
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed
