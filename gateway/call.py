@@ -35,8 +35,8 @@ STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
 class Call:
     """A call under way. Whoever answers it fills in what becomes known.
 
-    cause: Triton's own words about a failure, which are not for the caller.
-    stage_seconds: only of stages that began. Work that calls share counts for the first of them.
+    cause: Triton's own words about a failure, which are not for the caller. tritons: the servers that were
+    asked. stage_seconds: only of stages that began. Work that calls share counts for the first of them.
     """
 
     method: str
@@ -48,10 +48,18 @@ class Call:
     response_bytes: int = 0
     cause: str = ""
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
+    tritons: set[str] = field(default_factory=set)
 
 
 _current_call: ContextVar[Call | None] = ContextVar("call", default=None)
 _current_stage: ContextVar[Stage | None] = ContextVar("stage", default=None)
+
+
+def note_triton(server: str) -> None:
+    """Note that the current call's work is sent to a Triton server."""
+    call = _current_call.get()
+    if call is not None:
+        call.tritons.add(server)
 
 
 def current() -> Call | None:
@@ -128,6 +136,7 @@ def _log(call: Call, seconds: float, trace_id: str) -> None:
         "request_bytes": call.request_bytes,
         "response_bytes": call.response_bytes,
         "trace_id": trace_id,
+        "triton": ",".join(sorted(call.tritons)),
     }
     for name, stage_seconds in call.stage_seconds.items():
         fields[f"{name}_ms"] = round(stage_seconds * 1e3, 3)

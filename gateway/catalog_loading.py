@@ -17,7 +17,7 @@ from visiongate.command_error import CommandError
 logger = logging.getLogger(__name__)
 
 AGREEING_LOOKS = 3
-"""How many looks in a row must see a change before it counts: they may reach different Tritons."""
+"""How many looks in a row must see a change before it counts: one after the other, models come and go."""
 
 _PAUSE_S = 0.25
 
@@ -48,7 +48,6 @@ class CatalogLoader:
         self._offered: dict[Key, Entry] = {}
         # What was seen instead, and in how many looks in a row.
         self._changes: dict[Key, tuple[Seen, int]] = {}
-        self._ready_models: frozenset[str] = frozenset()
 
     async def load_when_ready(self, address: str, *, wait_s: float) -> None:
         """Load the catalog as soon as Triton answers at its address and has loaded its models.
@@ -121,10 +120,7 @@ class CatalogLoader:
 
     async def _look(self) -> Look:
         now = await look(self._triton, self._members, self._entries)
-        # One of several Tritons may hang. While another one answers, a silent model stays as it was.
-        kept = self._ready_models & now.silent if now.has_answered else frozenset()
-        self._ready_models = kept | now.configs.keys()
-        self.catalog.set_ready(self._ready_models)
+        self.catalog.set_ready(now.configs.keys())
         return now
 
     def _has_changed(self, key: Key, seen: Seen) -> bool:

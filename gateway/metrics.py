@@ -21,10 +21,17 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 CALLS = Counter(
     "visiongate_calls",
-    "Calls that have ended, by gRPC status code and the name of the API key (empty without keys).",
-    ["method", "code", "caller"],
+    "Calls that have ended, by gRPC status code, why, and whose doing that was: none, caller, server, load.",
+    ["method", "code", "reason", "fault"],
 )
-CALL_SECONDS = Histogram("visiongate_call_seconds", "Seconds that calls took.", ["method"], buckets=_SECONDS)
+CALLER_CALLS = Counter(
+    "visiongate_caller_calls",
+    "Calls that have ended, by the name of the API key (empty without keys) and gRPC status code.",
+    ["caller", "code"],
+)
+CALL_SECONDS = Histogram(
+    "visiongate_call_seconds", "Seconds that calls took.", ["method", "code"], buckets=_SECONDS
+)
 CALLS_IN_FLIGHT = Gauge("visiongate_calls_in_flight", "Calls being answered.", multiprocess_mode="livesum")
 BYTES_IN_FLIGHT = Gauge(
     "visiongate_bytes_in_flight",
@@ -52,18 +59,38 @@ CACHE_LOOKUPS = Counter(
 )
 CACHE_BYTES = Gauge("visiongate_cache_bytes", "Bytes a cache holds.", ["cache"], multiprocess_mode="livesum")
 TRITON_REQUESTS = Counter(
-    "visiongate_triton_requests", "Inference requests sent to Triton, by gRPC status code.", ["model", "code"]
+    "visiongate_triton_requests",
+    "Inference requests sent to a Triton server, by gRPC status code.",
+    ["server", "model", "code"],
 )
 TRITON_SECONDS = Histogram(
     "visiongate_triton_seconds",
-    "Seconds that Triton took, its queue and the way there and back included.",
-    ["model"],
+    "Seconds that a Triton server took, its queue and the way there and back included.",
+    ["server", "model", "code"],
     buckets=_SECONDS,
 )
 TRITON_RETRIES = Counter(
     "visiongate_triton_retries",
     "Inference requests that were sent again because Triton was unavailable.",
     ["model"],
+)
+TRITON_UP = Gauge(
+    "visiongate_triton_up",
+    "1 while a Triton server answers; of several gateway processes the least.",
+    ["server"],
+    multiprocess_mode="livemin",
+)
+TRITON_MODEL_READY = Gauge(
+    "visiongate_triton_model_ready",
+    "1 while a Triton server is ready to run a model that this gateway serves.",
+    ["server", "model"],
+    multiprocess_mode="livemin",
+)
+TRITON_IN_FLIGHT = Gauge(
+    "visiongate_triton_requests_in_flight",
+    "Requests of this gateway that a Triton server has now.",
+    ["server"],
+    multiprocess_mode="livesum",
 )
 BATCH_SIZE = Histogram(
     "visiongate_batch_size",
@@ -86,6 +113,12 @@ READY = Gauge(
     ["service"],
     multiprocess_mode="livemin",
 )
+
+
+def forget_triton(server: str) -> None:
+    """Drop what is said of a Triton server that is no more."""
+    for metric in (TRITON_UP, TRITON_MODEL_READY, TRITON_IN_FLIGHT, TRITON_REQUESTS, TRITON_SECONDS):
+        metric.remove_by_labels({"server": server})
 
 
 def render(accept: str) -> tuple[bytes, str]:

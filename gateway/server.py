@@ -26,7 +26,7 @@ from gateway.readiness import Readiness, required_services, set_unready
 from gateway.services.registry import FAMILIES, SERVICES
 from gateway.settings import Settings
 from gateway.tls import server_credentials
-from gateway.triton import GrpcTriton
+from gateway.triton_servers import GrpcTriton
 from visiongate.address import join
 
 logger = logging.getLogger(__name__)

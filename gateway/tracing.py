@@ -91,7 +91,7 @@ def stage_span(stage: str) -> Iterator[None]:
         yield
 
 
-def start_inference(model: str, addresses: str) -> Span:
+def start_inference(model: str, server: str) -> Span:
     """Start the span of a request to Triton, which `end_inference` ends."""
     current = trace.get_current_span()
     if not current.is_recording():
@@ -100,7 +100,7 @@ def start_inference(model: str, addresses: str) -> Span:
     attributes = {
         "rpc.system.name": "grpc",
         "rpc.method": _INFERENCE,
-        "server.address": addresses,
+        "server.address": server,
         "visiongate.triton_model": model,
     }
     return _tracer.start_span(_INFERENCE, kind=SpanKind.CLIENT, attributes=attributes)

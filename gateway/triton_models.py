@@ -24,14 +24,13 @@ class Look:
     """What Triton said of the models of some families.
 
     error: why it did not list its models. states: those that it lists. configs: of the models that are ready.
-    silent: those that it was asked about and said nothing of in time. has_answered: whether it said anything.
+    silent: those that it was asked about and said nothing of in time.
     """
 
     error: StatusError | None
     states: Mapping[str, ModelState]
     configs: Mapping[str, ModelConfig]
     silent: Set[str]
-    has_answered: bool
 
     def keys(self, families: Iterable[Family[Any]]) -> Iterator[Key]:
         """Yield the variants of which there is any model, those of the first family first."""
@@ -75,7 +74,7 @@ async def look(triton: Triton, families: Sequence[Family[Any]], known: Iterable[
     """Ask Triton for its models of these families. Known variants are asked for even if it lists none."""
     roles = {role.name for family in families for role in family.roles}
     expected = {name for key in known for name in models_of(key)}
-    # Side by side: one of several Tritons may hang.
+    # Side by side: Triton may hang.
     index, answers = await asyncio.gather(_index(triton), _configs(triton, expected))
     states = {}
     if not isinstance(index, StatusError):
@@ -87,7 +86,6 @@ async def look(triton: Triton, families: Sequence[Family[Any]], known: Iterable[
         states=states,
         configs={name: answer for name, answer in answers.items() if isinstance(answer, ModelConfig)},
         silent={name for name, answer in answers.items() if _is_silence(answer)},
-        has_answered=not all(map(_is_silence, [index, *answers.values()])),
     )
 
 

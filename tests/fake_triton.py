@@ -8,7 +8,8 @@ from typing import Any
 import grpc.aio
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from gateway.triton import GrpcTriton, ModelConfig
+from gateway.triton import ModelConfig
+from gateway.triton_servers import GrpcTriton
 
 
 class FakeTriton(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
@@ -34,6 +35,11 @@ class Offering(FakeTriton):
         self.models = dict(models)
         self.is_away = self.is_silent = False
         self.asked: list[str] = []
+
+    async def ServerMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        while self.is_silent:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return await super().ServerMetadata(request, context)
 
     async def RepositoryIndex(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._check(context)

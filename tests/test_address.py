@@ -3,7 +3,6 @@ import pytest
 from gateway.address import checked_host, split, target
 from gateway.settings import Settings
 from gateway.settings_sources import SettingsError, load
-from gateway.triton import channel_target
 from visiongate.address import join
 
 
@@ -28,7 +27,6 @@ def test_hosts(written: str, host: str) -> None:
     assert split(join(host, 7)) == (host, 7)
     assert split(f"{written}:7") == (host, 7)
     assert target(f"{written}:7") == join(host, 7)
-    assert channel_target(f"{written}:7") == join(host, 7)
 
 
 @pytest.mark.parametrize(
@@ -52,14 +50,6 @@ def test_what_is_no_address_of_triton(written: str) -> None:
 @pytest.mark.parametrize("address", ["dns:///triton:8001", "unix:/run/triton", "ipv4:10.0.0.7:8001"])
 def test_grpcs_own_schemes_stay(address: str) -> None:
     assert load({"triton": address}, {}, None).settings.triton == address
-    assert channel_target(address) == address
-
-
-def test_several_addresses_of_triton() -> None:
-    assert channel_target("127.0.0.1:1, 127.0.0.2:2") == "ipv4:127.0.0.1:1,127.0.0.2:2"
-    assert channel_target("[::1]:1,::1:2") == "ipv6:[::1]:1,[::1]:2"
-    with pytest.raises(ValueError, match="all of one kind"):
-        channel_target("127.0.0.1:1,[::1]:2")
 
 
 def test_both_forms_of_a_host_are_one() -> None:

@@ -183,7 +183,7 @@ async def test_a_fault_of_the_program_is_none_of_the_models() -> None:
 async def test_a_new_variant_is_there_after_a_few_looks_and_the_others_stay_as_they_are(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "gateway.catalog_loading")
     fake = Offering(sam() | gaze())
     async with loaded(fake) as loader:
         before = loader.catalog.variants
@@ -205,7 +205,7 @@ async def test_a_new_variant_is_there_after_a_few_looks_and_the_others_stay_as_t
 async def test_an_unloaded_variant_goes_and_another_becomes_the_default(
     end: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "gateway.catalog_loading")
     fake = Offering(sam() | sam("vit_h", "-vit_h"))
     async with loaded(fake) as loader:
         named = loader.catalog.choose(SAM, "vit_h")
@@ -263,7 +263,7 @@ async def test_nothing_is_dropped_while_models_are_on_their_way(change: Callable
 
 
 async def test_a_new_export_under_the_same_name_is_loaded_anew(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "gateway.catalog_loading")
     fake = Offering(sam(export="12") | gaze())
     async with loaded(fake) as loader:
         old, other = loader.catalog.choose(SAM, ""), loader.catalog.choose(GAZE, "")
@@ -302,7 +302,7 @@ async def test_a_variant_made_by_hand_may_come_back_as_another(change: Callable[
 async def test_a_variant_that_breaks_is_unavailable_until_it_is_mended(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "gateway.catalog_loading")
     fake = Offering(sam() | gaze())
     async with loaded(fake) as loader:
         fake.models["sam_decoder"] = "UNAVAILABLE: no memory"
@@ -374,22 +374,34 @@ async def test_a_bug_in_one_variant_leaves_the_others_as_they_are() -> None:
 # Several Tritons
 
 
-async def test_servers_that_differ_change_nothing() -> None:
-    """As while one after the other gets a new model: looks reach them in turn."""
-    old, new = Offering(sam()), Offering(sam())
-    async with loaded(old, new) as loader:
-        before = loader.catalog.variants
-        new.models |= sam("vit_h", "-vit_h")
-        for _ in range(20):
-            await loader.update()
-            assert loader.catalog.variants == before
-        old.models |= sam("vit_h", "-vit_h")
+async def test_a_model_that_one_of_them_has_is_offered() -> None:
+    one, two = Offering(sam()), Offering(sam())
+    async with loaded(one, two) as loader:
+        one.models |= sam("vit_h", "-vit_h")
         await look(loader)
         assert [each.name for each in loader.catalog.variants] == ["vit_b", "vit_h"]
+        del two.models["sam_decoder"]
+        for _ in range(5):
+            await loader.update()
+            assert loader.catalog.is_ready(loader.catalog.choose(SAM, ""))
+
+
+async def test_of_two_exports_the_one_in_use_stays_until_another_has_more_servers() -> None:
+    """As while one server after the other gets new weights."""
+    fakes = [Offering(sam(export="old")) for _ in range(3)]
+    async with loaded(*fakes) as loader:
+        before = loader.catalog.variants
+        fakes[0].models = sam(export="new")
+        await look(loader)
+        assert loader.catalog.variants == before
+        fakes[1].models = sam(export="new")
+        await look(loader)
+        assert loader.catalog.variants != before
+        assert all(isinstance(each, Variant) for each in loader.catalog.variants)
 
 
 async def test_while_one_of_two_is_silent_models_stay_ready(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.triton.HEALTH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("gateway.triton_server.HEALTH_TIMEOUT_S", 0.2)
     one, two = Offering(sam()), Offering(sam())
     async with loaded(one, two) as loader:
         variant = loader.catalog.choose(SAM, "")

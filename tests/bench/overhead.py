@@ -19,7 +19,7 @@ from skimage import data as skimage_data
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
-from gateway.triton import GrpcTriton
+from gateway.triton_servers import GrpcTriton
 from visiongate import AsyncClient
 
 PHRASES = ["cup", "spoon", "table"]

@@ -29,7 +29,7 @@ from gateway.pipelines.images import RawImage
 from gateway.pipelines.resources import Resources
 from gateway.server import Gateway
 from gateway.settings import Settings
-from gateway.triton import GrpcTriton
+from gateway.triton_servers import GrpcTriton
 from visiongate import AsyncClient, ImageHandle, ImageId, Text, VisiongateError
 from visiongate.operations import Operation, embedding
 from visiongate.v1 import embedding_service_pb2

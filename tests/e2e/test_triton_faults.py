@@ -25,7 +25,8 @@ from gateway.errors import TritonUnavailableError
 from gateway.metrics import WHOLE_SERVER
 from gateway.server import Gateway
 from gateway.settings import Settings
-from gateway.triton import GrpcTriton, ModelState
+from gateway.triton import ModelState
+from gateway.triton_servers import GrpcTriton
 from inference_counts import InferenceCounts
 from visiongate import AsyncClient, VisiongateError
 
@@ -180,7 +181,7 @@ async def test_a_server_killed_under_load_leaves_its_calls_to_the_other(
 async def test_a_triton_that_hangs_is_not_ready(
     triton: EmbeddedTriton, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.triton.HEALTH_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("gateway.triton_server.HEALTH_TIMEOUT_S", 0.5)
 
     async def tells(status: int) -> None:
         async def is_told() -> bool:
@@ -206,7 +207,7 @@ async def test_a_triton_that_hangs_is_not_ready(
 async def test_of_two_tritons_one_that_hangs_is_left_out_after_a_while(
     triton: EmbeddedTriton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.triton.HEALTH_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("gateway.triton_server.HEALTH_TIMEOUT_S", 0.5)
     seeds = iter(range(10_000))
     with EmbeddedTriton(repository) as other:
         addresses = f"{triton.grpc_address},{other.grpc_address}"

@@ -15,7 +15,7 @@ from google.rpc import error_details_pb2
 
 from fake_triton import FakeTriton, reached
 from gateway.errors import RequestKilledServerError, StatusError, TritonUnavailableError, forget_frames
-from gateway.triton import GrpcTriton
+from gateway.triton_servers import GrpcTriton
 
 
 class Slow(FakeTriton):
@@ -82,7 +82,7 @@ async def test_a_triton_that_cancelling_can_kill_may_answer_first(version: str) 
 
 @pytest.mark.parametrize("is_told_again", [False, True])
 async def test_it_is_not_waited_for_without_end(is_told_again: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.triton.PATIENCE_S", 600 if is_told_again else 0.1)
+    monkeypatch.setattr("gateway.triton_server.PATIENCE_S", 600 if is_told_again else 0.1)
     fake = Slow("2.51.0")
     async with reached(fake) as triton:
         task = await cancelled(fake, triton)

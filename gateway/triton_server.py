@@ -1,0 +1,246 @@
+"""One Triton server: what is known of it, and the requests that it gets."""
+
+import asyncio
+import contextlib
+import re
+import time
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import grpc
+from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from gateway import call, metrics, tracing
+from gateway.errors import StatusError, TritonUnavailableError
+from gateway.triton import ModelConfig, ModelState
+from visiongate.connection import NO_PROXY
+
+# For questions that a healthy server answers at once.
+HEALTH_TIMEOUT_S = 5.0
+
+# Before this version, a request that is cancelled at the moment of its answer can crash all of Triton: about
+# one in a few thousand cancelled requests to quick models does (seen with 2.51; pull request 8078 of
+# triton-inference-server/server).
+CANCELS_SAFELY = (2, 57)
+# An older Triton first gets this long to end the request by itself. Most requests end, and the others seldom
+# meet that moment. A server that hangs must not delay its callers for longer.
+PATIENCE_S = 5.0
+
+# What gRPC says if a connection breaks under a request. It says other words of a server that refuses it, and
+# begins with these if there is no connection at all.
+_LOST_CONNECTION = re.compile(
+    r"^(?!.*(failed to connect|backends failing)).*"
+    r"(Stream removed|Socket closed|Connection reset|Broken pipe|End of TCP stream)",
+    re.IGNORECASE,
+)
+
+# What Triton says of a model that it does not run at present. A server that is not there says other words.
+_MODEL_IS_AWAY = re.compile(r"\bmodel\b.*(not found|not ready|no available version)", re.IGNORECASE)
+
+CHANNEL_ARGUMENTS = [
+    # Triton is inside the cluster.
+    *NO_PROXY,
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    # gRPC would wait up to two minutes before it looks again for a server that came back.
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 1000),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+    # A host that has vanished says nothing. With a keepalive, the kernel gives its connection up once data is
+    # unacknowledged for the timeout; without one it would take a quarter of an hour. The pings themselves are
+    # rare: Triton hangs up on a client that pings more than once in five minutes of waiting.
+    ("grpc.keepalive_time_ms", 310_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # Each channel has its own connections. Otherwise a test's dead server would slow down another's start.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
+
+class TritonServer:
+    """A server, by its address, with what it last said of itself. Nothing is known before the first look.
+
+    is_up: whether it answers. absence: why not. states: of the models that it was told to load. configs: of
+    those of them that were asked for and are ready. in_flight: requests that it has now.
+    """
+
+    def __init__(self, name: str, target: str) -> None:
+        self.name = name
+        self.is_up = False
+        self.absence = "not asked yet"
+        self.version = ""
+        self.states: dict[str, ModelState] = {}
+        self.configs: dict[str, ModelConfig] = {}
+        self.index_error: InferenceServerException | None = None
+        self.in_flight = 0
+        self._cancels_safely = False
+        self._client = InferenceServerClient(target, channel_args=CHANNEL_ARGUMENTS)
+        self._looking: asyncio.Task[None] | None = None
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._looking
+        await self._client.close()
+        metrics.forget_triton(self.name)
+
+    def look(self) -> "asyncio.Task[None]":
+        """Ask the server what it is and has; return the task, which raises nothing. One look at a time."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look())
+        return self._looking
+
+    async def _look(self) -> None:
+        metadata: Any
+        index: Any
+        metadata, index = await asyncio.gather(
+            self._client.get_server_metadata(client_timeout=HEALTH_TIMEOUT_S),
+            self._client.get_model_repository_index(client_timeout=HEALTH_TIMEOUT_S),
+            return_exceptions=True,
+        )
+        if isinstance(metadata, InferenceServerException):
+            self.lose(str(metadata.message() or code_of(metadata)))
+            return
+        if isinstance(metadata, BaseException):
+            raise metadata
+        self.is_up, self.absence, self.version = True, "", metadata.version
+        self._cancels_safely = _version(metadata.version) >= CANCELS_SAFELY
+        self.index_error = index if isinstance(index, InferenceServerException) else None
+        if isinstance(index, BaseException):
+            return
+        # A row for each version; without a state where nobody asked for the model to be loaded, and with this
+        # reason where somebody asked for the contrary.
+        rows = [row for row in index.models if row.state and row.reason != "unloaded"]
+        self.states = {
+            name: _model_state(name, [row for row in rows if row.name == name])
+            for name in {row.name for row in rows}
+        }
+        ready = {name for name, state in self.states.items() if state.ready}
+        self.configs = {name: config for name, config in self.configs.items() if name in ready}
+
+    def lose(self, absence: str) -> None:
+        """Note that the server does not answer, until a look finds it again."""
+        self.is_up, self.absence = False, absence
+
+    def lose_model(self, model: str) -> None:
+        """Note that a model is not ready, until a look finds it again."""
+        self.configs.pop(model, None)
+        self.states.pop(model, None)
+
+    async def ask_config(self, model: str) -> None:
+        """Renew what is known of a model; raise InferenceServerException if the server does not tell."""
+        try:
+            answer = await self._client.get_model_config(model, client_timeout=HEALTH_TIMEOUT_S)
+        except InferenceServerException as error:
+            if code_of(error) != "DEADLINE_EXCEEDED":
+                self.configs.pop(model, None)
+            raise
+        self.configs[model] = _model_config(answer.config)
+
+    async def infer(
+        self, model: str, tensors: Sequence[InferInput], wanted: Sequence[InferRequestedOutput]
+    ) -> InferResult:
+        """Send a request once; count, time and trace it. Raises InferenceServerException."""
+        start = time.perf_counter()
+        span = tracing.start_inference(model, self.name)
+        call.note_triton(self.name)
+        code = "OK"
+        self._count(1)
+        try:
+            return await self._cancel_with_care(
+                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span))
+            )
+        except InferenceServerException as error:
+            code = code_of(error)
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            self._count(-1)
+            metrics.TRITON_REQUESTS.labels(self.name, model, code).inc()
+            metrics.TRITON_SECONDS.labels(self.name, model, code).observe(time.perf_counter() - start)
+            tracing.end_inference(span, code)
+
+    def _count(self, change: int) -> None:
+        self.in_flight += change
+        metrics.TRITON_IN_FLIGHT.labels(self.name).set(self.in_flight)
+
+    async def _cancel_with_care(self, call: Coroutine[Any, Any, InferResult]) -> InferResult:
+        """Return the request's result. If it is cancelled, give it time to end if Triton needs that."""
+        if self._cancels_safely:
+            return await call
+        request = asyncio.ensure_future(call)
+        try:
+            return await asyncio.shield(request)
+        except asyncio.CancelledError:
+            # A second cancellation does not wait.
+            await asyncio.wait([request], timeout=PATIENCE_S)
+            raise
+        finally:
+            if not request.cancel() and not request.cancelled():
+                request.exception()  # otherwise Python logs that nobody asked for it
+
+
+def status_error(error: InferenceServerException, model: str = "") -> StatusError:
+    """Return Triton's error as a caller sees it. Triton's own words go to the log, as its cause."""
+    code = code_of(error)
+    about = f"model {model}" if model else "the model server"
+    if code in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"):
+        # NOT_FOUND and "is not ready" are a model unloaded under way.
+        return TritonUnavailableError(f"{about} cannot be reached at present")
+    if code == "DEADLINE_EXCEEDED":
+        return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, f"{about} took too long")
+    if code == "RESOURCE_EXHAUSTED":
+        return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{about} is full")
+    return StatusError(grpc.StatusCode.INTERNAL, f"{about} failed: the server's log says more")
+
+
+def is_lost(error: InferenceServerException) -> bool:
+    """Return whether a connection broke under a request, which may have been the request's doing."""
+    return code_of(error) == "UNAVAILABLE" and bool(_LOST_CONNECTION.search(error.message() or ""))
+
+
+def is_model_away(error: InferenceServerException) -> bool:
+    """Return whether the server answers, but does not run the model at present."""
+    code = code_of(error)
+    return code == "NOT_FOUND" or (
+        code == "UNAVAILABLE" and bool(_MODEL_IS_AWAY.search(error.message() or ""))
+    )
+
+
+def code_of(error: InferenceServerException) -> str:
+    """Return the name of an error's gRPC status."""
+    return str(error.status() or "").removeprefix("StatusCode.")
+
+
+def _model_config(config: Any) -> ModelConfig:
+    batch = 1 if config.max_batch_size > 0 else 0
+    data_type = type(config).DESCRIPTOR.fields_by_name["input"].message_type.fields_by_name["data_type"]
+    names = data_type.enum_type.values_by_number
+
+    def tensors(specs: Any) -> dict[str, tuple[str, int]]:
+        return {
+            spec.name: (names[spec.data_type].name.removeprefix("TYPE_"), len(spec.dims) + batch)
+            for spec in specs
+        }
+
+    return ModelConfig(
+        tensors(config.input),
+        tensors(config.output),
+        {key: value.string_value for key, value in config.parameters.items()},
+        max(1, config.max_batch_size),
+    )
+
+
+def _model_state(name: str, versions: Sequence[Any]) -> ModelState:
+    states = {version.state for version in versions}
+    reasons = ", ".join(version.reason for version in versions if version.reason)
+    return ModelState(name, "READY" in states, reasons, not states.isdisjoint(("LOADING", "UNLOADING")))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Return (2, 51) for 2.51.0, and () for what is no version: older than all."""
+    return tuple(int(part) for part in text.split(".")[:2] if part.isdecimal())
