@@ -307,4 +307,4 @@ def weigh(amount: int, share: int) -> None:
 
 def _refuse(message: str, reason: str) -> NoReturn:
     metrics.REFUSALS.labels(reason).inc()
-    raise OverloadedError(message, retry_s=random.uniform(_MIN_RETRY_S, _MAX_RETRY_S))  # noqa: S311
+    raise OverloadedError(message, reason, retry_s=random.uniform(_MIN_RETRY_S, _MAX_RETRY_S))  # noqa: S311

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from gateway import metrics
 from gateway.errors import UnauthenticatedError
@@ -85,10 +85,14 @@ class ApiKeys:
             scheme, _, rest = metadata.get("authorization", "").partition(" ")
             key = rest.strip() if scheme.lower() == "bearer" else ""
         if not key:
-            _refuse("no API key: send one as 'authorization: Bearer KEY' or 'x-api-key: KEY'")
+            metrics.REFUSALS.labels("key_missing").inc()
+            raise UnauthenticatedError(
+                "no API key: send one as 'authorization: Bearer KEY' or 'x-api-key: KEY'", "KEY_MISSING"
+            )
         caller = self._names.get(_sha256(key)) if len(key) <= MAX_KEY_LENGTH else None
         if caller is None:
-            _refuse("the API key is not valid")
+            metrics.REFUSALS.labels("key_unknown").inc()
+            raise UnauthenticatedError("the API key is not valid", "KEY_UNKNOWN")
         return caller
 
     def _reload_if_changed(self) -> None:
@@ -198,8 +202,3 @@ def _names_by_hash(path: Path) -> dict[bytes, str]:
 
 def _sha256(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
-
-
-def _refuse(message: str) -> NoReturn:
-    metrics.REFUSALS.labels("key").inc()
-    raise UnauthenticatedError(message)

@@ -3,7 +3,6 @@
 The log, the metrics and the traces read what is measured here, once. Each call is one line of the log.
 """
 
-import asyncio
 import logging
 import re
 import time
@@ -15,10 +14,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import unquote
 
-import grpc
-
 from gateway import metrics, tracing
-from gateway.errors import SERVER_FAULTS
+from gateway.errors import End, end_of
+from gateway.line_limiter import LineLimiter
 
 logger = logging.getLogger("gateway.calls")
 
@@ -26,6 +24,9 @@ REQUEST_ID = "x-request-id"
 # The ids of callers that are kept. Any other text could forge log lines.
 _VALID_ID = re.compile(r"[!-~]{1,128}")
 _MAX_CAUSE_LENGTH = 500
+# Of calls that ended by one caller's doing for one reason, in so many seconds.
+MAX_LINES, LINES_PERIOD_S = 20, 10.0
+_limiters: dict[tuple[str, str, str], LineLimiter] = {}
 
 Stage = Literal["decode", "preprocess", "inference", "postprocess"]
 STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
@@ -35,18 +36,20 @@ STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
 class Call:
     """A call under way. Whoever answers it fills in what becomes known.
 
-    cause: Triton's own words about a failure, which are not for the caller. tritons: the servers that were
-    asked. stage_seconds: only of stages that began. Work that calls share counts for the first of them.
+    certificate: the subject of the caller's certificate, if it showed one. asked: the name of a method that
+    does not exist. tritons: the servers that were asked. stage_seconds: only of stages that began. Work that
+    calls share counts for the first of them.
     """
 
     method: str
     request_id: str
     peer: str = ""
     caller: str = ""
-    code: grpc.StatusCode = grpc.StatusCode.OK
+    certificate: str = ""
+    asked: str = ""
+    end: End = field(default_factory=End)
     request_bytes: int = 0
     response_bytes: int = 0
-    cause: str = ""
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     tritons: set[str] = field(default_factory=set)
 
@@ -83,9 +86,8 @@ def observe(method: str, metadata: Mapping[str, str], peer: str = "") -> Iterato
         try:
             yield call
         except BaseException as error:
-            if call.code is grpc.StatusCode.OK:
-                is_cancelled = isinstance(error, asyncio.CancelledError | GeneratorExit)
-                call.code = grpc.StatusCode.CANCELLED if is_cancelled else grpc.StatusCode.UNKNOWN
+            if call.end.fault == "none":
+                call.end = end_of(error)
             raise
         finally:
             seconds = time.perf_counter() - start
@@ -93,7 +95,7 @@ def observe(method: str, metadata: Mapping[str, str], peer: str = "") -> Iterato
             _log(call, seconds, tracing.trace_id(span))
             span.set_attribute("visiongate.request_id", request_id)
             span.set_attribute("visiongate.caller", call.caller)
-            tracing.set_call_code(span, call.code)
+            tracing.set_call_end(span, call.end)
             # Not by a token: a stream that is given up ends in another context, where a token is an error.
             _current_call.set(outer)
 
@@ -119,32 +121,58 @@ def stage(name: Stage) -> Iterator[None]:
 
 
 def _count(call: Call, seconds: float) -> None:
-    metrics.CALLS.labels(call.method, call.code.name, call.caller).inc()
-    metrics.CALL_SECONDS.labels(call.method).observe(seconds)
+    code = call.end.code.name
+    metrics.CALLS.labels(call.method, code, call.end.reason, call.end.fault).inc()
+    metrics.CALLER_CALLS.labels(call.caller, code).inc()
+    metrics.CALL_SECONDS.labels(call.method, code).observe(seconds)
     metrics.REQUEST_BYTES.labels(call.method).inc(call.request_bytes)
     metrics.RESPONSE_BYTES.labels(call.method).inc(call.response_bytes)
 
 
 def _log(call: Call, seconds: float, trace_id: str) -> None:
     """Log names, sizes and times. Of what the caller sent, only the request id is logged."""
+    end = call.end
     fields = {
         "method": call.method,
-        "code": call.code.name,
+        "asked": call.asked,
+        "code": end.code.name,
+        "reason": end.reason,
+        "fault": "" if end.fault == "none" else end.fault,
+        **end.about,
         "caller": call.caller,
+        "certificate": call.certificate,
         "peer": call.peer,
         "duration_ms": round(seconds * 1e3, 3),
         "request_bytes": call.request_bytes,
         "response_bytes": call.response_bytes,
         "trace_id": trace_id,
         "triton": ",".join(sorted(call.tritons)),
+        # On one line, whatever is in it.
+        "cause": " ".join(end.cause.split())[:_MAX_CAUSE_LENGTH],
     }
     for name, stage_seconds in call.stage_seconds.items():
         fields[f"{name}_ms"] = round(stage_seconds * 1e3, 3)
-    if call.cause:
-        # On one line, whatever is in it.
-        fields["cause"] = " ".join(call.cause.split())[:_MAX_CAUSE_LENGTH]
-    level = logging.WARNING if call.code in SERVER_FAULTS else logging.INFO
-    logger.log(level, "call ended", extra={"fields": fields})
+    level = logging.WARNING if end.fault == "server" else logging.INFO
+    if end.fault in ("none", "server") or logger.isEnabledFor(logging.DEBUG) or _has_line(call):
+        logger.log(level, "call ended", extra={"fields": fields})
+
+
+def _has_line(call: Call) -> bool:
+    """Return whether a call that ended by its caller's doing, or for lack of room, has a line of its own.
+
+    However many come, the log has a few lines a while for each caller and reason, and then the number of
+    others.
+    """
+    key = call.end.code.name, call.end.reason, call.caller
+    limiter = _limiters.setdefault(
+        key, LineLimiter(MAX_LINES, LINES_PERIOD_S, lambda count: _log_omitted(key, count))
+    )
+    return limiter.admit()
+
+
+def _log_omitted(key: tuple[str, str, str], count: int) -> None:
+    fields = dict(zip(("code", "reason", "caller"), key, strict=True))
+    logger.info("%d more calls ended", count, extra={"fields": fields})
 
 
 def _address(peer: str) -> str:

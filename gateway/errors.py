@@ -3,7 +3,11 @@
 Code anywhere raises these, the interceptor sends them. Nothing else decides what a caller sees.
 """
 
+import asyncio
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -14,17 +18,53 @@ from grpc_status import rpc_status
 ERROR_DOMAIN = "visiongate"
 
 
-# The codes that the semantic conventions call errors of a server. The others are the caller's doing.
-SERVER_FAULTS = frozenset(
-    {
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    }
-)
+Fault = Literal["none", "caller", "server", "load"]
+"""Whose doing the end of a call was. load: there was no room for it."""
+
+# The other codes are the caller's doing, if an error does not say more.
+_FAULTS: Mapping[grpc.StatusCode, Fault] = {
+    grpc.StatusCode.OK: "none",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "load",
+    grpc.StatusCode.UNKNOWN: "server",
+    grpc.StatusCode.DEADLINE_EXCEEDED: "server",
+    grpc.StatusCode.INTERNAL: "server",
+    grpc.StatusCode.UNAVAILABLE: "server",
+    grpc.StatusCode.DATA_LOSS: "server",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a call ended, the same for its caller, the log, the metrics and its span.
+
+    reason: a fixed word that says more than the code, as in `google.rpc.ErrorInfo`; may be empty. about: what
+    it concerns, for the log and the span: a request's field, a limit, a model. Nothing that a caller sent.
+    cause: another program's words about it, for the log alone.
+    """
+
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str = ""
+    fault: Fault = "none"
+    about: Mapping[str, str] = field(default_factory=dict)
+    cause: str = ""
+
+
+def end_of(error: BaseException, *, is_late: bool = False, is_stopped: bool = False) -> End:
+    """Decide how a call ended that ended with this exception.
+
+    is_late: the deadline that the caller set has passed. is_stopped: the server's time to stop was over.
+    """
+    codes = grpc.StatusCode
+    if isinstance(error, StatusError):
+        cause = str(error.__cause__ or "") if error.fault in ("server", "load") else ""
+        return End(error.code, error.reason, error.fault, error.about, cause)
+    if not isinstance(error, asyncio.CancelledError | GeneratorExit):
+        return End(codes.INTERNAL, "UNEXPECTED", "server")
+    if is_late:
+        return End(codes.DEADLINE_EXCEEDED, "CALLER_DEADLINE", "caller")
+    if is_stopped:
+        return End(codes.CANCELLED, "SERVER_STOPPED", "server")
+    return End(codes.CANCELLED, "CALLER_LEFT", "caller")
 
 
 def forget_frames(error: BaseException) -> None:
@@ -72,9 +112,9 @@ class ImageNotCachedError(InputError):
         return StatusError(
             grpc.StatusCode.NOT_FOUND,
             f"{field}: {self}",
-            error_details_pb2.ErrorInfo(
-                reason="IMAGE_NOT_CACHED", domain=ERROR_DOMAIN, metadata={"image_id": self._image_id[:128]}
-            ),
+            reason="IMAGE_NOT_CACHED",
+            about={"field": field},
+            metadata={"image_id": self._image_id[:128]},
         )
 
 
@@ -87,7 +127,8 @@ class ImageNotFetchedError(InputError):
             grpc.StatusCode.FAILED_PRECONDITION,
             f"{field}: {self}",
             error_details_pb2.BadRequest(field_violations=[violation]),
-            error_details_pb2.ErrorInfo(reason="IMAGE_NOT_FETCHED", domain=ERROR_DOMAIN),
+            reason="IMAGE_NOT_FETCHED",
+            about={"field": field},
         )
 
 
@@ -96,13 +137,29 @@ class AnswerTooLargeError(InputError):
 
 
 class StatusError(Exception):
-    """An error that a caller gets: `code`, a sentence, and `google.rpc` details."""
+    """An error that a caller gets: `code`, a sentence, and `google.rpc` details.
 
-    def __init__(self, code: grpc.StatusCode, message: str, *details: Message) -> None:
+    With a reason it has an ErrorInfo, whose metadata are `metadata`. `fault` and `about` are those of `End`.
+    """
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *details: Message,
+        reason: str = "",
+        fault: Fault | None = None,
+        about: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
-        self.details = details
+        self.reason = reason
+        self.fault = fault or _FAULTS.get(code, "caller")
+        self.about = about or {}
+        info = [error_details_pb2.ErrorInfo(reason=reason, domain=ERROR_DOMAIN, metadata=metadata)]
+        self.details = (*details, *(info if reason else ()))
 
     def to_message(self, request_id: str) -> status_pb2.Status:
         """Return the error as a message, for one item of an answer."""
@@ -127,6 +184,7 @@ class InvalidArgumentError(StatusError):
             grpc.StatusCode.INVALID_ARGUMENT,
             f"{field}: {description}",
             error_details_pb2.BadRequest(field_violations=[violation]),
+            about={"field": field},
         )
 
 
@@ -137,18 +195,50 @@ class NoModelError(StatusError):
         super().__init__(
             grpc.StatusCode.UNIMPLEMENTED,
             f"this server has no model for {task}",
-            error_details_pb2.ErrorInfo(reason="NO_MODEL", domain=ERROR_DOMAIN, metadata={"task": task}),
+            reason="NO_MODEL",
+            about={"task": task},
+            metadata={"task": task},
+        )
+
+
+class UnknownMethodError(StatusError):
+    """The server has no method of this name."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            grpc.StatusCode.UNIMPLEMENTED, "the server does not know this method", reason="UNKNOWN_METHOD"
+        )
+
+
+class DeadlineExceededError(StatusError):
+    """A time limit of the server's own has passed. `reason` and `fault` say whose slowness that was."""
+
+    def __init__(self, message: str, reason: str, fault: Fault) -> None:
+        super().__init__(grpc.StatusCode.DEADLINE_EXCEEDED, message, reason=reason, fault=fault)
+
+
+class MessageTooLargeError(StatusError):
+    """A request message is larger than the server receives. gRPC's own words, which its caller has got."""
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            f"Received message larger than max ({max_bytes})",
+            reason="MESSAGE_TOO_LARGE",
+            fault="caller",
+            about={"limit": "max_message_bytes"},
         )
 
 
 class TritonUnavailableError(StatusError):
     """Triton, or one of its models, does not answer."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, model: str = "") -> None:
         super().__init__(
             grpc.StatusCode.UNAVAILABLE,
             message,
-            error_details_pb2.ErrorInfo(reason="TRITON_UNAVAILABLE", domain=ERROR_DOMAIN),
+            reason="TRITON_UNAVAILABLE",
+            about={"model": model} if model else None,
         )
 
 
@@ -156,7 +246,12 @@ class NotFiniteError(StatusError):
     """A model answered with infinities or NaN. Nothing that is made of them is an answer."""
 
     def __init__(self, model: str) -> None:
-        super().__init__(grpc.StatusCode.INTERNAL, f"model {model} answered with a number that is not finite")
+        super().__init__(
+            grpc.StatusCode.INTERNAL,
+            f"model {model} answered with a number that is not finite",
+            reason="NOT_FINITE",
+            about={"model": model},
+        )
 
 
 class RequestKilledServerError(StatusError):
@@ -165,34 +260,30 @@ class RequestKilledServerError(StatusError):
     INTERNAL is a status that neither our client nor proxies repeat.
     """
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, model: str) -> None:
         super().__init__(
-            grpc.StatusCode.INTERNAL,
-            message,
-            error_details_pb2.ErrorInfo(reason="REQUEST_KILLED_SERVER", domain=ERROR_DOMAIN),
+            grpc.StatusCode.INTERNAL, message, reason="REQUEST_KILLED_SERVER", about={"model": model}
         )
 
 
 class OverloadedError(StatusError):
-    """The server has as much work as it accepts. `retry_s` says when to try again."""
+    """The server has as much work as it accepts. `limit`: of what. `retry_s` says when to try again."""
 
-    def __init__(self, message: str, retry_s: float) -> None:
+    def __init__(self, message: str, limit: str, retry_s: float) -> None:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(retry_s * 1e9))
         super().__init__(
             grpc.StatusCode.RESOURCE_EXHAUSTED,
             f"{message}: try again later",
             error_details_pb2.RetryInfo(retry_delay=delay),
-            error_details_pb2.ErrorInfo(reason="OVERLOADED", domain=ERROR_DOMAIN),
+            reason="OVERLOADED",
+            about={"limit": limit},
+            metadata={"limit": limit},
         )
 
 
 class UnauthenticatedError(StatusError):
-    """The caller did not send a key that the server knows."""
+    """The caller did not send a key that the server knows: the reason says whether it sent any."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            grpc.StatusCode.UNAUTHENTICATED,
-            message,
-            error_details_pb2.ErrorInfo(reason="UNAUTHENTICATED", domain=ERROR_DOMAIN),
-        )
+    def __init__(self, message: str, reason: Literal["KEY_MISSING", "KEY_UNKNOWN"]) -> None:
+        super().__init__(grpc.StatusCode.UNAUTHENTICATED, message, reason=reason)

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import math
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,16 @@ from google.protobuf.message import DecodeError, Message
 from gateway.admission import Admission, Gate
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.connections import close_connection
-from gateway.errors import SERVER_FAULTS, InvalidArgumentError, StatusError, forget_frames
+from gateway.errors import (
+    DeadlineExceededError,
+    Fault,
+    InvalidArgumentError,
+    MessageTooLargeError,
+    StatusError,
+    UnknownMethodError,
+    end_of,
+    forget_frames,
+)
 from gateway.health import HEALTH
 from gateway.message_pieces import pieces_of
 from gateway.message_structure import MAX_GROWTH, structure_bytes
@@ -31,6 +42,9 @@ COPIES = 2
 # Work on so many bytes stops the event loop for a millisecond or so.
 PIECE_BYTES = 1 << 20
 _END_S = 0.05
+UNKNOWN_METHOD = "unknown"
+"""The name of all methods that do not exist, in the log and the metrics."""
+_MAX_METHOD_LENGTH, _MAX_SUBJECT_LENGTH = 100, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +54,7 @@ class Limits:
     max_call_s: float
     max_receive_s: float
     max_send_s: float
+    max_message_bytes: int
     max_response_bytes: int
 
 
@@ -60,6 +75,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._gate = gate
         self._limits = limits
         self._authenticator = authenticator
+        self._cut_off_s = math.inf
+
+    def stop(self, grace_s: float) -> None:
+        """Take note that gRPC ends the calls that are still there after so many seconds."""
+        # A little earlier: gRPC has a clock of its own.
+        self._cut_off_s = asyncio.get_running_loop().time() + grace_s - _END_S
 
     async def intercept_service(
         self,
@@ -68,8 +89,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method.startswith(f"/{HEALTH}/"):
+        if method.startswith(f"/{HEALTH}/"):
             return handler
+        if handler is None:
+
+            async def refuse(messages: AsyncIterator[bytes], context: Context) -> None:
+                await self._guard(UNKNOWN_METHOD, context, lambda call: _refuse_method(call, method))
+
+            return grpc.stream_stream_rpc_method_handler(refuse)
         if handler.unary_unary is not None:
 
             async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
@@ -92,6 +119,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> Answer | None:
         """Do a call's work. Its errors become the call's status; then there is no answer."""
         with observe(method, _metadata(context), context.peer()) as call:
+            call.certificate = _subject(context)
             try:
                 answer = await work(call)
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
@@ -99,23 +127,26 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError as error:
                 # gRPC cancels at the caller's deadline, and when it hangs up.
                 remaining = context.time_remaining()
-                is_late = remaining is not None and remaining <= 0
-                codes = grpc.StatusCode
-                call.code = codes.DEADLINE_EXCEEDED if is_late else codes.CANCELLED
+                if call.end.fault == "none":
+                    call.end = end_of(
+                        error,
+                        is_late=remaining is not None and remaining <= 0,
+                        is_stopped=asyncio.get_running_loop().time() >= self._cut_off_s,
+                    )
                 forget_frames(error)
                 raise
             except StatusError as error:
+                call.end = end_of(error)
                 status = error.to_status(call.request_id)
-                call.code = error.code
-                if error.code in SERVER_FAULTS:
-                    call.cause = str(error.__cause__ or "")
                 forget_frames(error)
             except Exception as error:
                 # The text may name paths or other callers' data: it goes to the log alone.
                 logger.exception("%s failed", method)
-                fault = StatusError(grpc.StatusCode.INTERNAL, "internal error: the server's log says more")
+                call.end = end_of(error)
+                fault = StatusError(
+                    call.end.code, "internal error: the server's log says more", reason=call.end.reason
+                )
                 status = fault.to_status(call.request_id)
-                call.code = fault.code
                 forget_frames(error)
         await context.abort_with_status(status)
         return None
@@ -125,7 +156,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         with self._admit(context, call) as admission:
             async with self._time_limit():
                 async with admission.arriving():
-                    data = await self._receive(context)
+                    data = await self._receive(context, call)
                     call.request_bytes = len(data)
                     request, _ = await _parse(handler.request_deserializer, data, admission)
                     del data  # the message has a copy
@@ -174,17 +205,30 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _time_limit(self) -> AbstractAsyncContextManager[None]:
         seconds = self._limits.max_call_s
-        return _limit(seconds, f"the server gives a call {seconds:g} seconds, and this took longer")
+        message = f"the server gives a call {seconds:g} seconds, and this took longer"
+        return _limit(seconds, message, "MAX_CALL_TIME", "server")
 
-    async def _receive(self, context: Context) -> bytes:
+    async def _receive(self, context: Context, call: Call) -> bytes:
         """Return the call's one message. Callers that never send it must not keep the places of others."""
-        seconds = self._limits.max_receive_s
-        async with _limit(seconds, f"the request did not arrive within {seconds:g} seconds"):
+        seconds, loop = self._limits.max_receive_s, asyncio.get_running_loop()
+        start = loop.time()
+        message = f"the request did not arrive within {seconds:g} seconds"
+        async with _limit(seconds, message, "MAX_RECEIVE_TIME", "caller"):
             data = await _read(context)
         if data is None:
-            # A call that breaks looks like this too, and is cancelled a moment later.
-            await asyncio.sleep(_END_S)
-            raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "the request has no message")
+            is_at_once = loop.time() < start + _END_S
+            try:
+                # A call that breaks looks like this too, and is cancelled a moment later.
+                await asyncio.sleep(_END_S)
+            except asyncio.CancelledError:
+                # gRPC does not tell why. It refuses what is too large as soon as it sees the message's size;
+                # callers that leave in the middle of their message do so later.
+                if is_at_once:
+                    call.end = end_of(MessageTooLargeError(self._limits.max_message_bytes))
+                raise
+            raise StatusError(
+                grpc.StatusCode.INVALID_ARGUMENT, "the request has no message", reason="NO_MESSAGE"
+            )
         return data
 
     def _authenticate(self, context: Context, call: Call) -> None:
@@ -193,7 +237,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 
 @asynccontextmanager
-async def _limit(seconds: float, message: str) -> AsyncIterator[None]:
+async def _limit(seconds: float, message: str, reason: str, fault: Fault) -> AsyncIterator[None]:
     """Raise DEADLINE_EXCEEDED after so many seconds. A TimeoutError of the work inside is left alone."""
     timeout = asyncio.timeout(seconds)
     try:
@@ -202,7 +246,19 @@ async def _limit(seconds: float, message: str) -> AsyncIterator[None]:
     except TimeoutError as error:
         if not timeout.expired():
             raise
-        raise StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, message) from error
+        raise DeadlineExceededError(message, reason, fault) from error
+
+
+async def _refuse_method(call: Call, method: str) -> None:
+    call.asked = re.sub(r"[^\w./-]", "?", method, flags=re.ASCII)[:_MAX_METHOD_LENGTH]
+    raise UnknownMethodError
+
+
+def _subject(context: Context) -> str:
+    """Return the subject of the certificate that a caller has shown; empty if it has shown none."""
+    subject = b", ".join(context.auth_context().get("x509_subject", ()))
+    text = "".join(c if c.isprintable() else "?" for c in subject.decode(errors="replace"))
+    return text[:_MAX_SUBJECT_LENGTH]
 
 
 def _metadata(context: Context) -> Metadata:

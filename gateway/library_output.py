@@ -10,9 +10,10 @@ import logging
 import os
 import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TextIO
+
+from gateway.line_limiter import LineLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +22,14 @@ MAX_LINES_A_MINUTE = 10
 MAX_LINE_LENGTH = 300
 _MINUTE_S = 60.0
 
+Explain = Callable[[str], str | None]
+
 
 @contextlib.contextmanager
-def logged() -> Iterator[None]:
+def logged(explain: Explain = lambda line: None) -> Iterator[None]:
     """Log what is written to file descriptor 2 inside, as warnings, a few a minute.
+
+    `explain` sees every line. For one that it knows it returns a better sentence, empty if it says nothing.
 
     Python's own writers, `sys.stderr` and the log's handlers, write to the original standard error as before.
     A child process does so only if it is started with `stderr=sys.stderr`.
@@ -39,7 +44,7 @@ def logged() -> Iterator[None]:
         os.set_blocking(write_end, False)
         os.dup2(write_end, 2)
         os.close(write_end)
-        reader = threading.Thread(target=_read, args=(read_end,), name="library output", daemon=True)
+        reader = threading.Thread(target=_read, args=(read_end, explain), name="library output", daemon=True)
         reader.start()
         _redirect(python_stderr, original)
         # If the process crashes, the last lines in the pipe are lost. The stacks of its threads are not.
@@ -65,8 +70,21 @@ def _redirect(before: TextIO, after: TextIO) -> None:
             handler.setStream(after)
 
 
-def _read(pipe: int) -> None:
-    limiter = _Limiter()
+def _read(pipe: int, explain: Explain) -> None:
+    limiter = LineLimiter(
+        MAX_LINES_A_MINUTE,
+        _MINUTE_S,
+        lambda count: logger.warning("libraries wrote %d more lines, which are omitted", count),
+    )
+
+    def log(line: bytes) -> None:
+        # The bytes may be anything, such as a terminal's escape sequences.
+        text = "".join(c if c.isprintable() else " " for c in line.decode(errors="backslashreplace")).strip()
+        if text:
+            sentence = explain(text)
+            if sentence != "" and limiter.admit():
+                logger.warning("%s", sentence or f"a library says: {_cut(text)}")
+
     with os.fdopen(pipe, "rb", buffering=0) as file:
         rest = b""
         while part := file.read(1 << 16):
@@ -74,37 +92,9 @@ def _read(pipe: int) -> None:
             # A line without an end must not grow; a character has at most 4 bytes.
             rest = rest[: 4 * MAX_LINE_LENGTH]
             for line in lines:
-                limiter.log(line)
-        limiter.log(rest)
-        limiter.log_omitted()
-
-
-class _Limiter:
-    """Logs the first lines of each minute, then counts. The next line in a later minute logs the count."""
-
-    def __init__(self) -> None:
-        self._start = -_MINUTE_S
-        self._logged = self._omitted = 0
-
-    def log(self, line: bytes) -> None:
-        # The bytes may be anything, such as a terminal's escape sequences.
-        text = "".join(c if c.isprintable() else " " for c in line.decode(errors="backslashreplace")).strip()
-        if not text:
-            return
-        now = time.monotonic()
-        if now - self._start >= _MINUTE_S:
-            self.log_omitted()
-            self._start, self._logged = now, 0
-        if self._logged < MAX_LINES_A_MINUTE:
-            self._logged += 1
-            logger.warning("a library says: %s", _cut(text))
-        else:
-            self._omitted += 1
-
-    def log_omitted(self) -> None:
-        if self._omitted:
-            logger.warning("libraries wrote %d more lines, which are omitted", self._omitted)
-            self._omitted = 0
+                log(line)
+        log(rest)
+        limiter.flush()
 
 
 def _cut(line: str) -> str:

@@ -33,7 +33,7 @@ class TextFormatter(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
-        fields = (f"{name}={value}" for name, value in _fields(record).items() if value != "")
+        fields = (f"{name}={value}" for name, value in _fields(record).items())
         return " ".join([super().formatMessage(record), *fields])
 
 
@@ -55,7 +55,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """Return the fields of `extra={"fields": ...}`, and the call's request id, which its caller can quote."""
+    """Return the fields of `extra={"fields": ...}`, and the call's request id, which its caller can quote.
+
+    Fields without a value are left out.
+    """
     call = current()
-    request_id = {"request_id": call.request_id} if call is not None else {}
-    return request_id | getattr(record, "fields", {})
+    fields = {"request_id": call.request_id} if call is not None else {}
+    fields |= getattr(record, "fields", {})
+    return {name: value for name, value in fields.items() if value != ""}

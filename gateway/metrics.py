@@ -41,6 +41,9 @@ BYTES_IN_FLIGHT = Gauge(
 REFUSALS = Counter(
     "visiongate_refusals", "Calls refused before any work: capacity, or an API key.", ["reason"]
 )
+HANDSHAKE_FAILURES = Counter(
+    "visiongate_handshake_failures", "TLS handshakes that failed, by OpenSSL's reason.", ["reason"]
+)
 REQUEST_BYTES = Counter("visiongate_request_bytes", "Bytes of requests.", ["method"])
 RESPONSE_BYTES = Counter("visiongate_response_bytes", "Bytes of answers.", ["method"])
 STAGE_SECONDS = Histogram(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway import library_output, tracing
 from gateway.api_keys import read_keys
+from gateway.handshakes import Handshakes
 from gateway.heap import limit_arenas
 from gateway.heartbeat import Heartbeat
 from gateway.image_ids import read_secret
@@ -47,7 +48,12 @@ async def serve(
     """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again."""
     limit_arenas()
     heartbeat = heartbeat or Heartbeat()
-    with library_output.logged(), StatusServer(settings, heartbeat), tracing.exporting(settings):
+    handshakes = Handshakes()
+    with (
+        library_output.logged(handshakes.explain),
+        StatusServer(settings, heartbeat),
+        tracing.exporting(settings),
+    ):
         async with heartbeat.beating(), contextlib.AsyncExitStack() as stack:
             gateway = Gateway(settings)
             await until_first(stack.enter_async_context(gateway), stop.first.wait())

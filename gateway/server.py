@@ -99,6 +99,7 @@ class Gateway:
         try:
             await asyncio.sleep(self._settings.drain_s)
             self._health.end_watches()
+            self._interceptor.stop(self._settings.grace_s)
             await self._server.stop(self._settings.grace_s)
         except asyncio.CancelledError:
             await self._server.stop(None)  # cuts off the calls that the other stop waits for
@@ -111,10 +112,15 @@ class Gateway:
         settings = self._settings
         gate = Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight, settings.max_message_bytes)
         limits = Limits(
-            settings.max_call_s, settings.max_receive_s, settings.max_send_s, settings.max_response_bytes
+            settings.max_call_s,
+            settings.max_receive_s,
+            settings.max_send_s,
+            settings.max_message_bytes,
+            settings.max_response_bytes,
         )
+        self._interceptor = CallInterceptor(gate, limits, authenticator)
         server = grpc.aio.server(
-            interceptors=[CallInterceptor(gate, limits, authenticator)],
+            interceptors=[self._interceptor],
             options=[
                 ("grpc.max_receive_message_length", settings.max_message_bytes),
                 ("grpc.max_send_message_length", -1),

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import NonRecordingSpan, Span, SpanKind, Status, StatusCode, format_trace_id
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from gateway.errors import SERVER_FAULTS
+from gateway.errors import End
 from gateway.settings import Settings
 from visiongate.address import is_local
 from visiongate.connection import NO_PROXY
@@ -119,9 +119,13 @@ def end_inference(span: Span, code: str) -> None:
     span.end()
 
 
-def set_call_code(span: Span, code: grpc.StatusCode) -> None:
+def set_call_end(span: Span, end: End) -> None:
     """Record how the call of a span ended."""
-    _set_code(span, code.name, is_error=code in SERVER_FAULTS)
+    _set_code(span, end.code.name, is_error=end.fault == "server")
+    if end.reason:
+        span.set_attribute("visiongate.reason", end.reason)
+    for name, value in end.about.items():
+        span.set_attribute(f"visiongate.{name}", value)
 
 
 def trace_id(span: Span) -> str:

@@ -187,15 +187,20 @@ class TritonServer:
 def status_error(error: InferenceServerException, model: str = "") -> StatusError:
     """Return Triton's error as a caller sees it. Triton's own words go to the log, as its cause."""
     code = code_of(error)
-    about = f"model {model}" if model else "the model server"
+    code = code_of(error)
+    subject = f"model {model}" if model else "the model server"
+    about = {"model": model} if model else None
     if code in ("UNAVAILABLE", "CANCELLED", "NOT_FOUND"):
         # NOT_FOUND and "is not ready" are a model unloaded under way.
-        return TritonUnavailableError(f"{about} cannot be reached at present")
+        return TritonUnavailableError(f"{subject} cannot be reached at present", model)
+    codes = grpc.StatusCode
     if code == "DEADLINE_EXCEEDED":
-        return StatusError(grpc.StatusCode.DEADLINE_EXCEEDED, f"{about} took too long")
+        message = f"{subject} took too long"
+        return StatusError(codes.DEADLINE_EXCEEDED, message, reason="TRITON_DEADLINE", about=about)
     if code == "RESOURCE_EXHAUSTED":
-        return StatusError(grpc.StatusCode.RESOURCE_EXHAUSTED, f"{about} is full")
-    return StatusError(grpc.StatusCode.INTERNAL, f"{about} failed: the server's log says more")
+        return StatusError(codes.RESOURCE_EXHAUSTED, f"{subject} is full", reason="TRITON_FULL", about=about)
+    message = f"{subject} failed: the server's log says more"
+    return StatusError(codes.INTERNAL, message, reason="TRITON_FAILED", about=about)
 
 
 def is_lost(error: InferenceServerException) -> bool:

@@ -140,7 +140,8 @@ class GrpcTriton:
                     # Also at the last attempt: callers repeat what is unavailable.
                     raise RequestKilledServerError(
                         f"the model server went away twice while it ran model {model} on this request: it is "
-                        "not tried again"
+                        "not tried again",
+                        model,
                     ) from error
                 if is_model_away(error):
                     server.lose_model(model)

@@ -6,7 +6,8 @@ signals must be handled before those.
 
 import os
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -25,9 +26,20 @@ def main() -> None:
     Process 1 of a container must handle signals, because the kernel ignores those without a handler.
     """
     handle_stop_signals(end_at_once)
+    if may_use_tls(sys.argv[1:], os.environ):
+        # gRPC reads it when it is imported. Only its traces say whose TLS handshake has failed.
+        os.environ.setdefault("GRPC_TRACE", "handshaker")
     from visiongate import cli  # noqa: PLC0415
 
     cli.main()
+
+
+def may_use_tls(arguments: Sequence[str], environment: Iterable[str]) -> bool:
+    """Return whether a command serves, perhaps over TLS. A file of settings, read later, may say so."""
+    if not arguments or arguments[0] not in ("serve", "up"):
+        return False
+    words = [*arguments, *(name for name in environment if name.startswith("VISIONGATE_"))]
+    return any("tls" in word.lower() or "config" in word.lower() for word in words)
 
 
 def handle_stop_signals(handler: Handler) -> dict[int, Any]:

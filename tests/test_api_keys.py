@@ -33,8 +33,8 @@ def refusal(keys: ApiKeys, **metadata: str) -> str:
     return caught.value.message
 
 
-def refusals() -> float:
-    return REGISTRY.get_sample_value("visiongate_refusals_total", {"reason": "key"}) or 0
+def refusals(reason: str) -> float:
+    return REGISTRY.get_sample_value("visiongate_refusals_total", {"reason": reason}) or 0
 
 
 def test_a_key_names_its_caller(path: Path) -> None:
@@ -65,18 +65,18 @@ def test_a_key_of_its_own_header_goes_before_a_proxys_token(path: Path) -> None:
 )
 def test_no_key_says_how_to_send_one(path: Path, metadata: dict[str, str]) -> None:
     written(path, "app")
-    before = refusals()
+    before = refusals("key_missing")
     assert "authorization: Bearer KEY" in refusal(ApiKeys(path), **metadata)
-    assert refusals() == before + 1
+    assert refusals("key_missing") == before + 1
 
 
 def test_a_wrong_key_learns_nothing(path: Path) -> None:
     (text,) = written(path, "app")
     keys = ApiKeys(path)
-    before = refusals()
+    before = refusals("key_unknown")
     wrong = ["app", text[:-1], text + "A", text.swapcase(), "ключ", "A" * 100_000]
     assert {refusal(keys, x_api_key=key) for key in wrong} == {"the API key is not valid"}
-    assert refusals() == before + len(wrong)
+    assert refusals("key_unknown") == before + len(wrong)
 
 
 def test_a_key_costs_one_hash_however_many_there_are(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

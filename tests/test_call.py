@@ -9,7 +9,9 @@ import grpc
 import pytest
 from prometheus_client import REGISTRY
 
+from gateway import call as calls
 from gateway.call import Call, current, observe, stage
+from gateway.errors import End, InvalidArgumentError, OverloadedError, TritonUnavailableError, end_of
 
 METHOD = "/test.Service/Method"
 
@@ -28,36 +30,48 @@ def _logged(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_call_is_counted_once(caplog: pytest.LogCaptureFixture) -> None:
-    labels = {"method": METHOD, "code": "NOT_FOUND", "caller": "app"}
+    labels = {"method": METHOD, "code": "NOT_FOUND", "reason": "GONE", "fault": "caller"}
+    by_app = counted("visiongate_caller_calls_total", caller="app", code="NOT_FOUND")
     before = counted("visiongate_calls_total", **labels)
     read, written = (
         counted(f"visiongate_{way}_bytes_total", method=METHOD) for way in ("request", "response")
     )
-    timed = counted("visiongate_call_seconds_count", method=METHOD)
+    timed = counted("visiongate_call_seconds_count", method=METHOD, code="NOT_FOUND")
     with observe(METHOD, {}, "ipv4:10.0.0.7:52114") as call:
         call.caller = "app"
-        call.code = grpc.StatusCode.NOT_FOUND
+        call.end = End(grpc.StatusCode.NOT_FOUND, "GONE", "caller", {"field": "image"})
+        call.certificate = "CN=app"
+        call.tritons = {"b:1", "a:1"}
         call.request_bytes, call.response_bytes = 10, 20
     assert counted("visiongate_calls_total", **labels) == before + 1
-    assert counted("visiongate_call_seconds_count", method=METHOD) == timed + 1
+    assert counted("visiongate_caller_calls_total", caller="app", code="NOT_FOUND") == by_app + 1
+    assert counted("visiongate_call_seconds_count", method=METHOD, code="NOT_FOUND") == timed + 1
     assert counted("visiongate_request_bytes_total", method=METHOD) == read + 10
     assert counted("visiongate_response_bytes_total", method=METHOD) == written + 20
     (line,) = fields(caplog)
     assert line.pop("duration_ms") >= 0
     assert line == {
         "method": METHOD,
+        "asked": "",
         "code": "NOT_FOUND",
+        "reason": "GONE",
+        "fault": "caller",
+        "field": "image",
         "caller": "app",
+        "certificate": "CN=app",
         "peer": "10.0.0.7",
         "request_bytes": 10,
         "response_bytes": 20,
         "trace_id": "",
+        "triton": "a:1,b:1",
+        "cause": "",
     }
 
 
 def test_a_cause_is_logged_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
     with observe(METHOD, {}) as call:
-        call.cause = "Triton says\n2026-01-01 INFO forged: " + "x" * 1000
+        cause = "Triton says\n2026-01-01 INFO forged: " + "x" * 1000
+        call.end = End(grpc.StatusCode.INTERNAL, fault="server", cause=cause)
     (line,) = fields(caplog)
     assert line["cause"].startswith("Triton says 2026-01-01 INFO forged: xxx")
     assert len(line["cause"]) == 500
@@ -93,38 +107,60 @@ def test_peers_are_named_without_port(peer: str, address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("error", "code", "reason", "fault"),
     [
-        (asyncio.CancelledError(), grpc.StatusCode.CANCELLED),
-        (GeneratorExit(), grpc.StatusCode.CANCELLED),
-        (ValueError(), grpc.StatusCode.UNKNOWN),
+        (asyncio.CancelledError(), "CANCELLED", "CALLER_LEFT", "caller"),
+        (GeneratorExit(), "CANCELLED", "CALLER_LEFT", "caller"),
+        (ValueError(), "INTERNAL", "UNEXPECTED", "server"),
     ],
 )
 def test_an_error_that_nobody_named_is_not_counted_as_success(
-    error: BaseException, code: grpc.StatusCode
+    error: BaseException, code: str, reason: str, fault: str
 ) -> None:
-    labels = {"method": METHOD, "code": code.name, "caller": ""}
+    labels = {"method": METHOD, "code": code, "reason": reason, "fault": fault}
     before = counted("visiongate_calls_total", **labels)
     with pytest.raises(type(error)), observe(METHOD, {}):
         raise error
     assert counted("visiongate_calls_total", **labels) == before + 1
 
 
-def test_a_named_error_keeps_its_code() -> None:
+def test_a_named_end_stays() -> None:
     def fail(call: Call) -> None:
-        call.code = grpc.StatusCode.DEADLINE_EXCEEDED
+        call.end = End(grpc.StatusCode.DEADLINE_EXCEEDED, fault="caller")
         raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError), observe(METHOD, {}) as call:
         fail(call)
-    assert call.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert call.end.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def test_the_servers_faults_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
-    for code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT):
+    for error in (TritonUnavailableError("gone"), InvalidArgumentError("image", "is empty")):
         with observe(METHOD, {}) as call:
-            call.code = code
+            call.end = end_of(error)
     assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+def test_one_callers_failures_have_a_few_lines_and_a_number(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calls, "_limiters", {})
+    full = end_of(OverloadedError("full", "calls", 1))
+    for caller in ("greedy", "other"):
+        for _ in range(calls.MAX_LINES + 30 if caller == "greedy" else 1):
+            with observe(METHOD, {}) as call:
+                call.caller, call.end = caller, full
+    for _ in range(calls.MAX_LINES + 5):  # what ends well, and the server's faults, have a line each
+        with observe(METHOD, {}):
+            pass
+    for limiter in calls._limiters.values():
+        limiter.flush()
+    lines = [(record.message, record.fields) for record in caplog.records]  # type: ignore[attr-defined]
+    of_greedy = [message for message, line in lines if line["caller"] == "greedy"]
+    assert of_greedy == ["call ended"] * calls.MAX_LINES + ["30 more calls ended"]
+    assert lines[-1][1] == {"code": "RESOURCE_EXHAUSTED", "reason": "OVERLOADED", "caller": "greedy"}
+    assert [message for message, line in lines if line["caller"] == "other"] == ["call ended"]
+    assert len([line for _, line in lines if line["code"] == "OK"]) == calls.MAX_LINES + 5
 
 
 async def test_calls_at_once_know_their_own() -> None:

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
+from prometheus_client import REGISTRY
 
 from gateway import interceptor, message_structure
 from gateway.admission import Gate
@@ -33,8 +34,9 @@ class OneKey:
     """Knows one caller."""
 
     def authenticate(self, metadata: Metadata) -> str:
-        if metadata.get("x-api-key") != "right":
-            raise UnauthenticatedError("no such key")
+        key = metadata.get("x-api-key")
+        if key != "right":
+            raise UnauthenticatedError("no such key", "KEY_UNKNOWN" if key else "KEY_MISSING")
         return "somebody"
 
 
@@ -53,7 +55,7 @@ async def serving(
     max_response_bytes: int = 1 << 30,
     authenticator: OneKey | None = None,
 ) -> AsyncIterator[Any]:
-    limits = Limits(max_call_s, max_receive_s, max_send_s, max_response_bytes)
+    limits = Limits(max_call_s, max_receive_s, max_send_s, MAX_MESSAGE_BYTES, max_response_bytes)
     guard = CallInterceptor(gate or gate_of(10), limits, authenticator)
     handler = grpc.unary_unary_rpc_method_handler(
         method, StringValue.FromString, StringValue.SerializeToString
@@ -335,7 +337,7 @@ async def streaming(gate: Gate, max_call_s: float, authenticator: OneKey | None 
     handler = grpc.stream_stream_rpc_method_handler(
         echo_each, StringValue.FromString, StringValue.SerializeToString
     )
-    guard = CallInterceptor(gate, Limits(max_call_s, 60, 60, 1 << 20), authenticator)
+    guard = CallInterceptor(gate, Limits(max_call_s, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), authenticator)
     async with connected(guard, handler) as channel:
         yield channel.stream_stream(METHOD, StringValue.SerializeToString, StringValue.FromString)
 
@@ -382,7 +384,7 @@ async def test_errors_of_streams_are_those_of_any_call(caplog: pytest.LogCapture
 
 async def test_a_method_with_one_stream_is_refused_at_once_and_not_unguarded() -> None:
     """Nobody has such a method yet. Whoever adds one sees it at the first call."""
-    guard = CallInterceptor(gate_of(1), Limits(1, 1, 1, 1), None)
+    guard = CallInterceptor(gate_of(1), Limits(1, 1, 1, 1, 1), None)
 
     async def continuation(_details: Any) -> Any:
         return grpc.unary_stream_rpc_method_handler(echo)
@@ -479,3 +481,139 @@ async def test_a_stop_while_a_request_arrives_is_no_fault(caplog: pytest.LogCapt
     assert all(record.levelno < logging.WARNING for record in caplog.records), caplog.text
     codes = [record.fields["code"] for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
     assert codes[-1] == "CANCELLED"
+
+
+async def right(channel: Any, **options: Any) -> None:
+    await ask(channel, metadata=(("x-api-key", "right"),), **options)
+
+
+async def wrong(channel: Any) -> None:
+    await ask(channel, metadata=(("x-api-key", "wrong"),))
+
+
+async def too_large(channel: Any) -> None:
+    await right(channel, data=bytes(MAX_MESSAGE_BYTES + 1))
+
+
+async def late(channel: Any) -> None:
+    await right(channel, data=StringValue(value="wait").SerializeToString(), timeout=0.2)
+
+
+async def named(channel: Any, value: str) -> None:
+    await right(channel, data=StringValue(value=value).SerializeToString())
+
+
+async def unknown(channel: Any) -> None:
+    await channel.unary_unary("/test.Service/Other")(SMALL)
+
+
+async def empty(channel: Any) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        return
+        yield b""
+
+    await channel.stream_unary(METHOD)(nothing(), metadata=(("x-api-key", "right"),))
+
+
+async def slow(channel: Any) -> None:
+    call = channel.stream_unary(METHOD)(metadata=(("x-api-key", "right"),))
+    await call
+
+
+async def do(request: StringValue, context: Any) -> StringValue:
+    match request.value:
+        case "wait":
+            await asyncio.sleep(60)
+        case "refuse":
+            raise InvalidArgumentError("value", "is wrong")
+        case "triton":
+            raise TritonUnavailableError("gone", "gaze") from ValueError("its words")
+        case "fail":
+            raise RuntimeError("/secret/path")
+        case "full":
+            raise OverloadedError("full", "calls", 1)
+    return request
+
+
+@pytest.mark.parametrize(
+    ("way", "code", "reason", "fault", "about"),
+    [
+        (right, "OK", "", "", {}),
+        (lambda channel: named(channel, "refuse"), "INVALID_ARGUMENT", "", "caller", {"field": "value"}),
+        (
+            lambda channel: named(channel, "triton"),
+            "UNAVAILABLE",
+            "TRITON_UNAVAILABLE",
+            "server",
+            {"model": "gaze", "cause": "its words"},
+        ),
+        (lambda channel: named(channel, "fail"), "INTERNAL", "UNEXPECTED", "server", {}),
+        (
+            lambda channel: named(channel, "full"),
+            "RESOURCE_EXHAUSTED",
+            "OVERLOADED",
+            "load",
+            {"limit": "calls"},
+        ),
+        (lambda channel: named(channel, "wait"), "DEADLINE_EXCEEDED", "MAX_CALL_TIME", "server", {}),
+        (slow, "DEADLINE_EXCEEDED", "MAX_RECEIVE_TIME", "caller", {}),
+        (late, "DEADLINE_EXCEEDED", "CALLER_DEADLINE", "caller", {}),
+        (too_large, "RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE", "caller", {"limit": "max_message_bytes"}),
+        (ask, "UNAUTHENTICATED", "KEY_MISSING", "caller", {}),
+        (wrong, "UNAUTHENTICATED", "KEY_UNKNOWN", "caller", {}),
+        (unknown, "UNIMPLEMENTED", "UNKNOWN_METHOD", "caller", {"asked": "/test.Service/Other"}),
+        (empty, "INVALID_ARGUMENT", "NO_MESSAGE", "caller", {}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+async def test_caller_log_and_metrics_are_told_the_same(
+    way: Callable[[Any], Awaitable[None]],
+    code: str,
+    reason: str,
+    fault: str,
+    about: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "gateway.calls")
+    method = "unknown" if way is unknown else METHOD
+    labels = {"method": method, "code": code, "reason": reason, "fault": fault or "none"}
+
+    def counted() -> float:
+        return REGISTRY.get_sample_value("visiongate_calls_total", labels) or 0
+
+    before = counted()
+    async with serving(do, max_call_s=0.5, max_receive_s=0.3, authenticator=OneKey()) as channel:
+        told = "OK", ""
+        try:
+            await way(channel)
+        except grpc.aio.AioRpcError as error:
+            told = error.code().name, ""
+            # gRPC itself ends these, and gives no details.
+            if reason in ("CALLER_DEADLINE", "MESSAGE_TOO_LARGE"):
+                told = error.code().name, reason
+            elif reason:
+                told = error.code().name, details(error, error_details_pb2.ErrorInfo()).reason
+        assert told == (code, reason)
+        while counted() == before:  # noqa: ASYNC110 - the caller may know before the server
+            await asyncio.sleep(0.01)
+    [line] = [record.fields for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
+    assert (line["code"], line["reason"], line["fault"]) == (code, reason, fault)
+    assert about.items() <= line.items()
+    assert counted() == before + 1
+
+
+async def test_a_call_that_the_servers_stop_ends_is_the_servers_doing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "gateway.calls")
+    guard = CallInterceptor(gate_of(9), Limits(60, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), None)
+    handler = grpc.unary_unary_rpc_method_handler(do, StringValue.FromString, StringValue.SerializeToString)
+    async with connected(guard, handler) as channel:
+        call = asyncio.create_task(named(channel, "wait"))
+        await asyncio.sleep(0.1)
+        guard.stop(0)
+        call.cancel()  # as gRPC's stop does, from the other end
+        with pytest.raises(asyncio.CancelledError):
+            await call
+    [line] = [record.fields for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
+    assert (line["reason"], line["fault"]) == ("SERVER_STOPPED", "server")

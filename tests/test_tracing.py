@@ -17,6 +17,13 @@ from fake_triton import FakeTriton, reached
 from gateway import tracing
 from gateway.cache import ComputingCache
 from gateway.call import observe, stage
+from gateway.errors import (
+    DeadlineExceededError,
+    End,
+    InvalidArgumentError,
+    TritonUnavailableError,
+    end_of,
+)
 from gateway.settings import Settings
 
 METHOD = "/visiongate.v1.DetectionService/DetectObjects"
@@ -105,23 +112,27 @@ def test_a_call_outside_a_trace_begins_one(exporter: InMemorySpanExporter) -> No
 
 
 @pytest.mark.parametrize(
-    ("code", "status"),
+    ("end", "status"),
     [
-        (grpc.StatusCode.UNAVAILABLE, StatusCode.ERROR),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, StatusCode.ERROR),
-        (grpc.StatusCode.INVALID_ARGUMENT, StatusCode.UNSET),
-        (grpc.StatusCode.OK, StatusCode.UNSET),
+        (end_of(TritonUnavailableError("gone", "gaze")), StatusCode.ERROR),
+        (end_of(DeadlineExceededError("late", "MAX_CALL_TIME", "server")), StatusCode.ERROR),
+        (end_of(asyncio.CancelledError(), is_late=True), StatusCode.UNSET),
+        (end_of(InvalidArgumentError("image", "is empty")), StatusCode.UNSET),
+        (End(), StatusCode.UNSET),
     ],
 )
 def test_only_the_servers_faults_are_errors(
-    exporter: InMemorySpanExporter, code: grpc.StatusCode, status: StatusCode
+    exporter: InMemorySpanExporter, end: End, status: StatusCode
 ) -> None:
     with observe(METHOD, {}) as call:
-        call.code = code
+        call.end = end
     (span,) = exporter.get_finished_spans()
     assert span.status.status_code is status
     assert span.attributes is not None
-    assert span.attributes["rpc.response.status_code"] == code.name
+    assert span.attributes["rpc.response.status_code"] == end.code.name
+    assert span.attributes.get("visiongate.reason", "") == end.reason
+    for name, value in end.about.items():
+        assert span.attributes[f"visiongate.{name}"] == value
     assert ("error.type" in span.attributes) == (status is StatusCode.ERROR)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import sys
 import weakref
 from collections.abc import AsyncIterator
@@ -12,10 +13,13 @@ import grpc
 import numpy as np
 import pytest
 from google.rpc import error_details_pb2
+from prometheus_client import REGISTRY
 
-from fake_triton import FakeTriton, reached
+from fake_triton import FakeTriton, Offering, reached
 from gateway.errors import RequestKilledServerError, StatusError, TritonUnavailableError, forget_frames
+from gateway.triton_addresses import Endpoint
 from gateway.triton_servers import GrpcTriton
+from offered_models import sam
 
 
 class Slow(FakeTriton):
@@ -208,4 +212,201 @@ async def test_a_server_that_is_not_there_costs_no_attempt_of_those(
     triton = GrpcTriton(",".join(f"127.0.0.1:{port}" for _, port in mortals), attempts=3)
     with pytest.raises(TritonUnavailableError):
         await asked(triton)
+    await triton.close()
+
+
+# Each by itself
+
+
+class Counting(Offering):
+    """Counts its requests. Without a model it refuses it in Triton's words."""
+
+    def __init__(self, *models: str, **others: Any) -> None:
+        super().__init__({name: config for name, config in sam(**others).items() if name in models})
+        self.requests = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests += 1
+        await self.may_answer.wait()
+        if request.model_name not in self.models:
+            message = f"Request for unknown model: {request.model_name!r} is not found"
+            await context.abort(grpc.StatusCode.NOT_FOUND, message)
+        return await super().ModelInfer(request, context)
+
+
+MODELS = "sam_encoder", "sam_decoder"
+
+
+async def infer(triton: GrpcTriton, model: str = "sam_encoder") -> None:
+    await triton.infer(model, {"in": np.zeros((1, 1), np.float32)}, ("out",))
+
+
+async def known(triton: GrpcTriton) -> None:
+    await triton.models()
+    for model in MODELS:
+        await triton.config(model)
+
+
+async def test_requests_go_where_the_model_is() -> None:
+    whole, half = Counting(*MODELS), Counting("sam_decoder")
+    async with reached(whole, half) as triton:
+        await known(triton)
+        for _ in range(10):
+            await infer(triton, "sam_encoder")
+        assert (whole.requests, half.requests) == (10, 0)
+        for _ in range(10):
+            await infer(triton, "sam_decoder")
+        assert (whole.requests, half.requests) == (15, 5)
+
+
+async def test_a_model_unloaded_between_two_looks_is_tried_at_another() -> None:
+    whole, half = Counting(*MODELS), Counting(*MODELS)
+    async with reached(whole, half) as triton:
+        await known(triton)
+        del half.models["sam_encoder"]
+        for _ in range(10):
+            await infer(triton)
+        assert half.requests <= 1
+        half.models |= sam()
+        await known(triton)
+        half.requests = whole.requests = 0
+        for _ in range(10):
+            await infer(triton)
+        assert (whole.requests, half.requests) == (5, 5)
+
+
+async def test_a_model_that_none_has_is_unavailable() -> None:
+    async with reached(Counting("sam_decoder"), Counting("sam_decoder")) as triton:
+        await triton.models()
+        with pytest.raises(TritonUnavailableError, match="model sam_encoder cannot be reached") as caught:
+            await infer(triton)
+        assert caught.value.about == {"model": "sam_encoder"}
+
+
+async def test_a_server_of_another_export_gets_nothing() -> None:
+    servers = [Counting(*MODELS, export=export) for export in ("a", "b", "a")]
+    async with reached(*servers) as triton:
+        await known(triton)
+        for _ in range(10):
+            await infer(triton)
+        assert [server.requests for server in servers] == [5, 0, 5]
+
+
+async def test_the_least_busy_server_is_asked() -> None:
+    slow, quick = Counting(*MODELS), Counting(*MODELS)
+    async with reached(slow, quick) as triton:
+        await known(triton)
+        slow.may_answer.clear()
+        held = [asyncio.create_task(infer(triton)) for _ in range(2)]
+        while slow.requests < 1:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        for _ in range(10):
+            await infer(triton)
+        assert slow.requests == 1
+        slow.may_answer.set()
+        await asyncio.gather(*held)
+
+
+async def test_log_and_metrics_say_what_becomes_of_each(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "gateway.triton_servers")
+    well, ill = Counting(*MODELS), Counting("sam_decoder")
+    async with reached(well, ill) as triton:
+        await known(triton)
+        good, bad = triton._servers
+
+        def value(name: str, **labels: str) -> float | None:
+            return REGISTRY.get_sample_value(f"visiongate_triton_{name}", labels)
+
+        assert [value("model_ready", server=name, model="sam_encoder") for name in (good, bad)] == [1, 0]
+        assert [value("up", server=name) for name in (good, bad)] == [1, 1]
+        ill.models |= sam()
+        await known(triton)
+        assert value("model_ready", server=bad, model="sam_encoder") == 1
+        await infer(triton)
+        assert value("requests_total", server=good, model="sam_encoder", code="OK") == 1
+        triton._servers[bad].lose("it burns")
+        triton._tell_servers()
+        assert value("up", server=bad) == 0
+        await known(triton)
+        assert value("up", server=bad) == 1
+        assert [record.message.split(" ", 2)[::2] for record in caplog.records] == [
+            ["Triton", "answers: version 2.51.0"],
+            ["Triton", "answers: version 2.51.0"],
+            ["Triton", "lacks model sam_encoder: calls go to others"],
+            ["Triton", "has model sam_encoder again"],
+            ["Triton", "is lost: it burns"],
+            ["Triton", "answers again: version 2.51.0"],
+        ]
+        assert {record.message.split()[1] for record in caplog.records[2:]} == {bad}
+    assert value("up", server=bad) is None
+    assert value("requests_total", server=good, model="sam_encoder", code="OK") is None
+
+
+async def test_servers_come_and_go_with_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A headless Service of Kubernetes: its name stands for the pods that are there now."""
+    first, second = Counting(*MODELS), Counting(*MODELS)
+    async with reached(first) as one, reached(second) as two:
+        await known(one)
+        await known(two)
+        there = [Endpoint(name, f"ipv4:{name}", "triton") for name in (*one._servers, *two._servers)]
+        monkeypatch.setattr("gateway.triton_servers.RESOLVE_EVERY_S", 0)
+
+        async def resolve(addresses: str) -> list[Endpoint]:
+            assert addresses == "triton:8001"
+            return there
+
+        monkeypatch.setattr("gateway.triton_servers.resolve", resolve)
+        triton = GrpcTriton("triton:8001")
+        await known(triton)
+        for _ in range(4):
+            await infer(triton)
+        assert (first.requests, second.requests) == (2, 2)
+        # A request that the first has may end although its name has gone.
+        first.may_answer.clear()
+        held = asyncio.create_task(infer(triton))
+        while first.requests < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        del there[0]
+        await known(triton)
+        for _ in range(4):
+            await infer(triton)
+        assert (first.requests, second.requests) == (3, 6)
+        first.may_answer.set()
+        await held
+        await triton.close()
+
+
+async def test_of_both_kinds_of_addresses_those_that_answer_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` is ::1 and 127.0.0.1, and Triton listens on one of them."""
+    async with reached(Counting(*MODELS)) as there:
+        await known(there)
+        (name,) = there._servers
+        port = name.rpartition(":")[2]
+        both = [
+            Endpoint(f"[::1]:{port}", f"ipv6:[::1]:{port}", "localhost", is_ipv6=True),
+            Endpoint(name, f"ipv4:{name}", "localhost"),
+        ]
+
+        async def resolve(addresses: str) -> list[Endpoint]:
+            return both
+
+        monkeypatch.setattr("gateway.triton_servers.resolve", resolve)
+        monkeypatch.setattr("gateway.triton_servers.RESOLVE_EVERY_S", 0)
+        triton = GrpcTriton(f"localhost:{port}")
+        assert await triton.absence() == ""
+        assert REGISTRY.get_sample_value("visiongate_triton_up", {"server": f"[::1]:{port}"}) is None
+        await known(triton)
+        assert list(triton._servers) == [name]
+        await triton.close()
+
+
+async def test_a_name_that_is_not_known_yet() -> None:
+    triton = GrpcTriton("nobody.invalid:8001")
+    assert "nobody.invalid:8001: " in await triton.absence()
+    with pytest.raises(TritonUnavailableError):
+        await triton.models()
+    with pytest.raises(TritonUnavailableError):
+        await infer(triton)
     await triton.close()

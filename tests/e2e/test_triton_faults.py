@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tritonclient.grpc.aio import InferenceServerClient
 
 from export.demo.serving import REPOSITORY
 from gateway import server
@@ -178,6 +179,36 @@ async def test_a_server_killed_under_load_leaves_its_calls_to_the_other(
             assert {await outcome(client, seed) for seed in range(100, 140)} == {grpc.StatusCode.OK}
 
 
+async def test_a_model_that_one_of_two_lacks_costs_no_call(triton: EmbeddedTriton, repository: Path) -> None:
+    """Neither one that it never had, nor one that it loses under load; and health stays as it is."""
+    loaded = [f"--load-model={name}" for name in ("face_detection", "gaze")]
+    with EmbeddedTriton(repository, model_control="explicit", extra_arguments=loaded) as other:
+        unloading = InferenceServerClient(other.grpc_address)
+        addresses = f"{triton.grpc_address},{other.grpc_address}"
+        async with (
+            Gateway(settings(repository, addresses)) as gateway,
+            AsyncClient(f"127.0.0.1:{gateway.port}") as client,
+        ):
+            counts = InferenceCounts.at(other.grpc_address)
+            calls = [asyncio.create_task(outcome(client, seed)) for seed in range(60)]
+            await calls[4]
+            await unloading.unload_model("gaze")
+            for _ in range(20):
+                assert await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING
+                await asyncio.sleep(0.05)
+            assert set(await asyncio.gather(*calls)) == {grpc.StatusCode.OK}
+            assert {await outcome(client, seed) for seed in range(100, 120)} == {grpc.StatusCode.OK}
+            await unloading.load_model("gaze")
+            before = counts.now("gaze").inferences
+
+            async def is_back() -> bool:
+                assert await outcome(client, random.randrange(1000, 2**31)) is grpc.StatusCode.OK
+                return counts.now("gaze").inferences > before
+
+            await until(is_back)
+        await unloading.close()
+
+
 async def test_a_triton_that_hangs_is_not_ready(
     triton: EmbeddedTriton, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,11 +255,12 @@ async def test_of_two_tritons_one_that_hangs_is_left_out_after_a_while(
 
             os.kill(triton.pid, signal.SIGSTOP)
             try:
-                # Its silence makes nothing unready: half of all calls are still answered, by the other.
+                # Until it is found out, half of all calls still go there.
+                assert grpc.StatusCode.DEADLINE_EXCEEDED in await outcomes(2)
+                # Its silence makes nothing unready: the other answers.
                 for _ in range(40):
                     assert await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING
                     await asyncio.sleep(0.05)
-                assert grpc.StatusCode.DEADLINE_EXCEEDED in await outcomes(4)
                 await until(is_well)
                 assert await outcomes(50) == {grpc.StatusCode.OK}
                 assert await health(gateway, GAZE) == health_pb2.HealthCheckResponse.SERVING

@@ -83,12 +83,12 @@ async def failures(behaviour: Behaviour, **options: Any) -> list[VisiongateError
             "",
             "TRITON_UNAVAILABLE",
         ),
-        (server_errors.OverloadedError("full", 0.25), visiongate.OverloadedError, "", "OVERLOADED"),
+        (server_errors.OverloadedError("full", "calls", 0.25), visiongate.OverloadedError, "", "OVERLOADED"),
         (
-            server_errors.UnauthenticatedError("no key"),
+            server_errors.UnauthenticatedError("no key", "KEY_MISSING"),
             visiongate.UnauthenticatedError,
             "",
-            "UNAUTHENTICATED",
+            "KEY_MISSING",
         ),
         (
             server_errors.StatusError(CODES.DEADLINE_EXCEEDED, "late"),
