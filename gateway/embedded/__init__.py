@@ -1,10 +1,11 @@
 """NVIDIA Triton from pip, run as a child process: for laptops, tests and hosts without a GPU."""
 
 from gateway.embedded.error import EmbeddedTritonError
+from gateway.embedded.keeper import keep_running
 from gateway.embedded.runtime import EmbeddedTriton
 from gateway.settings import Settings
 
-__all__ = ["EmbeddedTriton", "EmbeddedTritonError", "in_front_of"]
+__all__ = ["EmbeddedTriton", "EmbeddedTritonError", "in_front_of", "keep_running"]
 
 # Enough: this Triton has loaded its models, and is on this machine.
 _MAX_WAIT_S = 60

@@ -27,6 +27,9 @@ Progress = Callable[[str], None]
 _HERE = Path(__file__).parent
 _LOCK_FILE = _HERE / "requirements.lock"
 _BACKEND_FILE = _HERE / "backends" / "onnxruntime" / "model.py"
+# The Python backend makes a folder in /tmp, whatever TMPDIR says, and leaves it there if it is killed. A
+# relative name of the same length puts it into the run's own folder, in which tritonserver runs.
+_FIXED_FOLDER, _RELATIVE_FOLDER = b"/tmp/python_env_", b"./././python_env"
 # They would make the installer put the packages elsewhere.
 _INSTALLER_VARIABLES = ("PIP_PREFIX", "PIP_TARGET")
 
@@ -59,7 +62,7 @@ def ensure_environment(progress: Progress) -> Path:
 
 def ensure_backends(environment: Path) -> Path:
     """Return the folder for Triton's --backend-directory, with the current onnxruntime backend in it."""
-    key = _digest(environment.name.encode(), _BACKEND_FILE.read_bytes())
+    key = _digest(environment.name.encode(), _BACKEND_FILE.read_bytes(), _RELATIVE_FOLDER)
     backends = environment.parent / f"backends-{key}"
     if backends.is_dir():
         return backends
@@ -67,6 +70,8 @@ def ensure_backends(environment: Path) -> Path:
     with cache_folder.made_whole(backends) as partial:
         # Copies: Triton refuses a backend whose library is a symbolic link to somewhere else.
         shutil.copytree(triton / "backends" / "python", partial / "python")
+        library = partial / "python" / "libtriton_python.so"
+        library.write_bytes(library.read_bytes().replace(_FIXED_FOLDER, _RELATIVE_FOLDER))
         stub = triton / "python_backend_stubs" / host.PYTHON / "triton_python_backend_stub"
         shutil.copy2(stub, partial / "python")
         (partial / "onnxruntime").mkdir()

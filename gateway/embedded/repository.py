@@ -1,7 +1,5 @@
 """The models of a repository that Triton can serve. A single folder that it cannot load would end it."""
 
-import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +7,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from gateway.embedded.cache_folder import cache_folder, is_plain, made_whole
+from gateway.embedded.cache_folder import is_plain
 from gateway.embedded.error import EmbeddedTritonError
 
 # The file that a version needs, by backend of Triton from pip. Ensembles need no file.
@@ -61,12 +59,12 @@ def faults_of(models: list[Model]) -> str:
     return "; ".join(f"{', '.join(names)}: {fault}" for fault, names in names_by_fault.items())
 
 
-def servable(repository: Path, models: list[Model]) -> Path:
+def servable(repository: Path, models: list[Model], folder: Path) -> Path:
     """Return a path at which Triton finds the models that can be served, and nothing else.
 
-    That is the repository itself. It is a folder of links instead if part of the repository cannot be served,
-    or if its path has spaces or quotes. Triton starts its Python processes through a shell and quotes
-    nothing: a process whose arguments are shifted dies, and Triton waits for it forever.
+    That is the repository itself. It is a folder of links in `folder` instead if part of the repository
+    cannot be served, or if its path has spaces or quotes. Triton starts its Python processes through a shell
+    and quotes nothing: a process whose arguments are shifted dies, and Triton waits for it forever.
     """
     repository = repository.absolute()
     names = {path.name for path in repository.iterdir() if path.is_dir()}
@@ -80,13 +78,16 @@ def servable(repository: Path, models: list[Model]) -> Path:
             for entry in model.path.iterdir():
                 if not entry.name.isdecimal() or entry.name in model.versions:
                     links[Path(model.path.name, entry.name)] = entry
-    return _linked(links)
+    return _linked(links, folder)
 
 
-def linked(repository: Path) -> Path:
-    """Return a path without spaces and quotes to a whole repository, with models that are added later."""
+def linked(repository: Path, folder: Path) -> Path:
+    """Return a path without spaces and quotes to a whole repository, with models that are added later.
+
+    It may be a link in `folder`.
+    """
     repository = repository.absolute()
-    return repository if is_plain(repository) else _linked({Path("all"): repository}) / "all"
+    return repository if is_plain(repository) else _linked({Path("all"): repository}, folder) / "all"
 
 
 def _read_model(path: Path) -> Model:
@@ -114,15 +115,11 @@ def _read_model(path: Path) -> Model:
     return Model(path.absolute(), tuple(whole), fault, bool(config.input and config.output))
 
 
-def _linked(links: Mapping[Path, Path]) -> Path:
-    """Return a folder of these symbolic links in the cache. Its name is their hash, so it is never stale."""
-    key = hashlib.sha256()
-    for link, target in sorted(links.items()):
-        key.update(os.fsencode(link) + b"\0" + os.fsencode(target) + b"\0")
-    folder = cache_folder() / "repositories" / key.hexdigest()[:16]
-    if not folder.is_dir():
-        with made_whole(folder) as partial:
-            for link, target in links.items():
-                (partial / link).parent.mkdir(exist_ok=True)
-                (partial / link).symlink_to(target)
-    return folder
+def _linked(links: Mapping[Path, Path], folder: Path) -> Path:
+    """Make a folder of these symbolic links."""
+    repository = folder / "repository"
+    repository.mkdir()
+    for link, target in links.items():
+        (repository / link).parent.mkdir(exist_ok=True)
+        (repository / link).symlink_to(target)
+    return repository

@@ -5,43 +5,45 @@ import contextlib
 import http.client
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
-from gateway.embedded import repository, shared_memory
+from gateway.embedded import repository, runs, shared_memory
 from gateway.embedded.environment import (
     Progress,
     ensure_backends,
     ensure_environment,
     process_environment,
-    triton_folder,
 )
 from gateway.embedded.error import EmbeddedTritonError
-from gateway.embedded.server_log import ServerLog, explanation
+from gateway.embedded.server_command import (
+    HOST,
+    PORT_OPTIONS,
+    STOP_GRACE_S,
+    ModelControl,
+    Ports,
+    ServerCommand,
+)
+from gateway.embedded.server_log import ServerLog, explanation, last_words
 from gateway.ports import check_free
 
-_HOST = "127.0.0.1"
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
-_STOP_GRACE_S = 10
 _POLL_S = 0.05
 # Triton logs it once all requests are answered. Then it unloads the models one by one, which takes seconds.
 _REQUESTS_DONE = "All models are stopped, unloading models"
 # How often the user is told that Triton is loading: large models take minutes.
 _PROGRESS_EVERY_S = 20
 _MAX_PORT_ATTEMPTS = 5
-_PORT_OPTIONS = ("--grpc-port", "--http-port", "--metrics-port")
 # The time that the supervisor has to end all processes.
 _KILL_S = 10
-
-
-def _silent(_: str) -> None:
-    pass
 
 
 class EmbeddedTriton:
@@ -60,15 +62,15 @@ class EmbeddedTriton:
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
-        model_control: Literal["none", "explicit", "poll"] = "none",
+        model_control: ModelControl = "none",
         start_timeout_s: float = 900,
         extra_arguments: Sequence[str] = (),
         log: Callable[[str], None] | None = None,
-        progress: Progress = _silent,
+        progress: Progress = lambda _: None,
     ) -> None:
         self._repository = repository
-        # The path by which Triton gets the repository, and whether all configurations there are complete.
-        self._served, self._is_complete = repository, False
+        # The path by which Triton gets the repository.
+        self._served = repository
         self._requested_ports = (grpc_port, http_port, metrics_port)
         self._model_control = model_control
         self._start_timeout_s = start_timeout_s
@@ -78,8 +80,12 @@ class EmbeddedTriton:
         self._supervisor: subprocess.Popen[str] | None = None
         self._log: ServerLog | None = None
         self._pid = 0
-        self._ports = (0, 0, 0)
+        self._ports: Ports = (0, 0, 0)
+        # The environment and the backends, once they are there.
+        self._installed = (Path(), Path())
         self._server_id = ""
+        # Ends a start under way in a thread.
+        self._is_cancelled = threading.Event()
 
     @property
     def grpc_address(self) -> str:
@@ -106,19 +112,48 @@ class EmbeddedTriton:
         """Start Triton, and return when all its models are ready; raise EmbeddedTritonError if it fails."""
         if self._supervisor is not None:
             raise EmbeddedTritonError("Triton is already started.")
+        self._is_cancelled.clear()
         # The quick checks come first: preparing the environment can take minutes.
-        self._read_repository()
-        for port, option in zip(self._requested_ports, _PORT_OPTIONS, strict=True):
-            check_free(_HOST, port, option)
-        shared_memory.sweep()
-        shared_memory.check(self._progress)
+        models = self._check(self._requested_ports)
         environment = ensure_environment(self._progress)
-        backends = ensure_backends(environment)
+        self._installed = environment, ensure_backends(environment)
+        self._start(models, self._requested_ports)
+
+    async def restart(self) -> None:
+        """Start a Triton anew that has died, or that did not start, on the ports that it had.
+
+        Raises what `start` raises. If cancelled, it ends what it has started.
+        """
+        self._is_cancelled.clear()
+        start = asyncio.create_task(asyncio.to_thread(self._start_again))
+        try:
+            await asyncio.shield(start)
+        except asyncio.CancelledError:
+            self._is_cancelled.set()
+            await asyncio.gather(start, return_exceptions=True)
+            raise
+
+    def _start_again(self) -> None:
+        self.stop()
+        self._start(self._check(self._ports), self._ports)
+
+    def _check(self, ports: Ports) -> list[repository.Model]:
+        """Read the repository, and raise what would keep Triton from starting."""
+        models = repository.read_models(self._repository, may_be_empty=self._model_control != "none")
+        if self._model_control == "none" and (faults := repository.faults_of(models)):
+            self._progress(f"not served: {faults}")
+        for port, option in zip(ports, PORT_OPTIONS, strict=True):
+            check_free(HOST, port, option)
+        runs.sweep()
+        shared_memory.check(self._progress)
+        return models
+
+    def _start(self, models: list[repository.Model], ports: Ports) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         for attempt in range(_MAX_PORT_ATTEMPTS):
-            self._ports = _fill_ports(self._requested_ports)
+            self._ports = _fill_ports(ports)
             try:
-                self._launch(environment, backends)
+                self._launch(models)
                 self._wait_until_ready(deadline)
             except _PortTakenError:
                 # Another program took a free port before Triton bound it.
@@ -137,7 +172,7 @@ class EmbeddedTriton:
             return
         try:
             self._supervisor.terminate()
-            deadline = time.monotonic() + _STOP_GRACE_S + 5
+            deadline = time.monotonic() + STOP_GRACE_S + 5
             while self._supervisor.poll() is None and time.monotonic() < deadline:
                 if self._log is not None and self._log.has(_REQUESTS_DONE):
                     break
@@ -162,11 +197,11 @@ class EmbeddedTriton:
             self._log.close(timeout_s=5)
         self._supervisor = self._log = None
 
-    async def death(self) -> None:
-        """Wait until Triton has died, and raise an error with its last words."""
-        while self.poll() is None:  # noqa: ASYNC110
+    async def death(self) -> str:
+        """Wait until Triton has died, and say in one line how, with its last words."""
+        while (status := self.poll()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
-        raise EmbeddedTritonError(f"Triton died with exit code {self.poll()}: {self.explanation()}")
+        return f"Triton {_ending(status)}; its last words: {self._words(last_words)}"
 
     def poll(self) -> int | None:
         """Return None while Triton runs, then its exit status: 128 + N for signal N."""
@@ -181,9 +216,12 @@ class EmbeddedTriton:
 
     def explanation(self) -> str:
         """Return the lines of Triton's log that say what went wrong last."""
+        return self._words(explanation)
+
+    def _words(self, choose: Callable[[list[str]], str]) -> str:
         if self.poll() is not None and self._log is not None:
             self._log.close(timeout_s=5)
-        words = explanation(self._log.lines()) if self._log is not None else ""
+        words = choose(self._log.lines()) if self._log is not None else ""
         return words.replace(str(self._served), str(self._repository))
 
     def __enter__(self) -> Self:
@@ -202,28 +240,34 @@ class EmbeddedTriton:
 
     def _address(self, index: int) -> str:
         self._running()
-        return f"{_HOST}:{self._ports[index]}"
+        return f"{HOST}:{self._ports[index]}"
 
-    def _read_repository(self) -> None:
-        models = repository.read_models(self._repository, may_be_empty=self._model_control != "none")
-        if self._model_control != "none":
-            # Models that are missing or incomplete now may come later.
-            self._served = repository.linked(self._repository)
-        else:
-            self._served = repository.servable(self._repository, models)
-            if faults := repository.faults_of(models):
-                self._progress(f"not served: {faults}")
-        self._is_complete = all(model.is_complete for model in models if model.versions)
-
-    def _launch(self, environment: Path, backends: Path) -> None:
-        lock, self._server_id = shared_memory.claim()
-        try:
+    def _launch(self, models: list[repository.Model]) -> None:
+        environment, backends = self._installed
+        with runs.claim() as run:
+            self._server_id = run.name
+            self._served = (
+                repository.servable(self._repository, models, run.folder)
+                if self._model_control == "none"
+                # Models that are missing or incomplete now may come later.
+                else repository.linked(self._repository, run.folder)
+            )
+            command = ServerCommand(
+                environment=environment,
+                backends=backends,
+                name=run.name,
+                repository=self._served,
+                model_control=self._model_control,
+                ports=self._ports,
+                is_complete=all(model.is_complete for model in models if model.versions),
+                extra_arguments=self._extra_arguments,
+            )
             # Without preexec_fn Python uses vfork: a fork in a process that runs gRPC may hang.
             self._supervisor = subprocess.Popen(
                 [
                     *(sys.executable, "-I", "-S", str(_SUPERVISOR)),
-                    *(str(os.getpid()), str(_STOP_GRACE_S), self._server_id),
-                    *self._command(environment, backends),
+                    *(str(os.getpid()), str(STOP_GRACE_S), str(run.memory), str(run.folder)),
+                    *command.arguments(),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -231,42 +275,16 @@ class EmbeddedTriton:
                 text=True,
                 errors="replace",
                 # The embedded interpreters import modules from the working directory first.
-                cwd=backends,
-                env=process_environment(environment),
-                pass_fds=(lock,),
+                cwd=run.folder,
+                env={**process_environment(environment), "TMPDIR": str(run.folder)},
+                pass_fds=run.locks,
                 start_new_session=True,  # this process handles Ctrl-C
             )
-        finally:
-            os.close(lock)
         assert self._supervisor.stdout is not None
         assert self._supervisor.stderr is not None
         self._log = ServerLog(self._supervisor.stderr, self._forward_log)
         with self._supervisor.stdout as stdout:
             self._pid = int(stdout.readline() or 0)
-
-    def _command(self, environment: Path, backends: Path) -> list[str]:
-        triton = triton_folder(environment)
-        grpc_port, http_port, metrics_port = self._ports
-        return [
-            str(triton / "bin" / "tritonserver"),
-            f"--id={self._server_id}",
-            f"--model-repository={self._served}",
-            f"--model-control-mode={self._model_control}",
-            f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={self._server_id}",
-            f"--cache-directory={triton / 'caches'}",
-            f"--grpc-address={_HOST}",
-            f"--grpc-port={grpc_port}",
-            f"--http-address={_HOST}",
-            f"--http-port={http_port}",
-            f"--metrics-address={_HOST}",
-            f"--metrics-port={metrics_port}",
-            "--allow-gpu-metrics=false",
-            f"--exit-timeout-secs={_STOP_GRACE_S}",
-            # Completion starts and ends a Python process for each model, which takes about a second each.
-            *(["--disable-auto-complete-config"] if self._is_complete else []),
-            *self._extra_arguments,
-        ]
 
     def _wait_until_ready(self, deadline: float) -> None:
         assert self._log is not None
@@ -286,10 +304,11 @@ class EmbeddedTriton:
             if time.monotonic() > next_progress:
                 self._progress(f"Triton is loading the models: {time.monotonic() - start:.0f} s so far")
                 next_progress += _PROGRESS_EVERY_S
-            time.sleep(_POLL_S)
+            if self._is_cancelled.wait(_POLL_S):
+                raise EmbeddedTritonError("The start of Triton was cancelled.")
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(_HOST, self._ports[1], timeout=2)
+        connection = http.client.HTTPConnection(HOST, self._ports[1], timeout=2)
         try:
             connection.request("GET", "/v2")
             # Another server may have taken the port while this one is still loading its models.
@@ -307,10 +326,10 @@ class _PortTakenError(EmbeddedTritonError):
     """Another program listens on one of the ports."""
 
 
-def _fill_ports(ports: tuple[int, int, int]) -> tuple[int, int, int]:
+def _fill_ports(ports: Ports) -> Ports:
     """Replace each 0 by a port that is free now."""
     # All are open at a time, so that no two get the same port.
-    sockets = [socket.create_server((_HOST, 0)) for _ in ports]
+    sockets = [socket.create_server((HOST, 0)) for _ in ports]
     free_ports = [opened.getsockname()[1] for opened in sockets]
     for opened in sockets:
         opened.close()
@@ -318,3 +337,11 @@ def _fill_ports(ports: tuple[int, int, int]) -> tuple[int, int, int]:
         port or free_port for port, free_port in zip(ports, free_ports, strict=True)
     )
     return grpc_port, http_port, metrics_port
+
+
+def _ending(status: int) -> str:
+    """Say how a process ended, by its exit status: 128 + N for signal N."""
+    try:
+        return f"was ended by {signal.Signals(status - 128).name}"
+    except ValueError:
+        return f"ended with exit code {status}"

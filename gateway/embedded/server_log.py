@@ -70,6 +70,13 @@ def explanation(lines: Iterable[str]) -> str:
     return "\n".join((errors or lines)[-_MAX_EXPLAINING_LINES:])
 
 
+def last_words(lines: Iterable[str]) -> str:
+    """Return the last error among the last lines, or the last line if there is none, in one line."""
+    lines = list(lines)[-_MAX_EXPLAINING_LINES:]
+    errors = [line for line in lines if _ERROR.fullmatch(line) or _PLAIN_ERROR.fullmatch(line)]
+    return " ".join(explanation((errors or lines)[-1:]).split())
+
+
 def _readable(message: str) -> str:
     """Undo the log's quoting, and drop the Python traceback after the error's own words."""
     try:

@@ -1,8 +1,6 @@
-"""The shared memory through which Triton's processes exchange tensors: what a run needs and leaves behind."""
+"""The shared memory through which Triton's processes exchange tensors: whether there is enough."""
 
-import fcntl
 import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +17,7 @@ def check(progress: Callable[[str], None]) -> None:
     try:
         size = os.statvfs(FOLDER)
     except OSError as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
     total, free = (blocks * size.f_frsize for blocks in (size.f_blocks, size.f_bavail))
     if free < _MIN_FREE:
         raise EmbeddedTritonError(
@@ -29,48 +27,8 @@ def check(progress: Callable[[str], None]) -> None:
         progress(f"{FOLDER} is under {_ADVISED_TOTAL >> 20} MiB: large batches may fail ({_HOW_TO_ENLARGE})")
 
 
-def claim() -> tuple[int, str]:
-    """Return a locked file, which marks a run as alive, and the prefix of the names of its shared memory."""
-    try:
-        while True:
-            prefix = f"visiongate_{os.getpid()}_{secrets.token_hex(4)}"
-            file = os.open(FOLDER / f"{prefix}.lock", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-                continue
-            if os.fstat(file).st_nlink:
-                return file, prefix
-            os.close(file)  # `sweep` removed the file before it was locked
-    except OSError as error:
-        raise _unusable(error) from error
-
-
-def sweep() -> None:
-    """Remove the shared memory of runs that have no process left, such as those killed with SIGKILL.
-
-    Every process of a run holds a lock on the run's file. So neither a reused process id nor another
-    container that shares the memory can be mistaken for it.
-    """
-    for path in FOLDER.glob("visiongate_*.lock"):
-        try:
-            file = os.open(path, os.O_RDWR | os.O_NOFOLLOW)
-        except OSError:  # already removed, or another user's
-            continue
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            for leftover in FOLDER.glob(f"{path.stem}*"):
-                if leftover != path:
-                    leftover.unlink(missing_ok=True)
-            path.unlink(missing_ok=True)  # last: the others are found by it
-        except OSError:  # locked: the run is alive
-            continue
-        finally:
-            os.close(file)
-
-
-def _unusable(error: OSError) -> EmbeddedTritonError:
+def unusable(error: OSError) -> EmbeddedTritonError:
+    """Return the error that says what to do if the memory cannot be used."""
     return EmbeddedTritonError(
         f"{FOLDER}, through which Triton's processes exchange tensors, cannot be used ({error.strerror}): "
         f"make it writable ({_HOW_TO_ENLARGE})"

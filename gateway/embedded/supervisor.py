@@ -1,7 +1,7 @@
 """Run a command that cannot outlive the process that asks for it.
 
 A separate program that uses the standard library alone:
-`python -I -S supervisor.py PARENT GRACE PREFIX COMMAND…`.
+`python -I -S supervisor.py PARENT GRACE MEMORY FOLDER COMMAND…`.
 It ends the command, and every process that the command started, in three cases:
 
 - A SIGTERM comes: the command has GRACE seconds to finish. A second SIGTERM ends it immediately.
@@ -9,9 +9,9 @@ It ends the command, and every process that the command started, in three cases:
 - A child process of the command has died, and the command ignores it. Triton calls a model ready although its
   process was killed, and during its start waits for such a process forever.
 
-Then it removes the shared memory named PREFIX* that is left. It writes the command's process id to standard
-output, sends the command's output to standard error, and exits with the command's status, 128 + N for signal
-N.
+Then it removes the two marks of the run, MEMORY and FOLDER, and what belongs to them. It writes the command's
+process id to standard output, sends the command's output to standard error, and exits with the command's
+status, 128 + N for signal N.
 
 The kernel's own way, PR_SET_PDEATHSIG, does not work in the parent: it fires when the *thread* that started
 the child ends. This process has a single thread, so it works here.
@@ -20,6 +20,7 @@ the child ends. This process has a single thread, so it works here.
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,20 +34,27 @@ _SIGNALS = {*_STOP, signal.SIGCHLD}
 _PARENT_CHECK_S = 0.25
 _CHILDREN_CHECK_S = 1.5
 
-_prctl = ctypes.CDLL(None).prctl
-
 
 def main(arguments: list[str]) -> int:
     """Run the command until it ends or must be ended; return the exit status."""
-    parent, grace_s, prefix, *command = arguments
+    parent, grace_s, memory, folder, *command = arguments
+    try:
+        return _run(int(parent), float(grace_s), command)
+    finally:
+        for mark in (memory, folder):
+            remove(Path(mark))
+
+
+def _run(parent: int, grace_s: float, command: list[str]) -> int:
+    prctl = ctypes.CDLL(None).prctl
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     # Descendants whose parent died become children of this process, which can then wait for them.
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
     supervisor = os.getpid()
 
     def prepare_child() -> None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != supervisor:
             os._exit(1)
 
@@ -72,12 +80,12 @@ def main(arguments: list[str]) -> int:
     while not _has_ended(child.pid):
         received = signal.sigtimedwait(_SIGNALS, _PARENT_CHECK_S)
         now = time.monotonic()
-        if os.getppid() != int(parent) or (deadline is not None and now > deadline):
+        if os.getppid() != parent or (deadline is not None and now > deadline):
             break
         if received is not None and received.si_signo in _STOP:
             if deadline is not None:
                 break
-            deadline = now + float(grace_s)
+            deadline = now + grace_s
             child.terminate()
         elif now > next_check and deadline is None:
             # Twice in a row: the command may be about to reap a child that it has ended itself.
@@ -98,9 +106,15 @@ def main(arguments: list[str]) -> int:
     with contextlib.suppress(ChildProcessError):
         while True:
             os.waitpid(-child.pid, 0)  # the rest of its group, now children of this process
-    for path in Path("/dev/shm").glob(f"{prefix}*"):  # noqa: S108
-        path.unlink(missing_ok=True)
     return status if status >= 0 else 128 - status
+
+
+def remove(mark: Path) -> None:
+    """Remove the folder that marks a run as alive, and before it all files beside it that it names."""
+    for path in mark.parent.glob(f"{mark.name}?*"):
+        with contextlib.suppress(OSError):
+            path.unlink()
+    shutil.rmtree(mark, ignore_errors=True)
 
 
 def _has_ended(leader: int) -> bool:

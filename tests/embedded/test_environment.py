@@ -56,9 +56,12 @@ def test_backends_hold_the_current_model_file(
     for folder in (stub, triton / "backends" / "python"):
         folder.mkdir(parents=True)
     (stub / "triton_python_backend_stub").touch()
+    (triton / "backends" / "python" / "libtriton_python.so").write_bytes(b"\0/tmp/python_env_XXXXXX\0")
 
     first = environment.ensure_backends(made)
     assert (first / "python" / "triton_python_backend_stub").exists()
+    # Where a killed Triton leaves a folder is a relative path, of the same length.
+    assert (first / "python" / "libtriton_python.so").read_bytes() == b"\0./././python_envXXXXXX\0"
     changed = tmp_path / "model.py"
     changed.write_text("# changed")
     monkeypatch.setattr(environment, "_BACKEND_FILE", changed)
@@ -94,13 +97,14 @@ def test_a_cache_that_triton_cannot_read_is_named(tmp_path: Path, monkeypatch: p
 
 PLACES = """
 import sys
-from gateway.embedded import EmbeddedTritonError, environment, shared_memory
+from gateway.embedded import EmbeddedTritonError, environment, runs, shared_memory
 try:
     if sys.argv[1] == "cache":
         environment.ensure_environment(print)
     else:
         shared_memory.check(print)
-        shared_memory.claim()
+        with runs.claim():
+            pass
 except EmbeddedTritonError as error:
     print(error)
 """

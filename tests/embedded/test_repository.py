@@ -16,12 +16,6 @@ def model(repository: Path, name: str, config: str = 'backend: "onnxruntime"', *
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VISIONGATE_CACHE_DIR", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
-
-
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -50,7 +44,8 @@ def test_a_whole_repository_is_served_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "models" / "README.md").touch()
     models = read_models(tmp_path / "models")
     assert faults_of(models) == ""
-    assert servable(tmp_path / "models", models) == tmp_path / "models"
+    assert servable(tmp_path / "models", models, tmp_path / "run") == tmp_path / "models"
+    assert linked(tmp_path / "models", tmp_path / "run") == tmp_path / "models"
 
 
 def test_what_a_version_needs_depends_on_the_backend(tmp_path: Path) -> None:
@@ -67,8 +62,13 @@ def test_what_a_version_needs_depends_on_the_backend(tmp_path: Path) -> None:
 def test_a_path_that_a_shell_would_split_is_linked(tmp_path: Path) -> None:
     repository = tmp_path / "my models"
     model(repository, "gaze", 'backend: "onnxruntime"', "1/model.onnx")
-    for path in (servable(repository, read_models(repository)), linked(repository)):
+    runs = tmp_path / "run1", tmp_path / "run2"
+    for run in runs:
+        run.mkdir()
+    chosen, whole = servable(repository, read_models(repository), runs[0]), linked(repository, runs[1])
+    for path, run in zip((chosen, whole), runs, strict=True):
+        assert path.is_relative_to(run)
         assert " " not in str(path)
         assert (path / "gaze" / "1" / "model.onnx").exists()
     (repository / "later").mkdir()
-    assert (linked(repository) / "later").is_dir()
+    assert (whole / "later").is_dir()

@@ -3,6 +3,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.request
@@ -14,11 +15,10 @@ import onnx
 import pytest
 import tritonclient.grpc
 
-from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, runtime
-from gateway.embedded import shared_memory as shared_memory_files
+from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, runs, runtime
 from gateway.ports import ListenError
 
-SHARED_MEMORY = Path("/dev/shm")
+PLACES = Path("/dev/shm"), Path(tempfile.gettempdir())
 
 
 def processes(group: int) -> set[int]:
@@ -39,8 +39,9 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
-def shared_memory(owner: int) -> list[Path]:
-    return list(SHARED_MEMORY.glob(f"visiongate_{owner}_*"))
+def left_of(owner: int) -> list[Path]:
+    """Return the shared memory and the temporary folders of a process's runs."""
+    return [path for place in PLACES for path in place.glob(f"visiongate_{owner}_*")]
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 15) -> bool:
@@ -89,11 +90,13 @@ def test_stop_leaves_nothing_and_start_works_again(repository: Path) -> None:
     with triton:
         group = triton.pid
         assert len(processes(group)) == 2
-        assert shared_memory(os.getpid())
+        assert {path.parent for path in left_of(os.getpid())} == set(PLACES)
+        # The folder that the Python backend makes, and leaves where it is killed.
+        assert list(Path(tempfile.gettempdir(), triton._server_id).glob("python_env*"))
         with pytest.raises(EmbeddedTritonError, match="already started"):
             triton.start()
     assert not processes(group)
-    assert not [path for path in shared_memory(os.getpid()) if triton._server_id in path.name]
+    assert not [path for path in left_of(os.getpid()) if triton._server_id in path.name]
     triton.stop()
     with pytest.raises(EmbeddedTritonError, match="not started"):
         triton.poll()
@@ -125,24 +128,24 @@ def test_a_dead_model_process_ends_the_server_and_is_named(repository: Path) -> 
 def test_nothing_outlives_a_killed_parent(killed_later: tuple[subprocess.Popen[str], int]) -> None:
     owner, group = killed_later
     assert len(processes(group)) == 2
-    assert shared_memory(owner.pid)
+    assert left_of(owner.pid)
     owner.kill()
     assert eventually(lambda: not processes(group))
-    assert eventually(lambda: not shared_memory(owner.pid))
+    assert eventually(lambda: not left_of(owner.pid))
 
 
 def test_nothing_outlives_a_killed_parent_and_supervisor(
     killed_later: tuple[subprocess.Popen[str], int],
 ) -> None:
     owner, group = killed_later
-    shared_memory_files.sweep()
-    assert shared_memory(owner.pid), "a living run's memory was swept"
+    runs.sweep()
+    assert left_of(owner.pid), "a living run was swept"
     os.kill(parent(group), signal.SIGKILL)
     owner.kill()
     assert eventually(lambda: not processes(group))
-    assert shared_memory(owner.pid)
-    shared_memory_files.sweep()  # what every start does first
-    assert not shared_memory(owner.pid)
+    assert left_of(owner.pid)
+    runs.sweep()  # what every start does first
+    assert not left_of(owner.pid)
 
 
 def test_a_port_in_use_is_named(repository: Path) -> None:

@@ -1,6 +1,6 @@
 import io
 
-from gateway.embedded.server_log import ServerLog, explanation
+from gateway.embedded.server_log import ServerLog, explanation, last_words
 
 LOG = [
     'E1124 01:50:21.173396 6767 server.cc:241] "CudaDriverHelper has not been initialized."',
@@ -22,6 +22,14 @@ def test_errors_are_shown_once_and_readable() -> None:
 def test_without_errors_the_last_lines_are_shown() -> None:
     assert explanation(["one", "", "two"]) == "one\ntwo"
     assert explanation(map(str, range(100))).splitlines()[0] == "80"
+
+
+def test_last_words_are_one_line() -> None:
+    assert last_words(LOG) == "error: creating server: Internal - failed to load all models"
+    assert last_words(LOG[:5]) == "failed to load 'toy': bad \"x\""
+    assert last_words(["one", "two  three"]) == "two three"
+    assert last_words([LOG[3], *["later"] * 20]) == "later"
+    assert last_words([]) == ""
 
 
 def test_a_failing_receiver_does_not_stop_the_reading() -> None:

@@ -4,11 +4,14 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.embedded import supervisor
+
+MARKS = [f"{place}/visiongate_test_{os.getpid()}" for place in ("/dev/shm", tempfile.gettempdir())]
 
 
 def supervise(
@@ -17,7 +20,7 @@ def supervise(
     return subprocess.Popen(
         [
             *(sys.executable, "-I", "-S", str(supervisor.__file__)),
-            *(str(parent or os.getpid()), str(grace_s), f"visiongate_test_{os.getpid()}_"),
+            *(str(parent or os.getpid()), str(grace_s), *MARKS),
             *command,
         ],
         stdout=subprocess.PIPE,
@@ -44,9 +47,12 @@ def test_passes_on_the_status() -> None:
         assert process.wait(10) == 128 + signal.SIGKILL
 
 
-def test_stopping_gives_the_command_time_and_takes_its_descendants_and_shared_memory() -> None:
-    memory = Path(f"/dev/shm/visiongate_test_{os.getpid()}_x")
-    memory.touch()
+def test_stopping_gives_the_command_time_and_takes_all_that_it_left() -> None:
+    memory, folder = map(Path, MARKS)
+    memory.mkdir()
+    Path(f"{memory}_x").touch()
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").touch()
     script = """
         (trap '' TERM; sleep 60) &
         trap 'sleep 0.3; echo done $!; exit 0' TERM
@@ -60,7 +66,7 @@ def test_stopping_gives_the_command_time_and_takes_its_descendants_and_shared_me
         assert process.wait(10) == 0
     assert last_words[0] == "done"
     assert not Path(f"/proc/{last_words[1]}").exists()
-    assert not memory.exists()
+    assert not [path for mark in MARKS for path in Path(mark).parent.glob(f"{Path(mark).name}*")]
 
 
 def test_a_command_that_ignores_the_stop_is_killed() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.demo.serving import REPOSITORY
-from gateway.embedded import EmbeddedTriton, EmbeddedTritonError
+from gateway.embedded import EmbeddedTriton
 from soak.goals import Goals, finish
 from soak.service import Service, serving
 from soak.traffic import Tally, asking
@@ -86,11 +86,9 @@ class Watch:
 
     async def _keep_alive(self, server: EmbeddedTriton) -> None:
         while True:
-            with contextlib.suppress(EmbeddedTritonError):
-                await server.death()
+            await server.death()
             self.deaths += 1
-            await asyncio.to_thread(server.stop)
-            await asyncio.to_thread(server.start)
+            await server.restart()
 
 
 def face(seed: int) -> NDArray[np.uint8]:

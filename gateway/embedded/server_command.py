@@ -1,0 +1,72 @@
+"""The command line of tritonserver."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gateway.embedded.environment import triton_folder
+from gateway.embedded.error import EmbeddedTritonError
+
+HOST = "127.0.0.1"
+STOP_GRACE_S = 10
+PORT_OPTIONS = ("--grpc-port", "--http-port", "--metrics-port")
+
+ModelControl = Literal["none", "explicit", "poll"]
+Ports = tuple[int, int, int]
+"""Of gRPC, HTTP and metrics."""
+
+# Arguments that may be added although they are given here: Triton takes them more than once.
+_MAY_BE_ADDED = {"--backend-config", "--disable-auto-complete-config"}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerCommand:
+    """What a tritonserver is started with. is_complete: all configurations name their inputs and outputs."""
+
+    environment: Path
+    backends: Path
+    name: str
+    repository: Path
+    model_control: ModelControl
+    ports: Ports
+    is_complete: bool
+    extra_arguments: Sequence[str]
+
+    def arguments(self) -> list[str]:
+        """Return program and arguments. Raise EmbeddedTritonError if extra ones contradict the others."""
+        own = self._own_arguments()
+        taken = set(map(_option, own)) - _MAY_BE_ADDED
+        if refused := [option for option in map(_option, self.extra_arguments) if option in taken]:
+            raise EmbeddedTritonError(
+                f"{', '.join(refused)}: visiongate gives tritonserver this argument itself, see "
+                "`visiongate triton --help`"
+            )
+        return [*own, *self.extra_arguments]
+
+    def _own_arguments(self) -> list[str]:
+        triton = triton_folder(self.environment)
+        grpc_port, http_port, metrics_port = self.ports
+        return [
+            str(triton / "bin" / "tritonserver"),
+            f"--id={self.name}",
+            f"--model-repository={self.repository}",
+            f"--model-control-mode={self.model_control}",
+            f"--backend-directory={self.backends}",
+            f"--backend-config=python,shm-region-prefix-name={self.name}",
+            f"--cache-directory={triton / 'caches'}",
+            f"--grpc-address={HOST}",
+            f"--grpc-port={grpc_port}",
+            f"--http-address={HOST}",
+            f"--http-port={http_port}",
+            f"--metrics-address={HOST}",
+            f"--metrics-port={metrics_port}",
+            "--allow-gpu-metrics=false",
+            f"--exit-timeout-secs={STOP_GRACE_S}",
+            # Completion starts and ends a Python process for each model, which takes about a second each.
+            *(["--disable-auto-complete-config"] if self.is_complete else []),
+        ]
+
+
+def _option(argument: str) -> str:
+    return argument.partition("=")[0]
