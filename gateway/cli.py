@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Container, Coroutine, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -35,7 +35,7 @@ from visiongate.commands.common import AsJson, note, print_json, say, table
 from visiongate.commands.signature import with_options
 from visiongate.fonts import FONT_VARIABLE
 
-app = typer.Typer()
+app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(keys.app)
 
 
@@ -44,6 +44,16 @@ CACHE_HELP = (
     "which must have 500 MB free and allow programs to run."
 )
 
+ServerArguments = Annotated[
+    list[str] | None, typer.Argument(metavar="-- ARGUMENTS", help="Further arguments for tritonserver.")
+]
+ModelControl = Annotated[
+    Literal["none", "explicit", "poll"],
+    typer.Option(
+        help="none: all models, as they are now. explicit: those that it is told to load. poll: all models, "
+        "as the repository changes."
+    ),
+]
 Demo = Annotated[bool, typer.Option("--demo", help="Serve the demo models: small, for drawn scenes.")]
 
 
@@ -125,8 +135,11 @@ def serve_command(loaded: Loaded) -> None:
 @app.command(epilog=CACHE_HELP)
 @takes_settings(without=["triton"])
 def up(loaded: Loaded, demo: Demo = False) -> None:
-    """Start Triton from pip and the gateway together, on one machine."""
-    from gateway.embedded import EmbeddedTriton, in_front_of  # noqa: PLC0415
+    """Start Triton from pip and the gateway together, on one machine.
+
+    A Triton that dies is started anew.
+    """
+    from gateway.embedded import EmbeddedTriton, in_front_of, keep_running  # noqa: PLC0415
     from gateway.process import check  # noqa: PLC0415
 
     if loaded.sources["triton"] != "default":
@@ -134,26 +147,47 @@ def up(loaded: Loaded, demo: Demo = False) -> None:
     settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
     check(settings)
     with EmbeddedTriton(settings.repository, progress=note) as triton:
-        _serve(in_front_of(triton, settings), triton.death())
+        _serve(in_front_of(triton, settings), keep_running(triton))
 
 
 @app.command("triton", epilog=CACHE_HELP)
 @takes_settings(only=["repository"])
 def triton_command(
     loaded: Loaded,
+    arguments: ServerArguments = None,
     demo: Demo = False,
+    model_control: ModelControl = "none",
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8002,
 ) -> None:
-    """Start a real Triton server from pip on this machine, without Docker, on loopback."""
-    from gateway.embedded import EmbeddedTriton  # noqa: PLC0415
+    """Start a real Triton server from pip on this machine, without Docker, on loopback.
 
+    A Triton that dies is started anew. With --model-control explicit it starts without models, and loads and
+    unloads them when it is told to:
+
+    ```
+    curl -X POST 127.0.0.1:8000/v2/repository/models/clip_text/load
+    curl -X POST 127.0.0.1:8000/v2/repository/models/clip_text/unload
+    ```
+
+    What is after -- goes to tritonserver as it is. This loads a model at each start, and has more in the log:
+
+    ```
+    visiongate triton --model-control explicit -- --load-model=clip_text --log-verbose=1
+    ```
+    """
+    from gateway.embedded import EmbeddedTriton, keep_running  # noqa: PLC0415
+
+    if arguments and not arguments[0].startswith("-"):
+        raise CommandError(f"{arguments[0]} is no option: what is after -- are tritonserver's (--help)")
     with EmbeddedTriton(
         _repository(loaded, demo),
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
+        model_control=model_control,
+        extra_arguments=arguments or (),
         log=lambda line: print(line, file=sys.stderr),
         progress=note,
     ) as triton:
@@ -164,7 +198,7 @@ def triton_command(
 
         async def wait() -> None:
             with StopSignals() as stop:
-                await until_first(stop.first.wait(), triton.death())
+                await until_first(stop.first.wait(), keep_running(triton))
 
         asyncio.run(wait())
 
@@ -216,8 +250,11 @@ def _repository(loaded: Loaded, demo: bool) -> Path:
     raise CommandError(f"the demo models are missing: {cli.INSTALL_SERVER}")
 
 
-def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
-    """Serve until a signal comes or a watch ends. Raise SystemExit if the signal comes during the start."""
+def _serve(settings: Settings, *beside: Coroutine[Any, Any, None]) -> None:
+    """Serve until a signal comes, and do other work beside it, whose error ends it.
+
+    Raises SystemExit if the signal comes during the start.
+    """
     from gateway import logs  # noqa: PLC0415
     from gateway.process import serve  # noqa: PLC0415
     from gateway.processes import serve_with_processes  # noqa: PLC0415
@@ -237,8 +274,14 @@ def _serve(settings: Settings, *watches: Coroutine[Any, Any, None]) -> None:
                 if settings.processes == 1
                 else serve_with_processes(settings, started, stop)
             )
-            await until_first(serving, *watches)
+            await until_first(serving, *(_until_stop(work, stop) for work in beside))
             return 0 if has_started else stop.exit_code
 
     if code := asyncio.run(run()):
         raise SystemExit(code)
+
+
+async def _until_stop(work: Coroutine[Any, Any, None], stop: StopSignals) -> None:
+    """Do the work until a signal asks to stop. Then wait: calls in flight may finish meanwhile."""
+    await until_first(work, stop.first.wait())
+    await asyncio.Event().wait()
