@@ -105,7 +105,7 @@ def test_a_command_loads_what_it_needs(name: str, loads_none_of: Sequence[str]) 
 def test_the_clients_commands_are_those_of_its_modules() -> None:
     group: Any = typer.main.get_command(cli.app)
     own = [name for name in group.list_commands(None) if name not in cli.SERVER_COMMANDS]
-    assert own == ["classify", "compare", "detect", "embed", "gaze", "models", "ocr", "segment"]
+    assert own == ["classify", "compare", "detect", "embed", "gaze", "health", "models", "ocr", "segment"]
 
 
 def test_python_m_visiongate_is_the_command() -> None:

@@ -71,6 +71,7 @@ def test_by_options() -> None:
     "command",
     [
         ["models"],
+        ["health"],
         ["detect", __file__, "cup"],
         ["segment", __file__, "--phrase", "cup"],
         ["embed", __file__],
