@@ -1,4 +1,4 @@
-"""The server's commands, added to the client's `visiongate`: up, serve, triton, settings, keys.
+"""The server's commands, added to the client's `visiongate`: up, serve, triton, settings, keys, top.
 
 The commands that serve import the server themselves. That takes seconds, which settings, keys and help can do
 without.
@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from gateway.commands import keys
+from gateway.commands import keys, top
 from gateway.settings import Settings, group, metavar
 from gateway.settings_sources import (
     CACHE_VARIABLE,
@@ -37,6 +37,7 @@ from visiongate.fonts import FONT_VARIABLE
 
 app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(keys.app)
+app.add_typer(top.app)
 
 
 CACHE_HELP = (
