@@ -1,6 +1,9 @@
 import json
 import re
+import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -107,3 +110,39 @@ def test_what_other_commands_read_is_no_fault(
         monkeypatch.setenv(name, "something")
     assert run(monkeypatch, "settings", "--json") == 0
     assert "something" not in capsys.readouterr().out
+
+
+def test_tritonserver_gets_model_control_and_what_is_after_the_dashes() -> None:
+    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    command = [str(Path(sys.executable).parent / "visiongate"), "triton", "--demo", *ports]
+    extra = ["--model-control", "explicit", "--", "--load-model=clip_text", "--log-verbose=1"]
+    with subprocess.Popen(
+        [*command, *extra], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r"HTTP at (\S+),", process.stdout.readline())
+        assert found
+        with urllib.request.urlopen(f"http://{found[1]}/v2/models/clip_text") as answer:
+            assert json.load(answer)["name"] == "clip_text"
+        url = f"http://{found[1]}/v2/repository/models/clip_text/unload"
+        urllib.request.urlopen(urllib.request.Request(url, b"{}")).close()
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(f"http://{found[1]}/v2/models/clip_image")
+        caught.value.close()
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["explicit"], "explicit is no option"),
+        (["--", "--http-port=1"], "--http-port: visiongate gives tritonserver this argument itself"),
+    ],
+)
+def test_arguments_of_tritonserver_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
+) -> None:
+    ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    assert run(monkeypatch, "triton", "--demo", *ports, *arguments) == 1
+    assert says in capsys.readouterr().err

@@ -340,8 +340,8 @@ def _fill_ports(ports: Ports) -> Ports:
 
 
 def _ending(status: int) -> str:
-    """Say how a process ended, by its exit status: 128 + N for signal N."""
+    """Say how a process ended: 128 + N is signal N, and -N that of a supervisor that was killed."""
     try:
-        return f"was ended by {signal.Signals(status - 128).name}"
+        return f"was ended by {signal.Signals(-status if status < 0 else status - 128).name}"
     except ValueError:
         return f"ended with exit code {status}"
