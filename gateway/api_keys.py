@@ -74,6 +74,10 @@ class ApiKeys:
         if not self._names:
             logger.warning("%s has no API keys: every call will be refused", path)
 
+    def __len__(self) -> int:
+        """Return how many names there are."""
+        return len(self._names)
+
     def authenticate(self, metadata: Mapping[str, str]) -> str:
         """Return the name of the key in `x-api-key: KEY` or `authorization: Bearer KEY`.
 

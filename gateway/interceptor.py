@@ -183,7 +183,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     @contextmanager
     def _admit(self, context: Context, call: Call) -> Iterator[Admission]:
         """Give the call its place inside, and its caller a limited time to take the answer after that."""
-        with self._gate.admit(lambda done: _at_end(context, done)) as admission:
+        caller = self._gate.callers.find(call.caller, call.peer)
+        with self._gate.admit(caller, lambda done: _at_end(context, done)) as admission:
             yield admission
         loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
         _at_end(context, loop.call_later(seconds, _give_up, call, context.peer(), seconds).cancel)

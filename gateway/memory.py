@@ -1,10 +1,12 @@
-"""Memory that is waited for, first come, first served."""
+"""Memory that is waited for: each caller in turn, and of one caller first come, first served."""
 
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from gateway import callers
+from gateway.callers import Caller, Portions
 from gateway.holding import holding
 
 
@@ -15,47 +17,60 @@ class Memory:
     """
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._reserved = 0
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._bytes = Portions(max_bytes)
+        # Those who wait, by caller. The caller whose turn it is comes first.
+        self._waiting: dict[Caller, deque[tuple[int, asyncio.Future[None]]]] = {}
 
     @asynccontextmanager
     async def reserve(self, size: int) -> AsyncIterator[None]:
-        """Reserve so many bytes inside, or all that exist if that is less.
+        """Reserve so many bytes inside for the current caller, or all that exist if that is less.
 
         Threads that work inside keep the bytes until they end, also if the caller leaves before.
         """
-        size = min(size, self._max_bytes)
-        await self._take(size)
-        with holding(lambda: self._release(size)):
+        caller, size = callers.current(), min(size, self._bytes.amount)
+        await self._take(caller, size)
+        with holding(lambda: self._release(caller, size)):
             yield
 
-    async def _take(self, size: int) -> None:
-        if not self._waiting and self._reserved + size <= self._max_bytes:
-            self._reserved += size
-            return
+    async def _take(self, caller: Caller, size: int) -> None:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((size, turn))
+        self._waiting.setdefault(caller, deque()).append((size, turn))
+        self._serve()
+        if turn.done():
+            return
         try:
             await turn
         except asyncio.CancelledError:
             if turn.cancelled():
                 self._serve()  # others may have waited behind it
             else:
-                self._release(size)  # its turn came in the same moment
+                self._release(caller, size)  # its turn came in the same moment
             raise
 
-    def _release(self, size: int) -> None:
-        self._reserved -= size
+    def _release(self, caller: Caller, size: int) -> None:
+        self._bytes.take(caller, -size)
         self._serve()
 
     def _serve(self) -> None:
-        """Give those who wait their bytes, in their order. A large part is not overtaken by small ones."""
-        while self._waiting:
-            size, turn = self._waiting[0]
-            if not turn.cancelled():
-                if self._reserved + size > self._max_bytes:
-                    return
-                self._reserved += size
-                turn.set_result(None)
-            self._waiting.popleft()
+        """Give those who wait their bytes. A large part is not overtaken by small ones behind it."""
+        while (caller := self._next_caller()) is not None:
+            size, turn = self._waiting[caller][0]
+            if self._bytes.taken + size > self._bytes.amount:
+                return
+            self._bytes.take(caller, size)
+            turn.set_result(None)
+            queue = self._waiting.pop(caller)
+            queue.popleft()
+            if queue:
+                self._waiting[caller] = queue  # behind the others
+
+    def _next_caller(self) -> Caller | None:
+        """Return the next caller that waits. Those that have their share already are passed over."""
+        for caller, queue in list(self._waiting.items()):
+            while queue and queue[0][1].cancelled():
+                queue.popleft()
+            if not queue:
+                del self._waiting[caller]
+            elif self._bytes.has_share(caller, queue[0][0]):
+                return caller
+        return None

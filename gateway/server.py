@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
+from gateway.callers import Callers
 from gateway.catalog import Catalog
 from gateway.catalog_loading import CatalogLoader
 from gateway.health import HEALTH, Health
@@ -110,7 +111,13 @@ class Gateway:
 
     def _make_server(self, authenticator: ApiKeys | None) -> grpc.aio.Server:
         settings = self._settings
-        gate = Gate(settings.max_concurrent_calls, settings.max_bytes_in_flight, settings.max_message_bytes)
+        callers = Callers(settings.max_caller_share, authenticator)
+        gate = Gate(
+            settings.max_concurrent_calls,
+            settings.max_bytes_in_flight,
+            settings.max_message_bytes,
+            callers,
+        )
         limits = Limits(
             settings.max_call_s,
             settings.max_receive_s,

@@ -16,7 +16,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from gateway import address
+from gateway import address, settings_words
 from gateway.allowed_hosts import AllowedHosts
 from gateway.cpus import available_cpus
 from gateway.places import default_repository
@@ -142,6 +142,14 @@ class Settings(BaseModel):
         2048 * MEBIBYTE,
         "Most bytes that the calls of a process hold at a time: requests, decoded images, answers. Requests "
         "that arrive, and work under way (decoding, tensors, masks), may take half as much again each.",
+    )
+    max_caller_share: float = _setting(
+        "Limits",
+        0.75,
+        "How much of these calls and bytes one of several callers may have. A caller is an API key, or, if "
+        "there are none, an address. 1: all.",
+        ge=0.01,
+        le=1,
     )
     max_image_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest image file, in bytes.")
     max_image_pixels: PositiveInt = _setting("Limits", 64_000_000, "Most pixels of an image, width x height.")
@@ -319,32 +327,9 @@ def group(name: str) -> str:
 
 def allowed(name: str) -> str:
     """Say in words which values a setting can have."""
-    schema = _schema(name)
-    if "enum" in schema:
-        return "one of " + ", ".join(schema["enum"])
-    words = {
-        "integer": "a whole number",
-        "number": "a number",
-        "boolean": "true or false",
-        "array": "a list of texts (with commas between them)",
-        "string": "a path" if schema.get("format") == "path" else "a text",
-    }[schema["type"]]
-    if "minimum" in schema and "maximum" in schema:
-        words += f" from {schema['minimum']} to {schema['maximum']}"
-    elif "minimum" in schema:
-        words += f" of at least {schema['minimum']}"
-    elif "exclusiveMinimum" in schema:
-        words += f" above {schema['exclusiveMinimum']}"
-    return words + (", or empty for none" if schema.get("optional") else "")
+    return settings_words.allowed(_schema(name))
 
 
 def metavar(name: str) -> str:
     """Return the placeholder of a setting's value in help."""
-    schema = _schema(name)
-    if "enum" in schema:
-        return "|".join(schema["enum"])
-    if schema["type"] == "array":
-        return "A,B,…"
-    if schema.get("format") == "path":
-        return "PATH"
-    return "TEXT" if schema["type"] == "string" else str(schema["type"]).upper()
+    return settings_words.metavar(_schema(name))

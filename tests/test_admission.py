@@ -116,7 +116,7 @@ async def test_calls_that_all_wait_for_each_other_end_the_oldest_first() -> None
 async def test_answers_that_nobody_takes_are_waited_for() -> None:
     gate, done = gate_of(max_bytes=100), list[int]()
     taken: list[Callable[[], None]] = []
-    with gate.admit(taken.append) as answered:
+    with gate.admit(at_end=taken.append) as answered:
         answered.hold_only(80)
     waiting = asyncio.create_task(work(gate, 10, done, growth=20))
     await asyncio.sleep(0.01)
@@ -182,7 +182,7 @@ async def test_without_a_call_nothing_is_counted() -> None:
 def test_bytes_of_an_answer_count_until_it_is_taken_and_its_place_is_free_before() -> None:
     gate = gate_of(max_calls=1, max_bytes=100)
     taken: list[Callable[[], None]] = []
-    with gate.admit(taken.append) as call:
+    with gate.admit(at_end=taken.append) as call:
         call.add(500)
         call.hold_only(90)
     with gate.admit() as next_call:

@@ -1,0 +1,128 @@
+"""Who calls, and how much of the server one caller may have while there are others.
+
+A caller is the name of an API key, or, without keys, the address that its connections come from. Of IPv6 the
+first half of an address counts: whoever has one has all that begin like it.
+"""
+
+import ipaddress
+import time
+from collections import Counter
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+REMEMBERED_S = 600.0
+"""An address that called so long ago counts as a caller beside the others."""
+
+_IPV6_PREFIX_BITS = 64
+
+
+class Callers:
+    """Knows whether a caller is the only one. It belongs to one event loop.
+
+    max_share: of each amount, what one caller of several may have.
+    keys: the names of API keys, if calls need one.
+    """
+
+    def __init__(self, max_share: float = 1.0, keys: Sized | None = None) -> None:
+        self._max_share = max_share
+        self._keys = keys
+        # When the two addresses called that called last. Nobody can fill the memory with addresses.
+        self._last_calls: dict[str, float] = {}
+
+    def find(self, key_name: str, address: str) -> "Caller":
+        """Return the caller of a call that begins now, by its key's name, or its address if that is empty."""
+        if key_name:
+            return Caller(f"key {key_name}", "your API key", self)
+        name = network(address)
+        self._last_calls.pop(name, None)
+        while len(self._last_calls) > 1:
+            del self._last_calls[next(iter(self._last_calls))]
+        self._last_calls[name] = time.monotonic()
+        return Caller(name, "your address", self)
+
+    def share(self, caller: "Caller") -> float:
+        """Return how much of each amount a caller may have: all, while it is the only one.
+
+        Each key is a caller, whether it calls or not. An address is one from its first call on: a proxy,
+        behind which all callers have one address, is alone.
+        """
+        if self._keys is not None:
+            return 1.0 if len(self._keys) < 2 else self._max_share
+        since = time.monotonic() - REMEMBERED_S
+        others = (name for name, called_at in self._last_calls.items() if called_at > since)
+        return self._max_share if any(name != caller.name for name in others) else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One caller. `words` is what it calls that by which it is known."""
+
+    name: str
+    words: str = field(compare=False)
+    callers: Callers = field(compare=False, repr=False)
+
+
+NOBODY = Caller("", "", Callers())
+"""The caller of work that is done for no call: it is alone."""
+
+
+class Portions:
+    """An amount of something, which callers share."""
+
+    def __init__(self, amount: int) -> None:
+        self.amount = amount
+        self.taken = 0
+        self._taken_by: Counter[Caller] = Counter()
+
+    def taken_by(self, caller: Caller) -> int:
+        """Return how much a caller has."""
+        return self._taken_by[caller]
+
+    def most_for(self, caller: Caller) -> int:
+        """Return how much a caller may have: one at least."""
+        return max(1, int(self.amount * caller.callers.share(caller)))
+
+    def has_share(self, caller: Caller, more: int) -> bool:
+        """Return whether so many more are within a caller's share. Who has nothing may always begin."""
+        has, most = self.taken_by(caller), self.most_for(caller)
+        return not has or has + more <= most or most >= self.amount
+
+    def take(self, caller: Caller, change: int) -> None:
+        """Give a caller more, or less."""
+        self.taken += change
+        self._taken_by[caller] += change
+        if not self._taken_by[caller]:
+            del self._taken_by[caller]
+
+
+_current: ContextVar[Caller] = ContextVar("caller", default=NOBODY)
+
+
+def current() -> Caller:
+    """Return the caller that this code works for. Work that calls share is done for the first of them."""
+    return _current.get()
+
+
+@contextmanager
+def working_for(caller: Caller) -> Iterator[None]:
+    """Work for a caller inside."""
+    token = _current.set(caller)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def network(address: str) -> str:
+    """Return what the addresses of one caller have in common. A text that is no IP address stays as it is."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:  # a socket of Unix has none
+        return address
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(ip), _IPV6_PREFIX_BITS), strict=False))
+    return str(ip)
