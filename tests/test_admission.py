@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2
 
 from gateway import admission
 from gateway.admission import Gate, release, reserve, weigh
+from gateway.callers import Caller, Callers
 from gateway.errors import OverloadedError
 from gateway.holding import keep
 
@@ -298,3 +299,152 @@ async def test_no_more_messages_arrive_at_a_time_than_there_is_memory_for() -> N
 
     await asyncio.gather(*(call() for _ in range(10)))
     assert most == 5
+
+
+def shared_gate(
+    share: float, max_calls: int = 10, max_bytes: int = 100, max_message_bytes: int = 10
+) -> tuple[Gate, Caller, Caller]:
+    """A gate, and two callers of whom each may have a share."""
+    known = Callers(share, keys=["greedy", "modest"])
+    gate = Gate(max_calls, max_bytes, max_message_bytes, known)
+    return gate, known.find("greedy", ""), known.find("modest", "")
+
+
+def test_one_caller_does_not_take_all_places() -> None:
+    gate, greedy, modest = shared_gate(0.75, max_calls=8)
+    with contextlib.ExitStack() as calls:
+        for _ in range(6):
+            calls.enter_context(gate.admit(greedy))
+        with (
+            pytest.raises(OverloadedError, match="your API key has 6 of the server's 8 calls") as caught,
+            gate.admit(greedy),
+        ):
+            pass
+        assert "the limit of one caller is 6" in str(caught.value)
+        with pytest.raises(OverloadedError, match="counts as 2"):
+            weigh(2, 1)
+        for _ in range(2):
+            calls.enter_context(gate.admit(modest))
+        with pytest.raises(OverloadedError, match="the server answers at most 8"), gate.admit(modest):
+            pass
+
+
+def test_one_caller_does_not_take_all_bytes() -> None:
+    gate, greedy, modest = shared_gate(0.75)
+    with gate.admit(greedy) as first, gate.admit(greedy) as second, gate.admit(modest) as other:
+        first.add(60)
+        with pytest.raises(OverloadedError, match="your API key has 60 of the server's 100 bytes"):
+            second.add(16)
+        second.add(15)
+        other.add(25)
+
+
+async def grow(
+    gate: Gate, caller: Caller, size: int, growth: int, done: list[str], end: asyncio.Event
+) -> None:
+    with gate.admit(caller) as call:
+        call.add(size)
+        await asyncio.sleep(0)
+        await reserve(growth)
+        done.append(caller.name)
+        await end.wait()
+
+
+async def test_a_caller_that_waits_for_its_own_bytes_keeps_nobody_waiting() -> None:
+    gate, greedy, modest = shared_gate(0.6)
+    done, end = list[str](), asyncio.Event()
+    calls = [asyncio.create_task(grow(gate, greedy, 10, 30, done, end)) for _ in range(2)]
+    await asyncio.sleep(0.01)
+    assert done == [greedy.name], "the second would be over the share"
+    with gate.admit(modest) as call:
+        call.add(30)
+        async with asyncio.timeout(60):
+            await reserve(10)
+    with gate.admit(greedy) as third:
+        third.add(2)  # small
+        with pytest.raises(OverloadedError):
+            third.add(6)
+    end.set()
+    await asyncio.wait_for(asyncio.gather(*calls), 60)
+    assert done == [greedy.name] * 2
+
+
+async def test_calls_of_a_caller_that_all_wait_for_each_other_go_on_beside_the_work_of_others() -> None:
+    gate, greedy, modest = shared_gate(0.5)
+    done, end = list[str](), asyncio.Event()
+    end.set()
+    with gate.admit(modest) as other:
+        other.add(30)
+        calls = [grow(gate, greedy, 20, growth, done, end) for growth in (20, 30)]
+        await asyncio.wait_for(asyncio.gather(*calls), 60)
+    assert done == [greedy.name] * 2
+
+
+async def test_slow_requests_of_one_caller_leave_room_for_those_of_others(slow_soon: None) -> None:
+    # Half of the bytes are for messages that arrive: 16 of the largest size, of which eight may be slow.
+    gate, greedy, modest = shared_gate(0.75, max_calls=32, max_bytes=320)
+    arrives = asyncio.Event()
+    refused: list[str] = []
+
+    async def receive_for(caller: Caller) -> None:
+        try:
+            with gate.admit(caller) as call:
+                async with call.arriving():
+                    await arrives.wait()
+        except OverloadedError as error:
+            refused.append(str(error))
+
+    slow = [asyncio.create_task(receive_for(greedy)) for _ in range(24)]
+    await asyncio.sleep(0.1)
+    assert len(refused) == 18
+    assert {error.partition(",")[0] for error in refused} == {
+        "your API key has 6 of the server's 8 slow requests at a time"
+    }
+    slow += [asyncio.create_task(receive_for(modest)) for _ in range(2)]
+    await asyncio.sleep(0.1)
+    assert len(refused) == 18
+    arrives.set()
+    await asyncio.gather(*slow)
+
+
+async def test_messages_of_one_caller_leave_room_for_those_of_others() -> None:
+    gate, greedy, modest = shared_gate(0.75, max_calls=32)
+    arrives, arriving = asyncio.Event(), list[int]()
+
+    async def receive_for(caller: Caller) -> None:
+        with gate.admit(caller) as call:
+            async with call.arriving():
+                arriving.append(1)
+                await arrives.wait()
+
+    waiting = [asyncio.create_task(receive_for(greedy)) for _ in range(10)]
+    await asyncio.sleep(0.01)
+    assert len(arriving) == 3, "five may arrive at a time, and three of one caller"
+    waiting.append(asyncio.create_task(receive_for(modest)))
+    await asyncio.sleep(0.01)
+    assert len(arriving) == 4
+    arrives.set()
+    await asyncio.gather(*waiting)
+
+
+async def test_places_go_to_the_slow_calls_of_those_who_may_have_them(slow_soon: None) -> None:
+    gate, greedy, modest = shared_gate(0.5, max_calls=2, max_bytes=400)
+    arrives, worked, end = asyncio.Event(), list[str](), asyncio.Event()
+
+    async def receive_for(caller: Caller) -> None:
+        with gate.admit(caller) as call:
+            async with call.arriving():
+                await arrives.wait()
+            worked.append(caller.name)
+            await end.wait()
+
+    slow = []
+    for caller in (greedy, greedy, modest):
+        slow.append(asyncio.create_task(receive_for(caller)))
+        await asyncio.sleep(0.05)
+    arrives.set()
+    await asyncio.sleep(0.05)
+    assert worked == [greedy.name, modest.name]
+    end.set()
+    await asyncio.gather(*slow)
+    assert worked == [greedy.name, modest.name, greedy.name]

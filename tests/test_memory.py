@@ -5,8 +5,15 @@ import contextlib
 
 import pytest
 
+from gateway import callers
+from gateway.callers import Caller, Callers
 from gateway.holding import keep
 from gateway.memory import Memory
+
+
+def two_callers(share: float) -> tuple[Caller, Caller]:
+    known = Callers(share, keys=["greedy", "modest"])
+    return known.find("greedy", ""), known.find("modest", "")
 
 
 async def test_no_byte_is_reserved_twice_and_everybody_gets_theirs() -> None:
@@ -109,3 +116,51 @@ async def test_a_thread_that_works_on_keeps_its_memory() -> None:
     assert not waiting.done()
     thread_ends()
     await waiting
+
+
+async def test_callers_that_wait_have_their_turns_one_after_the_other() -> None:
+    memory = Memory(100)
+    greedy, modest = two_callers(1.0)
+    order: list[str] = []
+
+    async def work(caller: Caller, name: str, size: int) -> None:
+        with callers.working_for(caller):
+            async with memory.reserve(size):
+                order.append(name)
+                await asyncio.sleep(0.001)
+
+    async with memory.reserve(100):
+        waiting = [asyncio.create_task(work(greedy, f"greedy {number}", 60)) for number in range(4)]
+        await asyncio.sleep(0)
+        waiting += [asyncio.create_task(work(modest, f"modest {number}", 60)) for number in range(2)]
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert order == ["greedy 0", "modest 0", "greedy 1", "modest 1", "greedy 2", "greedy 3"]
+
+
+async def test_one_caller_of_several_leaves_some_memory_to_the_others() -> None:
+    memory = Memory(100)
+    greedy, modest = two_callers(0.75)
+    reserved = most = 0
+
+    async def work() -> None:
+        nonlocal reserved, most
+        with callers.working_for(greedy):
+            async with memory.reserve(30):
+                reserved += 30
+                most = max(most, reserved)
+                await asyncio.sleep(0.01)
+                reserved -= 30
+
+    waiting = [asyncio.create_task(work()) for _ in range(5)]
+    await asyncio.sleep(0.001)
+    # Nobody is passed over but those who have their share.
+    with callers.working_for(modest):
+        async with asyncio.timeout(60), memory.reserve(40):
+            assert reserved, "the others were waited for"
+    await asyncio.gather(*waiting)
+    assert most == 60
+    # What is more than a share is not more than there is.
+    with callers.working_for(greedy):
+        async with asyncio.timeout(60), memory.reserve(100):
+            pass
