@@ -12,10 +12,14 @@ LENGTH = 30 << 20
 """Of the message, as its first bytes say."""
 
 
-async def send_slowly(address: str, method: str) -> None:
-    """Call a method over a connection of its own, until the server ends the call or the connection."""
-    reader, writer = await asyncio.open_connection(*address.rsplit(":", 1))
-    writer.write(PREFACE + _frame(SETTINGS) + _frame(HEADERS, END_HEADERS, STREAM, _headers(address, method)))
+async def send_slowly(address: str, method: str, *, key: str = "", host: str = "127.0.0.1") -> None:
+    """Call a method over a connection of its own, until the server ends the call or the connection.
+
+    key: an API key. host: the address to call from.
+    """
+    reader, writer = await asyncio.open_connection(*address.rsplit(":", 1), local_addr=(host, 0))
+    headers = b"".join(_header_fields(address, method, key))
+    writer.write(PREFACE + _frame(SETTINGS) + _frame(HEADERS, END_HEADERS, STREAM, headers))
     writer.write(_frame(DATA, 0, STREAM, b"\0" + LENGTH.to_bytes(4, "big")))
     drip = asyncio.create_task(_drip(writer))
     try:
@@ -43,11 +47,7 @@ def _frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> 
     return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
-def _headers(address: str, method: str) -> bytes:
-    return b"".join(_header_fields(address, method))
-
-
-def _header_fields(address: str, method: str) -> Iterator[bytes]:
+def _header_fields(address: str, method: str, key: str) -> Iterator[bytes]:
     """Each header as HPACK has it if nothing is compressed. None is longer than 126 bytes."""
     for header in (
         (":method", "POST"),
@@ -56,5 +56,6 @@ def _header_fields(address: str, method: str) -> Iterator[bytes]:
         (":authority", address),
         ("te", "trailers"),
         ("content-type", "application/grpc"),
+        ("x-api-key", key),
     ):
         yield b"\0" + b"".join(bytes((len(text),)) + text.encode() for text in header)
