@@ -267,7 +267,10 @@ class RequestKilledServerError(StatusError):
 
 
 class OverloadedError(StatusError):
-    """The server has as much work as it accepts. `limit`: of what. `retry_s` says when to try again."""
+    """The server has as much work as it accepts, or the caller has its share of that, if `limit` is "caller".
+
+    limit: of what there is no more. retry_s: when to try again.
+    """
 
     def __init__(self, message: str, limit: str, retry_s: float) -> None:
         delay = duration_pb2.Duration()
@@ -277,6 +280,7 @@ class OverloadedError(StatusError):
             f"{message}: try again later",
             error_details_pb2.RetryInfo(retry_delay=delay),
             reason="OVERLOADED",
+            fault="caller" if limit == "caller" else "load",
             about={"limit": limit},
             metadata={"limit": limit},
         )

@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway.admission import Admission, Gate
 from gateway.call import REQUEST_ID, Call, observe
-from gateway.connections import close_connection
+from gateway.connections import close_connection, in_use
 from gateway.errors import (
     DeadlineExceededError,
     Fault,
@@ -184,7 +184,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _admit(self, context: Context, call: Call) -> Iterator[Admission]:
         """Give the call its place inside, and its caller a limited time to take the answer after that."""
         caller = self._gate.callers.find(call.caller, call.peer)
-        with self._gate.admit(caller, lambda done: _at_end(context, done)) as admission:
+        with (
+            in_use(context.peer()),
+            self._gate.admit(caller, lambda done: _at_end(context, done)) as admission,
+        ):
             yield admission
         loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
         _at_end(context, loop.call_later(seconds, _give_up, call, context.peer(), seconds).cancel)
@@ -311,7 +314,7 @@ def _at_end(context: Context, done: Callable[[], None]) -> None:
 
 def _give_up(call: Call, peer: str, seconds: float) -> None:
     """End a call whose caller does not take the answer, the only way there is."""
-    if close_connection(peer):
+    if close_connection(peer, "answer"):
         logger.warning(
             "request %s: %s has not taken the answer of %s within %g seconds: its connection is closed",
             *(call.request_id, peer, call.method, seconds),

@@ -101,6 +101,17 @@ BATCH_SIZE = Histogram(
     ["model"],
     buckets=_BATCHES,
 )
+CONNECTIONS = Gauge(
+    "visiongate_connections",
+    "Connections that callers and probes have to the server.",
+    multiprocess_mode="livesum",
+)
+CONNECTIONS_CLOSED = Counter(
+    "visiongate_connections_closed",
+    "Connections that the server closed: an answer was not taken, few descriptors were left, or one peer had "
+    "too many.",
+    ["reason"],
+)
 TASKS = Gauge(
     "visiongate_tasks",
     "asyncio's tasks: far more than calls in flight, and ever more, is a leak.",

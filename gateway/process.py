@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway import library_output, tracing
 from gateway.api_keys import read_keys
+from gateway.connections import raise_descriptor_limit
 from gateway.handshakes import Handshakes
 from gateway.heap import limit_arenas
 from gateway.heartbeat import Heartbeat
@@ -47,10 +48,10 @@ async def serve(
 ) -> None:
     """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again."""
     limit_arenas()
+    raise_descriptor_limit()
     heartbeat = heartbeat or Heartbeat()
-    handshakes = Handshakes()
     with (
-        library_output.logged(handshakes.explain),
+        library_output.logged(Handshakes().explain),
         StatusServer(settings, heartbeat),
         tracing.exporting(settings),
     ):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import logs, metrics, ports
+from gateway.connections import raise_descriptor_limit
 from gateway.heartbeat import INTERVAL_S, MAX_SILENCE_S, Heartbeat
 from gateway.image_ids import new_secret, write_secret
 from gateway.process import serve
@@ -51,6 +52,7 @@ async def serve_with_processes(
 
     `started` is called with the port and the models as soon as the first process answers.
     """
+    raise_descriptor_limit()
     with (
         # The processes write their metrics there, and the parent adds them up.
         tempfile.TemporaryDirectory(prefix="visiongate-") as folder,

@@ -14,7 +14,7 @@ _MIN_RETRY_S, _MAX_RETRY_S = 0.5, 1.5
 def refuse(message: str, reason: str) -> NoReturn:
     """Raise OverloadedError, and count it under `reason`."""
     metrics.REFUSALS.labels(reason).inc()
-    raise OverloadedError(message, retry_s=random.uniform(_MIN_RETRY_S, _MAX_RETRY_S))  # noqa: S311
+    raise OverloadedError(message, reason, retry_s=random.uniform(_MIN_RETRY_S, _MAX_RETRY_S))  # noqa: S311
 
 
 def check_share(portions: Portions, caller: Caller, more: int, what: str) -> None:

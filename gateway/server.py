@@ -16,6 +16,7 @@ from gateway.api_keys import ApiKeys
 from gateway.callers import Callers
 from gateway.catalog import Catalog
 from gateway.catalog_loading import CatalogLoader
+from gateway.connection_guard import ConnectionGuard
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
 from gateway.image_ids import ImageIds, new_secret, read_secret
@@ -84,9 +85,12 @@ class Gateway:
             self.port = self._listen(credentials)
             await self._server.start()
             made.pop_all()
+        guard = ConnectionGuard(
+            {self.port, settings.metrics_port or self.port}, settings.max_connections_per_peer
+        )
         self._tasks = [
             asyncio.create_task(work)
-            for work in (readiness.watch(settings.health_interval_s), keep_trimmed())
+            for work in (readiness.watch(settings.health_interval_s), keep_trimmed(), guard.watch())
         ]
         return self
 

@@ -151,6 +151,12 @@ class Settings(BaseModel):
         ge=0.01,
         le=1,
     )
+    max_connections_per_peer: int = _setting(
+        "Limits",
+        1000,
+        "Most connections of one address. Of more, the youngest without calls are closed. 0: no limit.",
+        ge=0,
+    )
     max_image_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest image file, in bytes.")
     max_image_pixels: PositiveInt = _setting("Limits", 64_000_000, "Most pixels of an image, width x height.")
     max_images: PositiveInt = _setting("Limits", 64, "Most images of an embedding or classification request.")

@@ -36,7 +36,7 @@ def test_only_the_connection_of_that_peer_is_closed(
 ) -> None:
     (client, server), (other_client, other_server) = pairs
     host, port, *_ = client.getsockname()
-    assert close_connection(f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}")
+    assert close_connection(f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}", "answer")
     assert client.recv(1) == b""
     other_server.sendall(b"x")
     assert other_client.recv(1) == b"x"
@@ -48,6 +48,6 @@ def test_a_peer_that_has_left() -> None:
     before = len(os.listdir("/proc/self/fd"))
     first, second = socket.socketpair()
     with first, second, open(os.devnull) as _file:
-        assert not close_connection("ipv4:192.0.2.1:9")
-        assert not close_connection("unix:")
+        assert not close_connection("ipv4:192.0.2.1:9", "answer")
+        assert not close_connection("unix:", "answer")
     assert len(os.listdir("/proc/self/fd")) == before, "descriptors are left open"
