@@ -43,6 +43,8 @@ KEEPALIVE = (
     # Many clients ask every half minute whether the server is there. By default gRPC hangs up on them.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    # Whoever connects must say so much that it speaks gRPC.
+    ("grpc.server_handshake_timeout_ms", 20_000),
 )
 
 
