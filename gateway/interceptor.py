@@ -177,8 +177,33 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     answer = await self._serialise(response)
                     call.response_bytes += len(answer)
                     admission.add(COPIES * len(answer))
-                    await context.write(answer)
+                    await self._write(answer, context, call)
                     admission.add(-COPIES * len(answer))
+
+    async def _write(self, answer: bytes, context: Context, call: Call) -> None:
+        """Send one message of a stream, whose caller has a limited time to take it.
+
+        While gRPC sends, it cannot end the call, not even with an error: a call that is cancelled goes on
+        until the message is taken, or the connection is closed.
+        """
+        loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
+        timer = loop.call_later(seconds, _give_up, call, context.peer(), seconds)
+        writing = asyncio.ensure_future(context.write(answer))
+        cancelled: BaseException | None = None
+        try:
+            while not writing.done():
+                try:
+                    await asyncio.wait([writing])
+                except asyncio.CancelledError as cancellation:
+                    cancelled = cancellation
+        finally:
+            timer.cancel()
+        failure = writing.exception()
+        if failure is not None and cancelled is None:
+            # The caller is lost: gRPC cancels the call a moment later.
+            await asyncio.sleep(_END_S)
+        if error := cancelled or failure:
+            raise error
 
     @contextmanager
     def _admit(self, context: Context, call: Call) -> Iterator[Admission]:

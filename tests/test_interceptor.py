@@ -617,3 +617,65 @@ async def test_a_call_that_the_servers_stop_ends_is_the_servers_doing(
             await call
     [line] = [record.fields for record in caplog.records if record.name == "gateway.calls"]  # type: ignore[attr-defined]
     assert (line["reason"], line["fault"]) == ("SERVER_STOPPED", "server")
+
+
+@asynccontextmanager
+async def streaming_large(gate: Gate, max_call_s: float, max_send_s: float) -> AsyncIterator[Any]:
+    """A stream of one large answer for each message."""
+
+    async def answer_each(messages: AsyncIterator[StringValue], context: Any) -> AsyncIterator[StringValue]:
+        async for message in messages:
+            yield await large(message, context)
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        answer_each, StringValue.FromString, StringValue.SerializeToString
+    )
+    guard = CallInterceptor(gate, Limits(max_call_s, 60, max_send_s, 1 << 30), None)
+    async with connected(guard, handler) as channel:
+        yield channel
+
+
+@pytest.mark.parametrize(("max_call_s", "max_send_s"), [(0.2, 0.6), (60, 0.6)])
+async def test_who_does_not_take_an_answer_of_a_stream_loses_its_connection(
+    max_call_s: float, max_send_s: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = gate_of(2)
+    async with streaming_large(gate, max_call_s, max_send_s) as channel:
+        call = await open_without_reading(channel)
+        await asyncio.sleep(0.4)
+        assert await held(gate), "gRPC holds an answer that nobody counts"
+        assert not call.done()
+        assert await asyncio.wait_for(call.code(), 60) is grpc.StatusCode.UNAVAILABLE
+        await asyncio.sleep(0.3)
+        assert not await held(gate)
+        with gate.admit(), gate.admit():  # no place is missing
+            pass
+    messages = [record.getMessage() for record in caplog.records if record.name != "gateway.calls"]
+    assert ["has not taken the answer" in message for message in messages] == [True]
+
+
+async def test_a_stream_past_its_time_ends_once_its_answer_is_taken(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = gate_of(1)
+    async with streaming_large(gate, 0.2, 60) as channel:
+        call = await open_without_reading(channel)
+        await asyncio.sleep(0.5)
+        assert len(await call.read()) > 20_000_000
+        assert await asyncio.wait_for(call.code(), 60) is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert "0.2 seconds" in await call.details()
+    assert {record.name for record in caplog.records} == {"gateway.calls"}
+
+
+async def test_a_caller_that_leaves_while_a_stream_answers_leaves_nothing_behind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gate = gate_of(2)
+    async with streaming_large(gate, 60, 60) as channel:
+        call = await open_without_reading(channel)
+        await asyncio.sleep(0.3)
+        assert await held(gate)
+        call.cancel()
+        await asyncio.sleep(0.3)
+        assert not await held(gate)
+    assert not caplog.records
