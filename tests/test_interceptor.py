@@ -630,7 +630,7 @@ async def streaming_large(gate: Gate, max_call_s: float, max_send_s: float) -> A
     handler = grpc.stream_stream_rpc_method_handler(
         answer_each, StringValue.FromString, StringValue.SerializeToString
     )
-    guard = CallInterceptor(gate, Limits(max_call_s, 60, max_send_s, 1 << 30), None)
+    guard = CallInterceptor(gate, Limits(max_call_s, 60, max_send_s, MAX_MESSAGE_BYTES, 1 << 30), None)
     async with connected(guard, handler) as channel:
         yield channel
 
