@@ -120,4 +120,4 @@ async def test_it_names_the_reason(program: Path, scene: scenes.Scene, guarded: 
     message, details = errors.splitlines()
     assert code == 1
     assert message.startswith("UNAUTHENTICATED: ")
-    assert json.loads(details)["reason"] == "UNAUTHENTICATED"
+    assert json.loads(details)["reason"] == "KEY_UNKNOWN"
