@@ -5,9 +5,11 @@ without.
 """
 
 import asyncio
+import contextlib
 import importlib.util
 import inspect
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Container, Coroutine, Iterator
@@ -130,7 +132,8 @@ def serve_command(loaded: Loaded) -> None:
     Every option is a setting. It can also be set by an environment variable VISIONGATE_… and by a key of the
     TOML file. See `visiongate settings`.
     """
-    _serve(loaded.settings)
+    with _logging(loaded.settings):
+        _serve(loaded.settings)
 
 
 @app.command(epilog=CACHE_HELP)
@@ -143,12 +146,13 @@ def up(loaded: Loaded, demo: Demo = False) -> None:
     from gateway.embedded import EmbeddedTriton, in_front_of, keep_running  # noqa: PLC0415
     from gateway.process import check  # noqa: PLC0415
 
-    if loaded.sources["triton"] != "default":
-        note(f"up starts its own Triton: the setting triton ({loaded.sources['triton']}) is not used")
-    settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
-    check(settings)
-    with EmbeddedTriton(settings.repository, progress=note) as triton:
-        _serve(in_front_of(triton, settings), keep_running(triton))
+    with _logging(loaded.settings) as tell:
+        if loaded.sources["triton"] != "default":
+            tell(f"up starts its own Triton: the setting triton ({loaded.sources['triton']}) is not used")
+        settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
+        check(settings)
+        with EmbeddedTriton(settings.repository, progress=tell) as triton:
+            _serve(in_front_of(triton, settings), keep_running(triton))
 
 
 @app.command("triton", epilog=CACHE_HELP)
@@ -251,22 +255,45 @@ def _repository(loaded: Loaded, demo: bool) -> Path:
     raise CommandError(f"the demo models are missing: {cli.INSTALL_SERVER}")
 
 
+@contextlib.contextmanager
+def _logging(settings: Settings) -> Iterator[Callable[[str], None]]:
+    """Set up the log of a server, and lend what tells its operator something.
+
+    That is a line for people, or one of the log if that is for programs. So is the error that ends a server.
+    """
+    from gateway import logs  # noqa: PLC0415
+
+    logs.configure(settings)
+    logs.tell_start(settings)
+    if settings.log_format == "text":
+        yield note
+        return
+    logger = logging.getLogger("gateway.cli")
+    try:
+        yield logger.info
+    except (CommandError, OSError, ValueError) as error:
+        logger.error("%s", error)
+        raise SystemExit(1) from error
+
+
 def _serve(settings: Settings, *beside: Coroutine[Any, Any, None]) -> None:
     """Serve until a signal comes, and do other work beside it, whose error ends it.
 
     Raises SystemExit if the signal comes during the start.
     """
-    from gateway import logs  # noqa: PLC0415
     from gateway.process import serve  # noqa: PLC0415
     from gateway.processes import serve_with_processes  # noqa: PLC0415
 
-    logs.configure(settings)
     has_started = False
 
     def started(port: int, served: str) -> None:
         nonlocal has_started
         has_started = True
-        say(f"visiongate answers at {join(settings.host, port)} ({served}); Ctrl-C stops it.")
+        sentence = f"visiongate answers at {join(settings.host, port)} ({served}); Ctrl-C stops it."
+        if settings.log_format == "text":
+            say(sentence)
+        else:
+            logging.getLogger("gateway.cli").info("%s", sentence)
 
     async def run() -> int:
         with StopSignals() as stop:

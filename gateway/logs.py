@@ -3,10 +3,14 @@
 import json
 import logging
 from datetime import UTC, datetime
+from importlib.metadata import version
 from typing import Any
 
 from gateway.call import current
 from gateway.settings import Settings
+from gateway.settings_sources import shown
+
+logger = logging.getLogger(__name__)
 
 
 def configure(settings: Settings) -> None:
@@ -18,6 +22,18 @@ def configure(settings: Settings) -> None:
     logging.basicConfig(level=max(level, logging.WARNING), handlers=[handler], force=True)
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("grpc._cython.cygrpc").addFilter(is_fault)
+    logging.captureWarnings(True)
+
+
+def tell_start(settings: Settings) -> None:
+    """Log the version, and the settings that are not as by default."""
+    defaults = Settings()
+    changed = {
+        name: shown(getattr(settings, name))
+        for name in Settings.model_fields
+        if getattr(settings, name) != getattr(defaults, name)
+    }
+    logger.info("visiongate %s starts", version("visiongate-server"), extra={"fields": changed})
 
 
 def is_fault(record: logging.LogRecord) -> bool:
