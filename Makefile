@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test lint api types types-newest format bench soak clean
+.PHONY: demo exporter onnx ocr wheels test lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -18,6 +18,7 @@ help:
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
 	@echo "make soak    an hour of overload, of bad company and of mixed traffic: does the gateway hold, does it leak"
+	@echo "make incidents  ten minutes of what operators meet: is the cause found, does the alert fire?"
 	@echo "make clean   remove all that these commands made"
 
 # What serving needs, and the demo: no PyTorch.
@@ -89,13 +90,16 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench/overhead.py --repository export/demo/repository
 
-SOAK := gaps overload peers hostile poison endurance
+SOAK := gaps incidents overload peers hostile poison endurance
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed
 	@missed=; for script in $(SOAK); do \
 		echo "== $$script"; PYTHONPATH=tests $(BIN)/python -m soak.$$script || missed="$$missed $$script"; \
 	done; if [ -n "$$missed" ]; then echo "missed:$$missed"; exit 1; fi
+
+incidents:
+	@$(MAKE) --no-print-directory soak SOAK=incidents
 
 clean:
 	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
