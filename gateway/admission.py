@@ -42,6 +42,8 @@ class Gate:
         # Small amounts pass those who wait: otherwise a few large calls would keep out all others.
         self._account = ByteAccount(max_bytes, small_bytes=max_bytes // (4 * max_calls or 1))
         self._max_message_bytes = max_message_bytes
+        metrics.MAX_CALLS_IN_FLIGHT.set(max_calls)
+        metrics.MAX_BYTES_IN_FLIGHT.set(max_bytes)
         self._arrivals = Memory(max_bytes // 2)
         self._slow = Portions(max(1, max_bytes // 2 // max_message_bytes // 2))
         # Calls whose message arrived slowly, and that want a place again.

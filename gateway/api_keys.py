@@ -109,8 +109,10 @@ class ApiKeys:
         try:
             self._names = _names_by_hash(self._path)
         except ValueError as error:
+            metrics.RELOADS.labels("keys", "failed").inc()
             logger.error("%s; the previous API keys stay in force", error)
         else:
+            metrics.RELOADS.labels("keys", "ok").inc()
             logger.info("%s has changed: %d API keys", self._path, len(self._names))
 
 
@@ -201,7 +203,9 @@ def _parse(path: Path, name: str, table: Any) -> ApiKey:
 
 
 def _names_by_hash(path: Path) -> dict[bytes, str]:
-    return {key.sha256: key.name for key in read_keys(path)}
+    keys = read_keys(path)
+    metrics.know("caller", [key.name for key in keys])
+    return {key.sha256: key.name for key in keys}
 
 
 def _sha256(text: str) -> bytes:

@@ -46,6 +46,9 @@ class ComputingCache(Generic[Value]):
         self._normal: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._if_room: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._flights: dict[str, _Flight[Value]] = {}
+        if name is not None:
+            metrics.CACHE_BYTES.labels(name).set(0)
+            metrics.CACHE_MAX_BYTES.labels(name).set(max_bytes)
 
     def get(self, key: str, *, keep: Keep = Keep.NORMAL, count_miss: bool = True) -> Value | None:
         """Return the value of `key`, if it is kept. A miss that `get_or_compute` follows is counted there."""

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gateway import metrics
 from gateway.catalog import Catalog, Family, Fault, Variant, new_fingerprint
 from gateway.errors import StatusError
 from gateway.triton import ModelConfig, Triton
 from gateway.triton_models import Key, Look, Seen, look
-from gateway.variant_loading import is_marked, load_variant
+from gateway.variant_loading import export_of, is_marked, load_variant
 from visiongate.command_error import CommandError
 
 logger = logging.getLogger(__name__)
@@ -165,9 +166,24 @@ class CatalogLoader:
         )
         if before and (line := _difference(before, self._offered)):
             logger.info("the models have changed: %s", line)
+            for key in before | self._offered:
+                if change := _change(before.get(key), self._offered.get(key)):
+                    metrics.RELOADS.labels("models", "failed" if change == "broken" else "ok").inc()
+        if before != self._offered:
+            self._describe()
         for key, entry in self._offered.items():
             if isinstance(entry, Fault) and entry.sentence != getattr(before.get(key), "sentence", ""):
                 logger.error("%s", entry.sentence)
+
+    def _describe(self) -> None:
+        """Say in the metrics what is offered."""
+        models = [
+            {"family": entry.family.name, "variant": entry.name, "model": model, "export": export_of(config)}
+            for key, entry in self._offered.items()
+            for model, config in zip(entry.triton_models.values(), self._seen[key], strict=True)
+        ]
+        metrics.know("model", [labels["model"] for labels in models])
+        metrics.describe_models(models)
 
     def _choices(self, family: Family[Any]) -> Iterator[tuple[Key, Entry]]:
         """Yield the variants among which a family's requests choose by name, the default first."""

@@ -33,6 +33,8 @@ _MEANINGS = {
     "NO_SHARED_CIPHER": "client and server have no cipher in common",
 }
 REASONS = (*_MEANINGS, "OTHER")
+for reason in REASONS:
+    metrics.HANDSHAKE_FAILURES.labels(reason)
 
 
 class Handshakes:

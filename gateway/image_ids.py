@@ -8,9 +8,7 @@ of it: the time of the answer may tell them that somebody sent it before.
 
 import hashlib
 import hmac
-import os
 import secrets
-from functools import partial
 from pathlib import Path
 
 MIN_SECRET_BYTES = 32
@@ -36,15 +34,9 @@ class ImageIds:
         return content_hash if hmac.compare_digest(image_id.encode(), expected.encode()) else None
 
 
-def new_secret() -> bytes:
-    """Return a secret that nobody else knows."""
-    return secrets.token_bytes(MIN_SECRET_BYTES)
-
-
-def write_secret(path: Path, secret: bytes) -> None:
-    """Write a new file of a secret, which only its owner may read."""
-    with open(path, "xb", opener=partial(os.open, mode=0o600)) as file:
-        file.write(secret)
+def secret_of(path: Path | None) -> bytes:
+    """Return the secret of a file, as `read_secret` does, or without a file one that nobody else knows."""
+    return secrets.token_bytes(MIN_SECRET_BYTES) if path is None else read_secret(path)
 
 
 def read_secret(path: Path) -> bytes:

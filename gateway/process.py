@@ -45,8 +45,12 @@ async def serve(
     started: Callable[[Gateway], None],
     stop: StopSignals,
     heartbeat: Heartbeat | None = None,
+    image_id_secret: bytes | None = None,
 ) -> None:
-    """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again."""
+    """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again.
+
+    `image_id_secret` is that of the setting by default.
+    """
     limit_arenas()
     raise_descriptor_limit()
     heartbeat = heartbeat or Heartbeat()
@@ -56,7 +60,7 @@ async def serve(
         tracing.exporting(settings),
     ):
         async with heartbeat.beating(), contextlib.AsyncExitStack() as stack:
-            gateway = Gateway(settings)
+            gateway = Gateway(settings, image_id_secret)
             await until_first(stack.enter_async_context(gateway), stop.first.wait())
             if not stop.first.is_set():
                 started(gateway)

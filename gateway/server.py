@@ -19,7 +19,7 @@ from gateway.catalog_loading import CatalogLoader
 from gateway.connection_guard import ConnectionGuard
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
-from gateway.image_ids import ImageIds, new_secret, read_secret
+from gateway.image_ids import ImageIds, secret_of
 from gateway.interceptor import CallInterceptor, Limits
 from gateway.models.image import PEAK_BYTES_PER_PIXEL
 from gateway.pipelines.resources import Resources
@@ -52,11 +52,12 @@ class Gateway:
     """A running gateway: an async context manager that listens once entered.
 
     Raises CatalogError if Triton does not answer in time or has nothing that can be served, and what
-    `process.check` raises.
+    `process.check` raises. `image_id_secret` is that of the setting by default.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, image_id_secret: bytes | None = None) -> None:
         self._settings = settings
+        self._image_id_secret = image_id_secret
         self.port = settings.port
 
     async def __aenter__(self) -> Self:
@@ -64,8 +65,7 @@ class Gateway:
         # Before waiting for Triton: a fault in these is told at once.
         credentials = server_credentials(settings)
         authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
-        secret_file = settings.image_id_secret
-        image_ids = ImageIds(new_secret() if secret_file is None else read_secret(secret_file))
+        image_ids = ImageIds(self._image_id_secret or secret_of(settings.image_id_secret))
         required = required_services(settings.required_services, SERVICES)
         _check_memory(settings)
         if settings.processes == 1:

@@ -10,6 +10,8 @@ from socketserver import TCPServer
 from types import TracebackType
 from typing import Any, Self
 
+from prometheus_client import REGISTRY, CollectorRegistry
+
 from gateway import metrics
 from gateway.health import full_name
 from gateway.heartbeat import Heartbeat
@@ -23,12 +25,15 @@ logger = logging.getLogger(__name__)
 class StatusServer:
     """A context manager that answers on `settings.metrics_port` inside. Without a port it does nothing.
 
-    Its thread goes on while the event loop stands still, and says so. Readiness comes from the metrics, so it
-    also works in the parent of several gateway processes, with the heartbeat of that parent.
+    Its thread goes on while the event loop stands still, and says so. Readiness comes from the metrics in
+    `registry`: it also works in the parent of several gateway processes, with the heartbeat of that parent.
     """
 
-    def __init__(self, settings: Settings, heartbeat: Heartbeat) -> None:
+    def __init__(
+        self, settings: Settings, heartbeat: Heartbeat, registry: CollectorRegistry = REGISTRY
+    ) -> None:
         self._heartbeat = heartbeat
+        self._registry = registry
         self._host = settings.metrics_host
         self._requested_port = settings.metrics_port
         self._server: _Server | None = None
@@ -37,7 +42,7 @@ class StatusServer:
         if self._requested_port is None:
             return self
         try:
-            self._server = _Server(self._host, self._requested_port, self._heartbeat)
+            self._server = _Server(self._host, self._requested_port, self._heartbeat, self._registry)
         except OSError as error:
             raise ListenError(self._host, self._requested_port, "--metrics-port", error) from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="status", daemon=True)
@@ -65,8 +70,9 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, host: str, port: int, heartbeat: Heartbeat) -> None:
+    def __init__(self, host: str, port: int, heartbeat: Heartbeat, registry: CollectorRegistry) -> None:
         self.heartbeat = heartbeat
+        self.registry = registry
         entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         self.address_family = entries[0][0]
         super().__init__((host, port), _Handler)
@@ -97,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
                 )
                 self._answer(HTTPStatus.SERVICE_UNAVAILABLE, silence)
             case "metrics" if not service:
-                body, content_type = metrics.render(self.headers.get("Accept", ""))
+                body, content_type = metrics.render(self.headers.get("Accept", ""), self.server.registry)
                 self._answer(HTTPStatus.OK, body, content_type)
             case "livez" if not service:
                 self._answer(HTTPStatus.OK, "alive\n")
@@ -111,7 +117,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_readiness(self, asked: str) -> None:
         """Answer for one service, or for the whole server with a line for each service."""
-        readiness = metrics.readiness()
+        readiness = metrics.readiness(self.server.registry)
         if not readiness:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "starting\n")
             return

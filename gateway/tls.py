@@ -1,16 +1,25 @@
 """The server's TLS: its certificate, and the authorities whose certificates clients must show."""
 
 import logging
+import math
+import re
 import ssl
 import threading
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import grpc
 
+from gateway import metrics
 from gateway.file_watch import FileWatch
 from gateway.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+_CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+# Tags of ASN.1.
+_VERSION, _UTC_TIME = 0xA0, 0x17
 
 
 class Certificates:
@@ -44,6 +53,7 @@ class Certificates:
                 raise ValueError(
                     f"tls_client_ca {self._client_ca} has no PEM certificates: {error}"
                 ) from error
+        metrics.CERTIFICATE_EXPIRY.labels(self._certificate).set(expires_at(pair[1]))
         return grpc.ssl_server_certificate_configuration([pair], client_ca)
 
     def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
@@ -58,8 +68,10 @@ class Certificates:
                 configuration = self.read()
             except ValueError as error:
                 # This also happens after a new certificate is written and before its key is.
+                metrics.RELOADS.labels("certificates", "failed").inc()
                 logger.error("%s; the previous certificate stays in use", error)
                 return None
+        metrics.RELOADS.labels("certificates", "ok").inc()
         logger.info("the TLS files have changed: new connections use %s", self._certificate)
         return configuration
 
@@ -69,6 +81,35 @@ class Certificates:
             return path.read_bytes()
         except OSError as error:
             raise ValueError(f"cannot read {path} for TLS: {error.strerror}") from error
+
+
+def expires_at(chain: bytes) -> float:
+    """Return when the first certificate of a PEM file expires, in seconds since 1970; NaN if it is not found.
+
+    Python's ssl does not tell this of a certificate of one's own.
+    """
+    try:
+        pem = _CERTIFICATE.search(chain.decode("latin-1"))
+        ((_, certificate),) = _elements(ssl.PEM_cert_to_DER_cert(pem[0] if pem else ""))
+        # RFC 5280: serial number, signature, issuer, validity; in front of them the version, if any.
+        (_, signed), *_ = _elements(certificate)
+        fields = [content for tag, content in _elements(signed) if tag != _VERSION]
+        _, (tag, time) = _elements(fields[3])
+        year = "%y" if tag == _UTC_TIME else "%Y"
+        return datetime.strptime(time.decode(), f"{year}%m%d%H%M%S%z").timestamp()
+    except (ValueError, IndexError):
+        return math.nan
+
+
+def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the ASN.1 elements that lie one behind the other: the tag of each, and its content."""
+    while der:
+        tag, length, start = der[0], der[1], 2
+        if length & 0x80:  # the length has so many bytes
+            start += length & 0x7F
+            length = int.from_bytes(der[2:start], "big")
+        yield tag, der[start : start + length]
+        der = der[start + length :]
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:

@@ -67,6 +67,7 @@ class TritonServer:
 
     def __init__(self, name: str, target: str) -> None:
         self.name = name
+        metrics.know("server", [name])
         self.is_up = False
         self.absence = "not asked yet"
         self.version = ""

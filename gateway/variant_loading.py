@@ -62,6 +62,11 @@ def is_marked(seen: Seen) -> bool:
     return all(isinstance(part, ModelConfig) and EXPORT in part.parameters for part in seen)
 
 
+def export_of(part: ModelConfig | str | None) -> str:
+    """Return by which export a model was made; empty if it does not tell, or is not ready."""
+    return part.parameters.get(EXPORT, "") if isinstance(part, ModelConfig) else ""
+
+
 def merged(parameters: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
     """Return the parameters of several models as one."""
     return {key: value for own in parameters.values() for key, value in own.items()}

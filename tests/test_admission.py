@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from google.rpc import error_details_pb2
+from prometheus_client import REGISTRY
 
 from gateway import admission
 from gateway.admission import Gate, release, reserve, weigh
@@ -27,6 +28,12 @@ def test_a_place_is_free_again_whatever_came_of_the_call() -> None:
         pass
     with gate.admit():
         pass
+
+
+def test_the_limits_are_said_beside_what_is_in_flight() -> None:
+    gate_of(max_calls=7, max_bytes=77)
+    assert REGISTRY.get_sample_value("visiongate_max_calls_in_flight") == 7
+    assert REGISTRY.get_sample_value("visiongate_max_bytes_in_flight") == 77
 
 
 def test_bytes_of_all_calls_together_are_limited() -> None:

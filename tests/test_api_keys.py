@@ -37,6 +37,10 @@ def refusals(reason: str) -> float:
     return REGISTRY.get_sample_value("visiongate_refusals_total", {"reason": reason}) or 0
 
 
+def reloads(result: str) -> float:
+    return REGISTRY.get_sample_value("visiongate_reloads_total", {"what": "keys", "result": result}) or 0
+
+
 def test_a_key_names_its_caller(path: Path) -> None:
     first, second = written(path, "mobile-app", "batch.jobs")
     keys = ApiKeys(path)
@@ -187,6 +191,7 @@ def test_a_file_that_breaks_leaves_the_keys_in_force(
 ) -> None:
     (text,) = written(path, "app")
     keys = ApiKeys(path, check_every_s=0)
+    ok, failed = reloads("ok"), reloads("failed")
     path.unlink()
     if damage is not None:
         path.write_text(damage)
@@ -195,8 +200,10 @@ def test_a_file_that_breaks_leaves_the_keys_in_force(
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert str(path) in record.message
+    assert (reloads("ok"), reloads("failed")) == (ok, failed + 1)
     (new,) = written(path, "new")
     assert keys.authenticate({"x-api-key": new}) == "new"
+    assert (reloads("ok"), reloads("failed")) == (ok + 1, failed + 1)
 
 
 def test_the_file_is_checked_once_a_second(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

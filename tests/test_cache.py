@@ -107,6 +107,7 @@ async def test_it_never_holds_more_than_its_bytes() -> None:
         total = sum(len(data) for data in kept if data is not None)
         assert total <= 100
         assert REGISTRY.get_sample_value("visiongate_cache_bytes", {"cache": "test"}) == total
+        assert REGISTRY.get_sample_value("visiongate_cache_max_bytes", {"cache": "test"}) == 100
 
 
 async def test_what_is_not_to_be_kept_is_computed_each_time() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from export.demo.serving import REPOSITORY
 from fake_triton import FakeTriton, Offering, reached
@@ -304,13 +305,23 @@ async def test_a_variant_that_breaks_is_unavailable_until_it_is_mended(
 ) -> None:
     caplog.set_level(logging.INFO, "gateway.catalog_loading")
     fake = Offering(sam() | gaze())
+
+    def reloads() -> list[float]:
+        found = (
+            REGISTRY.get_sample_value("visiongate_reloads_total", {"what": "models", "result": result})
+            for result in ("ok", "failed")
+        )
+        return [value or 0 for value in found]
+
     async with loaded(fake) as loader:
+        ok, failed = reloads()
         fake.models["sam_decoder"] = "UNAVAILABLE: no memory"
         await look(loader, AGREEING_LOOKS - 1)
         assert loader.catalog.choose(SAM, "").name == "vit_b"
         await look(loader, 5)
         with pytest.raises(TritonUnavailableError, match="model sam vit_b cannot"):
             loader.catalog.choose(SAM, "")
+        assert reloads() == [ok, failed + 1]
         # While it is loaded again it is no better.
         fake.models["sam_decoder"] = "LOADING"
         await look(loader)
@@ -319,6 +330,8 @@ async def test_a_variant_that_breaks_is_unavailable_until_it_is_mended(
         fake.models |= sam()
         await look(loader)
         assert loader.catalog.choose(SAM, "").name == "vit_b"
+        assert reloads() == [ok + 1, failed + 1]
+    assert REGISTRY.get_sample_value("visiongate_triton_retries_total", {"model": "sam_decoder"}) is not None
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("INFO", "the models have changed: broken: sam vit_b"),
         ("ERROR", "Triton could not load model sam_decoder: no memory"),

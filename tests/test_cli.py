@@ -14,7 +14,6 @@ import export
 import gateway
 import visiongate
 from gateway import cli as server_cli
-from gateway.metrics import WORKER_FOLDER
 from gateway.settings import Settings
 from gateway.settings_sources import CONFIG_VARIABLE, flag, variable
 from visiongate import cli
@@ -104,7 +103,7 @@ def test_what_other_commands_read_is_no_fault(
     sources = [path.read_text() for package in packages for path in package.rglob("*.py")]
     named = set(re.findall(r"\bVISIONGATE_[A-Z_]+\b", "\n".join(sources)))
     # The file of settings, and what a parent tells its workers, who read no settings of the environment.
-    others = named - {variable(name) for name in Settings.model_fields} - {CONFIG_VARIABLE, WORKER_FOLDER}
+    others = named - {variable(name) for name in Settings.model_fields} - {CONFIG_VARIABLE}
     assert {"VISIONGATE_SERVER", "VISIONGATE_CACHE_DIR", "VISIONGATE_FONT"} <= others
     for name in others:
         monkeypatch.setenv(name, "something")

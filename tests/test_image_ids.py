@@ -1,12 +1,11 @@
 import hashlib
 import hmac
 import re
-import stat
 from pathlib import Path
 
 import pytest
 
-from gateway.image_ids import ImageIds, new_secret, read_secret, write_secret
+from gateway.image_ids import ImageIds, read_secret, secret_of
 from gateway.process import check
 from gateway.settings import Settings
 
@@ -31,7 +30,7 @@ def test_an_id_is_good_for_nobody_else_and_nowhere_else() -> None:
     image_id = ids.make(HASH, "a")
     for caller in ("", "b", "a ", " a", "A"):
         assert ids.content_hash(image_id, caller) is None
-    assert ImageIds(new_secret()).content_hash(image_id, "a") is None
+    assert ImageIds(secret_of(None)).content_hash(image_id, "a") is None
 
 
 def test_no_other_text_is_an_id() -> None:
@@ -48,17 +47,14 @@ def test_no_other_text_is_an_id() -> None:
 
 
 def test_secrets_are_new_each_time() -> None:
-    assert len({new_secret() for _ in range(5)}) == 5
-    assert len(new_secret()) == 32
+    assert len({secret_of(None) for _ in range(5)}) == 5
+    assert len(secret_of(None)) == 32
 
 
-def test_a_written_secret_is_read_again_and_by_its_owner_alone(tmp_path: Path) -> None:
+def test_the_secret_of_a_file_is_its_content(tmp_path: Path) -> None:
     path = tmp_path / "secret"
-    write_secret(path, SECRET)
-    assert read_secret(path) == SECRET
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    with pytest.raises(FileExistsError):
-        write_secret(path, new_secret())
+    path.write_bytes(SECRET)
+    assert secret_of(path) == read_secret(path) == SECRET
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from http.client import HTTPResponse
 
 import pytest
+from prometheus_client import CollectorRegistry, Gauge
 
 from gateway import heartbeat, metrics
 from gateway.heartbeat import Heartbeat
@@ -21,7 +22,7 @@ from gateway.status_server import StatusServer
 def readiness(monkeypatch: pytest.MonkeyPatch) -> dict[str, bool]:
     """What the metrics say of services; tests change it."""
     services: dict[str, bool] = {}
-    monkeypatch.setattr(metrics, "readiness", services.copy)
+    monkeypatch.setattr(metrics, "readiness", lambda registry: dict(services))
     return services
 
 
@@ -48,6 +49,14 @@ def test_metrics(server: StatusServer) -> None:
     assert status == 200
     assert content_type.startswith("text/plain")
     assert "# TYPE visiongate_calls_total counter" in body
+
+
+def test_metrics_and_readiness_are_those_of_the_registry_given() -> None:
+    registry = CollectorRegistry()
+    Gauge("visiongate_ready", "", ["service"], registry=registry).labels("only.Here").set(1)
+    with StatusServer(Settings(metrics_port=0), Heartbeat(), registry) as server:
+        assert "visiongate_calls" not in get(server, "/metrics")[2]
+        assert get(server, "/readyz/Here")[0::2] == (200, "only.Here ready\n")
 
 
 def test_alive_while_not_ready(server: StatusServer) -> None:
@@ -77,7 +86,7 @@ def test_a_slow_client_holds_up_nobody(server: StatusServer) -> None:
 def test_a_failure_leaves_a_trace_in_the_log_and_the_server_running(
     server: StatusServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(metrics, "readiness", lambda: 1 // 0)
+    monkeypatch.setattr(metrics, "readiness", lambda registry: 1 // 0)
     with pytest.raises(OSError):  # noqa: PT011
         get(server, "/readyz")
     assert "ZeroDivisionError" in caplog.text

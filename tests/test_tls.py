@@ -1,8 +1,11 @@
 """Certificates: what is refused at the start, and what a running server does with new files."""
 
 import logging
+import math
+import ssl
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,19 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+from prometheus_client import REGISTRY
 
 from gateway.settings import Settings
-from gateway.tls import Certificates, server_credentials
+from gateway.tls import Certificates, expires_at, server_credentials
+
+END = "-----END CERTIFICATE-----\n"
+RELOADS = "visiongate_reloads_total"
+
+
+def counted(name: str, **labels: str) -> float:
+    value = REGISTRY.get_sample_value(name, labels)
+    assert value is not None
+    return value
 
 
 def put(path: Path, content: bytes) -> None:
@@ -77,6 +90,33 @@ def test_settings_that_do_not_go_together(names: set[str], says: str, files: Fil
         server_credentials(Settings(**dict.fromkeys(names, files.certificate)))
 
 
+@pytest.mark.parametrize("year", [2001, 2049, 2050, 2500])
+def test_when_the_certificate_expires_is_measured(files: Files, ca: trustme.CA, year: int) -> None:
+    """Until 2049 the year has two digits in the file, then four."""
+    end = datetime(year, 2, 3, 4, 5, 6, tzinfo=UTC)
+    leaf = ca.issue_cert("127.0.0.1", not_before=datetime(2000, 1, 1, tzinfo=UTC), not_after=end)
+    put(files.certificate, b"".join(pem.bytes() for pem in (*leaf.cert_chain_pems, ca.cert_pem)))
+    put(files.key, leaf.private_key_pem.bytes())
+    server_credentials(files.settings())
+    assert counted("visiongate_certificate_expiry_seconds", file=str(files.certificate)) == end.timestamp()
+
+
+@pytest.mark.parametrize(
+    "chain", [b"", b"\xff", b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----"]
+)
+def test_what_is_no_certificate_has_no_expiry(chain: bytes) -> None:
+    assert math.isnan(expires_at(chain))
+
+
+def test_a_damaged_certificate_raises_nothing(files: Files) -> None:
+    der = ssl.PEM_cert_to_DER_cert(files.certificate.read_text().partition("-----END")[0] + END)
+    assert expires_at(ssl.DER_cert_to_PEM_cert(der).encode()) > 0
+    for length in range(len(der)):
+        expires_at(ssl.DER_cert_to_PEM_cert(der[:length]).encode())
+    for place in range(200):
+        expires_at(ssl.DER_cert_to_PEM_cert(der[:place] + b"\xff" + der[place + 1 :]).encode())
+
+
 def encrypted(key: bytes) -> bytes:
     return serialization.load_pem_private_key(key, None).private_bytes(
         serialization.Encoding.PEM,
@@ -117,6 +157,7 @@ def test_files_are_read_when_they_change(
 ) -> None:
     certificates = Certificates(files.certificate, files.key, files.client_ca)
     assert certificates.read_if_changed() is None
+    ok, failed = (counted(RELOADS, what="certificates", result=result) for result in ("ok", "failed"))
     put(files.client_ca, other_ca.cert_pem.bytes())
     assert certificates.read_if_changed() is not None
     assert certificates.read_if_changed() is None
@@ -127,6 +168,8 @@ def test_files_are_read_when_they_change(
     assert "the previous certificate stays in use" in record.message
     files.put_certificate(ca)
     assert certificates.read_if_changed() is not None
+    assert counted(RELOADS, what="certificates", result="ok") == ok + 2
+    assert counted(RELOADS, what="certificates", result="failed") == failed + 1
 
 
 Ask = Callable[..., Any]

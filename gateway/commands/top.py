@@ -41,7 +41,7 @@ def top(
     Numbers are of the last interval. So are percentiles, which are as exact as the buckets of the histograms.
     A gateway with several processes shows the sum of them. Ctrl-C ends it.
     """
-    # Not at the top: the server's metrics must be the first to import Prometheus' client.
+    # They import Prometheus' client, which takes a while.
     from gateway.commands.samples import Change  # noqa: PLC0415
     from gateway.commands.top_view import sections  # noqa: PLC0415
 

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from typing import Any
 
-from gateway import services
+from gateway import metrics, services
 from gateway.catalog import Family
 from gateway.services.service import Service
 
@@ -22,3 +22,4 @@ SERVICES: tuple[Service, ...] = _find()
 FAMILIES: tuple[Family[Any], ...] = tuple(
     dict.fromkeys(family for service in SERVICES for family in (*service.families, *service.optional))
 )
+metrics.know("method", [method for service in SERVICES for method in service.methods])

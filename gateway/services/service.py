@@ -33,3 +33,9 @@ class Service:
         """The full name, such as visiongate.v1.DetectionService."""
         (service,) = self.file.services_by_name.values()
         return str(service.full_name)
+
+    @property
+    def methods(self) -> list[str]:
+        """The full names of its methods, such as /visiongate.v1.DetectionService/DetectObjects."""
+        (service,) = self.file.services_by_name.values()
+        return [f"/{service.full_name}/{method.name}" for method in service.methods]

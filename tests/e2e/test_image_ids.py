@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
 from gateway.api_keys import ApiKey, write_keys
-from gateway.image_ids import new_secret, write_secret
 from gateway.server import Gateway
 from gateway.settings import Settings
 from inference_counts import InferenceCounts
@@ -102,7 +101,7 @@ async def test_every_answer_has_the_callers_own_id(callers: list[AsyncClient]) -
 
 async def test_replicas_with_one_secret_know_each_others_ids(demo_settings: Settings, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
-    write_secret(secret, new_secret())
+    secret.write_bytes(bytes(range(32)))
     shared = demo_settings.model_copy(update={"image_id_secret": secret})
     async with (
         Gateway(shared) as first,

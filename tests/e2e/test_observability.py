@@ -247,12 +247,17 @@ def _make_calls(address: str, secret: str) -> None:
 
 
 def test_calls_by_method_code_and_caller(seen: Seen) -> None:
-    calls = "visiongate_calls_total"
-    assert seen.value(calls, method=DETECT, code="OK", caller="app") == GOOD_CALLS
-    assert seen.value(calls, method=DETECT, code="INVALID_ARGUMENT", caller="app") == 1
-    assert seen.value(calls, method=DETECT, code="UNAUTHENTICATED", caller="") == 1
-    assert seen.value("visiongate_call_seconds_count", method=DETECT) == GOOD_CALLS + 2
-    assert seen.value("visiongate_refusals_total", reason="key") == 1
+    for code, reason, fault, count in (
+        ("OK", "", "none", GOOD_CALLS),
+        ("INVALID_ARGUMENT", "", "caller", 1),
+        ("UNAUTHENTICATED", "KEY_MISSING", "caller", 1),
+    ):
+        labels = {"method": DETECT, "code": code}
+        assert seen.value("visiongate_calls_total", **labels, reason=reason, fault=fault) == count
+        assert seen.value("visiongate_call_seconds_count", **labels) == count
+        caller = "" if reason == "KEY_MISSING" else "app"
+        assert seen.value("visiongate_caller_calls_total", caller=caller, code=code) == count
+    assert seen.value("visiongate_refusals_total", reason="key_missing") == 1
     assert seen.value("visiongate_request_bytes_total", method=DETECT) > GOOD_CALLS * PHOTO.nbytes
     assert seen.value("visiongate_response_bytes_total", method=DETECT) > 0
 
@@ -273,8 +278,10 @@ def test_stages_and_requests_to_triton_are_measured(seen: Seen) -> None:
     # The words are read before the image is decoded, and the image is resized after that.
     for stage, count in {"decode": 1, "preprocess": 2, "inference": 1, "postprocess": 1}.items():
         assert seen.value("visiongate_stage_seconds_count", stage=stage) == count * GOOD_CALLS
-    assert seen.value("visiongate_triton_requests_total", model="grounding_dino", code="OK") == GOOD_CALLS
-    assert seen.value("visiongate_triton_seconds_count", model="grounding_dino") == GOOD_CALLS
+    labels = {"server": seen.calls[0]["triton"], "model": "grounding_dino", "code": "OK"}
+    assert seen.value("visiongate_triton_requests_total", **labels) == GOOD_CALLS
+    assert seen.value("visiongate_triton_seconds_count", **labels) == GOOD_CALLS
+    assert seen.value("visiongate_triton_up", server=labels["server"]) == 1
     assert seen.value("visiongate_batch_size_sum", model="grounding_dino") == GOOD_CALLS
 
 

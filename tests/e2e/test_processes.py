@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import stat
 import subprocess
 import sys
 import time
@@ -18,7 +17,6 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.embedded import EmbeddedTriton
@@ -96,13 +94,17 @@ class Served:
         samples = [sample for family in families for sample in family.samples]
         return sum(sample.value for sample in samples if sample.name == name)
 
-    def calls_of(self, worker: int) -> float:
-        """The calls that one of the workers has ended, as it notes for its parent."""
-        total = 0.0
-        for file in self.temporary.glob(f"*/counter_{worker}.db"):
-            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):  # type: ignore[no-untyped-call]
-                total += value if '"visiongate_calls_total"' in key else 0
-        return total
+    def has_connection(self, worker: int) -> bool:
+        """Whether one of the workers has a connection of a caller."""
+        port = f":{int(self.address.rpartition(':')[2]):04X}"
+        own = {os.readlink(path) for path in Path(f"/proc/{worker}/fd").iterdir()}
+        # gRPC also has sockets of IPv6 for addresses of IPv4.
+        tables = [Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+        connections = [line.split() for table in tables for line in table]
+        return any(
+            local.endswith(port) and state == "01" and f"socket:[{inode}]" in own
+            for _, local, _, state, _, _, _, _, _, inode, *_ in connections
+        )
 
     def health(self) -> int:
         with grpc.insecure_channel(self.address) as channel:
@@ -160,6 +162,23 @@ def call(address: str) -> None:
         assert client.list_models()
 
 
+def ask_each(served: Served, ask: Callable[[Client], object]) -> int:
+    """Ask all workers, and return how many calls that took: the kernel picks the worker of a connection."""
+    asked: set[int] = set()
+    calls = 0
+
+    def all_have_been() -> bool:
+        nonlocal calls
+        with Client(served.address, timeout=PATIENCE_S, wait=False) as client:
+            ask(client)
+            asked.update(filter(served.has_connection, served.workers))
+        calls += 1
+        return asked >= set(served.workers)
+
+    eventually(all_have_been, "each worker has answered")
+    return calls
+
+
 def refusal(address: str) -> str:
     """The status of a call, empty where it is answered."""
     try:
@@ -180,75 +199,95 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
     address = served.address
     served.wait_for_workers(2)
     first, second = served.workers
-    calls = 0
-
-    def all_have_answered() -> bool:
-        nonlocal calls
-        call(address)
-        calls += 1
-        return all(served.calls_of(worker) for worker in served.workers)
-
-    eventually(all_have_answered, "each connection is one worker's, whichever the kernel picks")
-    assert served.metric("visiongate_calls_total") == calls
+    calls = ask_each(served, Client.list_models)
+    # Workers report each second.
+    eventually(lambda: served.metric("visiongate_calls_total") == calls, "all are counted")
     assert served.http("/readyz")[0] == 200
     assert served.http("/readyz/TextService") == (200, "visiongate.v1.TextService ready\n")
     assert served.http("/readyz/NoService")[0] == 404
 
     os.kill(first, signal.SIGKILL)
     served.wait_for_log(f"process id {first} was ended by SIGKILL; a new one starts")
+    assert served.metric("visiongate_calls_total") == calls
     for _ in range(5):
         call(address)
         calls += 1
-    assert served.http("/readyz")[0] == 200
-    served.wait_for_workers(3)
+    # Also while the new one starts.
+    while served.log.count(" answers: process id") < 3:
+        assert served.http("/readyz")[0] == 200
+        assert served.metric("visiongate_ready") > 1
     assert len(served.workers) == 2
     assert second in served.workers
     assert first not in served.workers
-    eventually(all_have_answered, "the new one answers too")
+    calls += ask_each(served, Client.list_models)
     # Those of the dead one are still counted.
-    assert served.metric("visiongate_calls_total") == calls
+    eventually(lambda: served.metric("visiongate_calls_total") == calls, "all are counted")
+    assert served.metric("visiongate_worker_restarts_total") == 1
     assert served.stop() == 0
-    assert not list(served.temporary.iterdir())
     assert "Traceback" not in served.log
+
+
+def test_the_parent_says_what_it_knows_of_workers(serve: Callable[..., Served]) -> None:
+    served = serve("--processes", "2")
+    served.wait_for_workers(2)
+    assert (served.metric("visiongate_workers"), served.metric("visiongate_workers_wanted")) == (2, 2)
+    pages = [f'process_resident_memory_bytes{{worker="{worker}"}}' for worker in ("parent", "1", "2")]
+    text = served.http("/metrics")[1]
+    assert [page in text for page in pages] == [True] * 3
+    assert served.metric("visiongate_build_info") == 1
+    before = set(re.findall(r"visiongate_ready\S+", text))
+    assert before
+    for worker in served.workers:
+        os.kill(worker, signal.SIGKILL)
+    eventually(lambda: served.log.count("was ended by SIGKILL") == 2, "both are dead")
+    if not served.workers:
+        assert served.metric("visiongate_workers") == 0
+    # The series stay. The new ones take seconds to start.
+    text = served.http("/metrics")[1]
+    assert set(re.findall(r"visiongate_ready\S+", text)) == before
+    assert served.metric("visiongate_ready") == 0
+    assert served.http("/readyz")[0] == 503
+    eventually(lambda: served.http("/readyz")[0] == 200, "new ones answer")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_temporary_folder_is_needed(serve: Callable[..., Served], workers: int) -> None:
+    """None is written to, so a full or a vanished one costs nothing."""
+    served = serve("--processes", str(workers))
+    address = served.address
+    served.wait_for_workers(workers if workers > 1 else 0)
+    assert embed(address) == 1
+    assert not list(served.temporary.iterdir())
+    served.temporary.rmdir()
+    assert embed(address) == 1
+    assert served.metric("visiongate_ready") > 0
+    for worker in served.workers:
+        os.kill(worker, signal.SIGKILL)
+    if workers > 1:
+        served.wait_for_workers(4)
+        assert embed(address) == 1
+    assert served.stop() == 0
 
 
 def test_an_image_id_of_one_worker_is_good_at_all(serve: Callable[..., Served]) -> None:
     served = serve("--processes", "2")
-    address = served.address
     served.wait_for_workers(2)
     ids = set()
 
-    def encode() -> bool:
-        """Until each worker has the image. Each connection is one worker's."""
-        with Client(address, timeout=PATIENCE_S) as client:
-            ids.add(client.encode_image(PHOTO).image_id)
-        return all(served.calls_of(worker) for worker in served.workers)
+    def encode(client: Client) -> None:
+        ids.add(client.encode_image(PHOTO).image_id)
 
-    eventually(encode, "both workers have the image")
+    ask_each(served, encode)
     (image_id,) = ids
-    before = {worker: served.calls_of(worker) for worker in served.workers}
 
-    def segment() -> bool:
-        with Client(address, timeout=PATIENCE_S) as client:
-            assert client.segment(ImageHandle(image_id, 64, 64), boxes=[[5, 5, 40, 40]])
-        return all(served.calls_of(worker) > before[worker] for worker in before)
+    def segment(client: Client) -> None:
+        assert client.segment(ImageHandle(image_id, 64, 64), boxes=[[5, 5, 40, 40]])
 
-    eventually(segment, "both workers know the id")
-    # One that takes the place of another has the same secret, even if the file of it was cleaned away.
-    (secret,) = served.temporary.glob("*/image_id_secret")
-    assert stat.S_IMODE(secret.stat().st_mode) == 0o600
-    secret.unlink()
-    first, second = served.workers
-    os.kill(first, signal.SIGKILL)
+    ask_each(served, segment)
+    # One that takes the place of another has the same secret.
+    os.kill(served.workers[0], signal.SIGKILL)
     served.wait_for_workers(3)
-    (new,) = set(served.workers) - {second}
-
-    def encode_anew() -> bool:
-        with Client(address, timeout=PATIENCE_S) as client:
-            ids.add(client.encode_image(PHOTO).image_id)
-        return served.calls_of(new) > 0
-
-    eventually(encode_anew, "the new worker has the image")
+    ask_each(served, encode)
     assert ids == {image_id}
 
 
@@ -271,7 +310,6 @@ def test_calls_in_flight_finish_after_sigterm(
             assert served.process.poll() is None
         assert [future.result(PATIENCE_S) for future in embedding] == [1] * 4
     assert served.process.wait(PATIENCE_S) == 0
-    assert not list(served.temporary.iterdir())
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -1,0 +1,219 @@
+"""The alerts of gateway/README.md, in promtool: each fires for its incident, and none while all is well."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+from alerts import INTERVAL_S, PROMTOOL, promtool, replay, rules, samples
+from gateway import metrics
+from gateway.worker_metrics import WorkerMetrics
+
+pytestmark = pytest.mark.skipif(PROMTOOL is None, reason="promtool is missing (Debian's package prometheus)")
+
+START = 40  # scrapes before the incident: 10 minutes
+STEPS = 160
+METHOD = "/visiongate.v1.DetectionService/DetectObjects"
+Scrape = dict[str, float]
+# What an incident changes of a scrape: it gets the number of scrapes since its start.
+Incident = Callable[[Scrape, int], Any]
+
+
+def calls(code: str, fault: str, reason: str = "") -> str:
+    return f'visiongate_calls_total{{method="{METHOD}",code="{code}",reason="{reason}",fault="{fault}"}}'
+
+
+def seconds(le: str) -> str:
+    return f'visiongate_call_seconds_bucket{{method="{METHOD}",code="OK",le="{le}"}}'
+
+
+def refusals(reason: str) -> str:
+    return f'visiongate_refusals_total{{reason="{reason}"}}'
+
+
+def reloads(result: str) -> str:
+    return f'visiongate_reloads_total{{what="keys",result="{result}"}}'
+
+
+UP, READY = 'visiongate_triton_up{server="a:8001"}', 'visiongate_ready{service=""}'
+TEXT = 'visiongate_ready{service="visiongate.v1.TextService"}'
+MODEL = 'visiongate_triton_model_ready{server="a:8001",model="gaze"}'
+RETRIES, RESTARTS = (
+    'visiongate_triton_retries_total{model="gaze"}',
+    'visiongate_worker_restarts_total{reason="signal"}',
+)
+EXPIRY = 'visiongate_certificate_expiry_seconds{file="tls.crt"}'
+
+
+def well(step: int) -> Scrape:
+    """Ten calls a second, most of them quick."""
+    done = 150.0 * step
+    return {
+        READY: 1,
+        TEXT: 1,
+        'visiongate_ready{service="visiongate.v1.GazeService"}': 0,  # there are no models for it
+        calls("OK", "none"): done,
+        calls("INVALID_ARGUMENT", "caller", "IMAGE"): done / 100,
+        calls("INTERNAL", "server"): 0,
+        calls("RESOURCE_EXHAUSTED", "load"): 0,
+        seconds("0.5"): done,
+        seconds("12"): done,
+        seconds("+Inf"): done,
+        "visiongate_calls_in_flight": 10,
+        "visiongate_max_calls_in_flight": 64,
+        "visiongate_bytes_in_flight": 1e6,
+        "visiongate_max_bytes_in_flight": 1e9,
+        'process_open_fds{worker="1"}': 50,
+        'process_max_fds{worker="1"}': 1024,
+        refusals("calls"): 0,
+        refusals("caller"): 0,
+        refusals("key_unknown"): step,  # somebody mistypes one now and then
+        UP: 1,
+        MODEL: 1,
+        'visiongate_triton_requests_total{server="a:8001",model="gaze",code="OK"}': done,
+        RETRIES: 0,
+        EXPIRY: 90 * 86400,
+        reloads("ok"): step // 30,
+        reloads("failed"): step // 30,  # between a file's two halves
+        RESTARTS: 0,
+        "visiongate_workers": 2,
+        "visiongate_workers_wanted": 2,
+    }
+
+
+def put(**values: Any) -> Incident:
+    return lambda scrape, since: scrape.update(values)
+
+
+def of(series: str, value: Callable[[int], float]) -> Incident:
+    return lambda scrape, since: scrape.update({series: value(since)})
+
+
+def adding(series: str, each: float) -> Incident:
+    """A counter rises at each scrape."""
+    return lambda scrape, since: scrape.update({series: scrape[series] + each * since})
+
+
+def slow(scrape: Scrape, since: int) -> None:
+    scrape[seconds("0.5")] -= 150 * since
+
+
+INCIDENTS: dict[str, list[Incident]] = {
+    "VisiongateNotReady": [
+        of(READY, lambda since: 0),
+        lambda scrape, since: [scrape.pop(series) for series in list(scrape) if "visiongate_ready" in series],
+    ],
+    "VisiongateServiceNotReady": [of(TEXT, lambda since: 0)],
+    "VisiongateServerFaults": [adding(calls("INTERNAL", "server"), 3)],
+    "VisiongateSlow": [slow],
+    "VisiongateFull": [adding(calls("RESOURCE_EXHAUSTED", "load"), 3)],
+    "VisiongateNearlyFull": [
+        put(visiongate_calls_in_flight=60),
+        put(visiongate_bytes_in_flight=0.9e9),
+        of('process_open_fds{worker="1"}', lambda since: 1000),
+    ],
+    "VisiongateCallerOverShare": [adding(refusals("caller"), 30)],
+    "VisiongateKeysTried": [adding(refusals("key_unknown"), 30)],
+    "VisiongateTritonDown": [of(UP, lambda since: 0)],
+    "VisiongateTritonLacksModel": [of(MODEL, lambda since: 0)],
+    "VisiongateTritonUnsteady": [of(UP, lambda since: since // 4 % 2), adding(RETRIES, 15)],
+    "VisiongateCertificateExpires": [of(EXPIRY, lambda since: 10 * 86400)],
+    "VisiongateReloadFailed": [
+        lambda scrape, since: scrape.update({reloads("ok"): 1, reloads("failed"): 2 + since // 20}),
+    ],
+    "VisiongateWorkersDie": [of(RESTARTS, lambda since: since // 8), put(visiongate_workers=1)],
+    "VisiongateBadRequests": [adding(calls("INVALID_ARGUMENT", "caller", "IMAGE"), 100)],
+}
+
+
+def seen(incident: Incident, steps: int = STEPS) -> list[Scrape | None]:
+    scrapes: list[Scrape | None] = []
+    for step in range(steps):
+        scrape = well(step)
+        if step >= START:
+            incident(scrape, step - START)
+        scrapes.append(scrape)
+    return scrapes
+
+
+def test_they_are_rules(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yml"
+    file.write_text(rules())
+    assert "SUCCESS" in promtool("check", "rules", str(file))
+    (group,) = yaml.safe_load(rules())["groups"]
+    for rule in group["rules"]:
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        # It says what to look at.
+        assert len(rule["annotations"]["summary"]) > 60
+    assert {rule["alert"] for rule in group["rules"]} == {"VisiongateGone", *INCIDENTS}
+
+
+def test_none_fires_while_all_is_well() -> None:
+    assert replay([well(step) for step in range(STEPS)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("alert", "incident"), [(alert, incident) for alert, each in INCIDENTS.items() for incident in each]
+)
+def test_an_incident_fires_its_alert_and_no_other(alert: str, incident: Incident) -> None:
+    firing = replay(seen(incident))
+    assert set(firing) == {alert}
+    # Not at once, within 20 minutes, and until the end, but for what comes and goes.
+    first, last = firing[alert][0], firing[alert][-1]
+    assert START < first < START + 80
+    assert last == STEPS - 1
+
+
+def test_a_gateway_that_does_not_answer_fires() -> None:
+    scrapes = [well(step) if step < START else None for step in range(START + 20)]
+    firing = replay(scrapes)
+    assert firing == {"VisiongateGone": list(range(START + 60 // INTERVAL_S, START + 20))}
+
+
+def test_an_incident_that_passes_quickly_fires_nothing() -> None:
+    def short(scrape: Scrape, since: int) -> None:
+        if since < 3:
+            scrape |= {READY: 0, UP: 0, calls("INTERNAL", "server"): since}
+
+    assert replay(seen(short)) == {}
+
+
+def test_an_alert_ends_with_its_incident() -> None:
+    def short(scrape: Scrape, since: int) -> None:
+        if since < 20:
+            scrape[READY] = 0
+
+    assert replay(seen(short)) == {"VisiongateNotReady": list(range(START + 120 // INTERVAL_S, START + 20))}
+
+
+def test_a_real_page_can_be_replayed() -> None:
+    """One process's, and that of a parent of several: labels and numbers of every kind."""
+    pages = [metrics.render("")[0].decode(), metrics.render("", WorkerMetrics(0).registry)[0].decode()]
+    for page in pages:
+        scrape = samples(page)
+        assert "visiongate_calls_in_flight" in scrape
+        # What other tests of this process have left is not looked at.
+        told = {series: value for series, value in scrape.items() if "ready" not in series} | {EXPIRY: 1e9}
+        assert "VisiongateNotReady" in replay([told] * 20)
+
+
+@pytest.mark.parametrize("name", [series.partition("{")[0] for series in well(0)])
+def test_the_examples_here_have_the_names_of_readme(name: str) -> None:
+    readme = (Path(__file__).parents[1] / "gateway" / "README.md").read_text()
+    base = name.removesuffix("_bucket")
+    table = readme.partition("## Metrics and alerts")[2].partition("```yaml")[0]
+    assert base in table or base == "process_max_fds"
+
+
+def test_every_metric_is_in_the_table_of_readme() -> None:
+    readme = (Path(__file__).parents[1] / "gateway" / "README.md").read_text()
+    table = readme.partition("## Metrics and alerts")[2].partition("```yaml")[0]
+    families = [*REGISTRY.collect(), *WorkerMetrics(0).collect()]
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    documented = {name for name in names if name.startswith("visiongate_")}
+    assert len(documented) > 20
+    assert [name for name in sorted(documented) if f"`{name}`" not in table] == []
