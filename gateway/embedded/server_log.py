@@ -10,7 +10,7 @@ from typing import IO
 _MAX_LINES = 1000
 _MAX_EXPLAINING_LINES = 20
 # E1124 01:50:23.149956 6767 model_lifecycle.cc:642] "failed to load 'toy' version 1: …\n…"
-_ERROR = re.compile(r'E\d{4} \S+ \d+ \S+\] "?(?P<message>.*)')
+_LOGGED = re.compile(r'(?P<level>[A-Z])\d{4} \S+ \d+ \S+\] "?(?P<message>.*)')
 # Lines that tritonserver writes before it has a log, and when it gives up.
 _PLAIN_ERROR = re.compile(r"error: .*|Bad option.*|Invalid option.*|.*: unrecognized option .*")
 # tritonserver writes it on every host without a GPU.
@@ -55,26 +55,35 @@ class ServerLog:
 def explanation(lines: Iterable[str]) -> str:
     """Return the lines that say why the server failed: its errors, or the last lines if there are none."""
     lines = [line for line in lines if line.strip()]
-    messages: dict[str, None] = {}  # in order, each once
+    return "\n".join((_errors(lines) or lines)[-_MAX_EXPLAINING_LINES:])
+
+
+def last_words(lines: Iterable[str]) -> str:
+    """Return the last error among the last lines, or the last line if there is none, in one line."""
+    lines = [line for line in lines if line.strip()][-_MAX_EXPLAINING_LINES:]
+    words = _errors(lines)[-1:] or [_message(line) for line in lines[-1:]]
+    return " ".join(" ".join(words).split())
+
+
+def _errors(lines: Iterable[str]) -> list[str]:
+    """Return the errors among the lines, readable, each once."""
+    messages: dict[str, None] = {}  # in order
     for line in lines:
-        if _PLAIN_ERROR.fullmatch(line):
-            messages[line] = None
-        elif match := _ERROR.fullmatch(line):
-            messages[_readable(match["message"])] = None
-    errors = [
+        logged = _LOGGED.fullmatch(line)
+        if _PLAIN_ERROR.fullmatch(line) or (logged and logged["level"] == "E"):
+            messages[_message(line)] = None
+    return [
         message
         for message in messages
         # "failed to load" says the same, with the model's name.
         if message != _HARMLESS and not message.startswith("ERROR: Failed to create instance")
     ]
-    return "\n".join((errors or lines)[-_MAX_EXPLAINING_LINES:])
 
 
-def last_words(lines: Iterable[str]) -> str:
-    """Return the last error among the last lines, or the last line if there is none, in one line."""
-    lines = list(lines)[-_MAX_EXPLAINING_LINES:]
-    errors = [line for line in lines if _ERROR.fullmatch(line) or _PLAIN_ERROR.fullmatch(line)]
-    return " ".join(explanation((errors or lines)[-1:]).split())
+def _message(line: str) -> str:
+    """Return what a line of the log says, without when and where."""
+    logged = _LOGGED.fullmatch(line)
+    return _readable(logged["message"]) if logged else line
 
 
 def _readable(message: str) -> str:

@@ -125,12 +125,15 @@ def test_a_stop_in_the_pause_and_during_the_start_is_obeyed(
         eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left), "no Triton")  # noqa: B023
 
 
+@pytest.mark.parametrize(
+    ("name", "ports"),
+    [("triton", ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]), ("up", ["--port=0"])],
+)
 def test_a_triton_that_cannot_start_again_ends_it_with_its_own_words(
-    start: Callable[..., Command], repository: Path
+    start: Callable[..., Command], repository: Path, name: str, ports: list[str]
 ) -> None:
-    ports = [f"--{name}-port=0" for name in ("grpc", "http", "metrics")]
-    command = start("triton", "--repository", str(repository), *ports)
-    command.wait_for("Triton answers gRPC at")
+    command = start(name, "--repository", str(repository), *ports)
+    command.wait_for("answers (gRPC )?at")
     [triton] = command.tritons()
     shutil.rmtree(repository)
     os.kill(triton, signal.SIGKILL)

@@ -29,6 +29,7 @@ def test_last_words_are_one_line() -> None:
     assert last_words(LOG[:5]) == "failed to load 'toy': bad \"x\""
     assert last_words(["one", "two  three"]) == "two three"
     assert last_words([LOG[3], *["later"] * 20]) == "later"
+    assert last_words(LOG[:2]) == "loading: toy:1"
     assert last_words([]) == ""
 
 
