@@ -176,7 +176,8 @@ def triton_command(
     curl -X POST 127.0.0.1:8000/v2/repository/models/clip_text/unload
     ```
 
-    What is after -- goes to tritonserver as it is. This loads a model at each start, and has more in the log:
+    What is after -- goes to tritonserver as it is; paths must be absolute, as it runs in a folder of its own.
+    This loads a model at each start, and has more in the log:
 
     ```
     visiongate triton --model-control explicit -- --load-model=clip_text --log-verbose=1

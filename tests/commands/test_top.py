@@ -64,6 +64,8 @@ def test_on_a_terminal_it_goes_on_until_it_is_stopped() -> None:
         env=os.environ | {"TERM": "xterm", "COLUMNS": "200", "LINES": "60"},
     )
 
+    os.close(terminal)  # so that reading fails once the command has ended
+
     def wait_for(words: str) -> None:
         """Read what is shown until the words are in it."""
         seen = ""
@@ -78,7 +80,6 @@ def test_on_a_terminal_it_goes_on_until_it_is_stopped() -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 128 + signal.SIGINT
     os.close(screen)
-    os.close(terminal)
 
 
 @pytest.mark.parametrize(
