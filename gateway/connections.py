@@ -4,6 +4,7 @@ gRPC can neither say which connections it has nor close one. The kernel can: gRP
 has broken. What is done here needs no free descriptor, for that is when it is needed most.
 """
 
+import logging
 import os
 import resource
 import socket
@@ -19,6 +20,8 @@ from urllib.parse import unquote
 from gateway import metrics
 from gateway.holding import holding
 from visiongate.address import join
+
+logger = logging.getLogger(__name__)
 
 MAX_DESCRIPTORS = 1 << 16
 """More are not asked for: containers allow a thousand million, and each connection takes memory, too."""
@@ -128,6 +131,7 @@ def raise_descriptor_limit() -> None:
     wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    logger.debug("the process may have %d descriptors", max_descriptors())
 
 
 def max_descriptors() -> int:
