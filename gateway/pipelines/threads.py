@@ -15,6 +15,7 @@ import cv2
 
 from gateway.concurrency import gather
 from gateway.holding import keep
+from gateway.memory import Memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,6 +35,9 @@ class Threads:
         cv2.setNumThreads(1)
         self._count = count
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="worker")
+        # Turns are waited for as memory is: the work of one caller does not queue before that of the others.
+        # Twice as many as threads, so that none is idle between two turns.
+        self._turns = Memory(2 * count)
 
     def close(self) -> None:
         """Drop the work that has not started. Do not wait for the rest."""
@@ -45,14 +49,15 @@ class Threads:
         If the caller is cancelled, work that has not started is dropped. Work that has started goes on, and
         keeps what its caller holds until it ends.
         """
-        context = contextvars.copy_context()
-        work = self._pool.submit(context.run, functools.partial(function, *arguments, **keywords))
-        try:
-            return await asyncio.wrap_future(work)
-        except asyncio.CancelledError:
-            if not work.cancelled():
-                _keep_until_done(work)
-            raise
+        async with self._turns.reserve(1):
+            context = contextvars.copy_context()
+            work = self._pool.submit(context.run, functools.partial(function, *arguments, **keywords))
+            try:
+                return await asyncio.wrap_future(work)
+            except asyncio.CancelledError:
+                if not work.cancelled():
+                    _keep_until_done(work)
+                raise
 
     async def run_if_large(
         self, size: int, function: Callable[..., Result], *arguments: Any, **keywords: Any

@@ -138,8 +138,8 @@ async def test_a_message_over_the_limit(client: AsyncClient) -> None:
 
 def test_every_limit_is_tested() -> None:
     limits = {name for name in Settings.model_fields if name.startswith("max_") and not name.endswith("_s")}
-    # Those of a process are in tests/test_admission.py.
-    limits -= {"max_concurrent_calls", "max_bytes_in_flight"}
+    # Those of a process are in tests/test_admission.py and tests/test_connection_guard.py.
+    limits -= {"max_concurrent_calls", "max_bytes_in_flight", "max_caller_share", "max_connections_per_peer"}
     assert limits == set(LIMITS)
 
 

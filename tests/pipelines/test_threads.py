@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway import callers
+from gateway.callers import Callers
 from gateway.memory import Memory
 from gateway.pipelines.threads import MAX_SHARE, Threads
 
@@ -93,3 +95,27 @@ async def test_work_that_has_not_begun_holds_nothing_once_its_caller_left(thread
         pass
     may_go_on.set()
     await asyncio.gather(*busy)
+
+
+async def test_the_work_of_one_caller_does_not_wait_for_all_that_another_one_wants(threads: Threads) -> None:
+    known = Callers()
+    begun: list[str] = []
+    may_go_on = threading.Event()
+
+    def work(name: str) -> None:
+        begun.append(name)
+        may_go_on.wait(60)
+
+    async def call(name: str) -> None:
+        with callers.working_for(known.find(name, "")):
+            await threads.run(work, name)
+
+    tasks = [asyncio.create_task(call("greedy")) for _ in range(50)]
+    await asyncio.sleep(0.01)
+    tasks.append(asyncio.create_task(call("modest")))
+    await asyncio.sleep(0.01)
+    may_go_on.set()
+    await asyncio.gather(*tasks)
+    # Four have their turn when the modest one comes: two that run, and two behind them.
+    assert begun.index("modest") <= 6
+    assert len(begun) == 51

@@ -1,11 +1,12 @@
-"""Callers that never take their answers, and others that send a byte a second: what do the rest notice?
+"""Callers that never take their answers, that send a byte a second, or that are many: what do others notice?
 
     PYTHONPATH=tests python -m soak.peers
 
 Well-behaved callers alone; then the same ones beside as many of both kinds as make each a tenth of all; then
 alone again, and so on. The gateway has as many places as there are well-behaved callers: each place that
-another one keeps is missing. Exits with 1 where the rate falls below 0.9 of what it is alone, where a
-well-behaved call fails, or where the others were not at work.
+another one keeps is missing. At last beside four times as many slow ones from another address, which want
+everything there is. Exits with 1 where the rate falls below 0.9 of what it is alone, where a well-behaved
+call fails, or where the others were not at work.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from visiongate import AsyncClient
 from visiongate.v1 import geometry_pb2, image_pb2, segmentation_service_pb2
 
 WELL_BEHAVED, NOT_READING, SLOW = 16, 2, 2
+GREEDY, GREEDY_HOST = 64, "127.0.0.2"
 RUNS = 3
 LEAST_SHARE = 0.9
 MAX_SEND_S = 10
@@ -52,7 +54,7 @@ def large_request() -> bytes:
 
 
 class Misbehaving:
-    """The callers of both kinds. `ends`: how their calls have ended."""
+    """The callers that are not well-behaved. `ends`: how their calls have ended."""
 
     def __init__(self, address: str) -> None:
         self._address = address
@@ -60,9 +62,11 @@ class Misbehaving:
         self.ends: Counter[str] = Counter()
 
     @contextlib.asynccontextmanager
-    async def at_work(self) -> AsyncIterator[None]:
-        """Inside, they call, again and again."""
+    async def at_work(self, *, greedy: bool = False) -> AsyncIterator[None]:
+        """Inside, they call, again and again: a few of two kinds, or the greedy ones."""
         kinds = [self._never_read] * NOT_READING + [self._send_slowly] * SLOW
+        if greedy:
+            kinds = [self._want_everything] * GREEDY
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._again_and_again(kind)) for kind in kinds]
             yield
@@ -87,6 +91,10 @@ class Misbehaving:
     async def _send_slowly(self) -> str:
         await send_slowly(self._address, METHOD)
         return "slow"
+
+    async def _want_everything(self) -> str:
+        await send_slowly(self._address, METHOD, host=GREEDY_HOST)
+        return "greedy"
 
 
 async def measure(service: Service, seconds: float) -> Goals:
@@ -121,7 +129,12 @@ async def measure(service: Service, seconds: float) -> Goals:
                     f"beside the others, {shares[-1]:.3f} of that",
                     flush=True,
                 )
+            async with misbehaving.at_work(greedy=True):
+                rate = await tally.rate(seconds)
+            alone.append(await tally.rate(seconds / 2))
+            greedy_share = 2 * rate / (alone[-2] + alone[-1])
     share = statistics.mean(shares)
+    print(f"beside {GREEDY} greedy ones: {rate:.1f} calls/s, {greedy_share:.3f} of the rate alone")
     print(f"mean: {share:.3f} of the rate alone; well-behaved calls: {tally}")
     print(f"the others' calls: {dict(misbehaving.ends)}")
     print(f"refusals: {service.refusals()}")
@@ -129,8 +142,11 @@ async def measure(service: Service, seconds: float) -> Goals:
     print(f"memory: {alone_mb:.0f} MB alone, at most {service.peak_mb:.0f} MB")
     return {
         f"{LEAST_SHARE} of the rate alone": share >= LEAST_SHARE,
+        f"{LEAST_SHARE} of the rate alone beside the greedy ones": greedy_share >= LEAST_SHARE,
         "no well-behaved call fails": set(tally.codes) == {"OK"},
-        "the others were at work": statistics.median(held) > ANSWER_BYTES and misbehaving.ends["slow"] > 0,
+        "the others were at work": statistics.median(held) > ANSWER_BYTES
+        and min(misbehaving.ends["slow"], misbehaving.ends["greedy"], service.refusals().get("caller", 0))
+        > 0,
     }
 
 
