@@ -6,7 +6,6 @@ first half of an address counts: whoever has one has all that begin like it.
 
 import ipaddress
 import time
-from collections import Counter
 from collections.abc import Iterator, Sized
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -50,6 +49,8 @@ class Callers:
         """
         if self._keys is not None:
             return 1.0 if len(self._keys) < 2 else self._max_share
+        if len(self._last_calls) < 2:
+            return 1.0
         since = time.monotonic() - REMEMBERED_S
         others = (name for name, called_at in self._last_calls.items() if called_at > since)
         return self._max_share if any(name != caller.name for name in others) else 1.0
@@ -74,11 +75,11 @@ class Portions:
     def __init__(self, amount: int) -> None:
         self.amount = amount
         self.taken = 0
-        self._taken_by: Counter[Caller] = Counter()
+        self._taken_by: dict[str, int] = {}
 
     def taken_by(self, caller: Caller) -> int:
         """Return how much a caller has."""
-        return self._taken_by[caller]
+        return self._taken_by.get(caller.name, 0)
 
     def most_for(self, caller: Caller) -> int:
         """Return how much a caller may have: one at least."""
@@ -86,15 +87,20 @@ class Portions:
 
     def has_share(self, caller: Caller, more: int) -> bool:
         """Return whether so many more are within a caller's share. Who has nothing may always begin."""
-        has, most = self.taken_by(caller), self.most_for(caller)
-        return not has or has + more <= most or most >= self.amount
+        has = self.taken_by(caller)
+        if not has:
+            return True
+        most = self.most_for(caller)
+        return has + more <= most or most >= self.amount
 
     def take(self, caller: Caller, change: int) -> None:
         """Give a caller more, or less."""
         self.taken += change
-        self._taken_by[caller] += change
-        if not self._taken_by[caller]:
-            del self._taken_by[caller]
+        taken = self._taken_by.get(caller.name, 0) + change
+        if taken:
+            self._taken_by[caller.name] = taken
+        else:
+            self._taken_by.pop(caller.name, None)
 
 
 _current: ContextVar[Caller] = ContextVar("caller", default=NOBODY)

@@ -33,6 +33,9 @@ class Memory:
             yield
 
     async def _take(self, caller: Caller, size: int) -> None:
+        if not self._waiting and self._has_room(size) and self._bytes.has_share(caller, size):
+            self._bytes.take(caller, size)
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(caller, deque()).append((size, turn))
         self._serve()
@@ -55,7 +58,7 @@ class Memory:
         """Give those who wait their bytes. A large part is not overtaken by small ones behind it."""
         while (caller := self._next_caller()) is not None:
             size, turn = self._waiting[caller][0]
-            if self._bytes.taken + size > self._bytes.amount:
+            if not self._has_room(size):
                 return
             self._bytes.take(caller, size)
             turn.set_result(None)
@@ -63,6 +66,9 @@ class Memory:
             queue.popleft()
             if queue:
                 self._waiting[caller] = queue  # behind the others
+
+    def _has_room(self, size: int) -> bool:
+        return self._bytes.taken + size <= self._bytes.amount
 
     def _next_caller(self) -> Caller | None:
         """Return the next caller that waits. Those that have their share already are passed over."""
