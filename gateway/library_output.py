@@ -35,9 +35,10 @@ def logged(explain: Explain = lambda line: None) -> Iterator[None]:
     A child process does so only if it is started with `stderr=sys.stderr`.
     """
     python_stderr = sys.stderr
-    python_stderr.flush()
+    with contextlib.suppress(OSError):
+        python_stderr.flush()
     # The original standard error, under another number.
-    with os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace") as original:
+    with _closing(os.fdopen(os.dup(2), "w", buffering=1, errors="backslashreplace")) as original:
         read_end, write_end = os.pipe()
         # A library may write while it holds Python's lock, without which the reader cannot empty the pipe: a
         # write to a full pipe must fail, not wait.
@@ -67,7 +68,19 @@ def _redirect(before: TextIO, after: TextIO) -> None:
     sys.stderr = after
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is before:
-            handler.setStream(after)
+            with contextlib.suppress(OSError):
+                handler.flush()
+            handler.stream = after
+
+
+@contextlib.contextmanager
+def _closing(stream: TextIO) -> Iterator[TextIO]:
+    """Close a stream at the end. If the disk is full, the lines that it has left are lost."""
+    try:
+        yield stream
+    finally:
+        with contextlib.suppress(OSError):
+            stream.close()
 
 
 def _read(pipe: int, explain: Explain) -> None:

@@ -146,6 +146,9 @@ class _Processes:
                 asyncio.sleep(max_end_s(self._settings)),
             )
             if process.returncode is None:
+                logger.warning(
+                    "worker process %d: process id %d does not end: it is killed", number, process.pid
+                )
                 process.kill()
                 await process.wait()
             await following

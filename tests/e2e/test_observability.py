@@ -30,6 +30,7 @@ from gateway import metrics
 from gateway.api_keys import ApiKey, write_keys
 from gateway.embedded import EmbeddedTriton
 from gateway.services.registry import SERVICES
+from gateway.settings import Settings
 from visiongate import AsyncClient
 from visiongate.operations import detection
 
@@ -267,6 +268,29 @@ def test_the_same_image_is_decoded_once(seen: Seen) -> None:
     assert seen.value("visiongate_cache_lookups_total", cache="image", result="miss") == 1
     assert seen.value("visiongate_cache_lookups_total", cache="image", result="hit") == GOOD_CALLS - 1
     assert seen.value("visiongate_cache_bytes", cache="image") == PHOTO.nbytes
+
+
+def test_limits_stand_beside_what_they_limit(seen: Seen) -> None:
+    defaults = Settings()
+    assert seen.value("visiongate_max_calls_in_flight") == defaults.max_concurrent_calls
+    assert seen.value("visiongate_max_bytes_in_flight") == defaults.max_bytes_in_flight
+    for cache in ("image", "sam_embedding", "clip_text", "clip_image"):
+        limit = getattr(defaults, f"{cache}_cache_bytes")
+        assert seen.value("visiongate_cache_max_bytes", cache=cache) == limit
+        assert seen.value("visiongate_cache_bytes", cache=cache) <= limit
+
+
+def test_what_has_not_happened_is_there_as_zero(seen: Seen) -> None:
+    calls, retries = "visiongate_calls_total", "visiongate_triton_retries_total"
+    assert seen.value(calls, method=LIST_MODELS, code="INTERNAL", caller="") == 0
+    assert seen.value(retries, model="grounding_dino") == 0
+    assert seen.value("visiongate_refusals_total", reason="calls") == 0
+    assert seen.value("visiongate_reloads_total", what="keys", result="failed") == 0
+
+
+def test_the_one_process_is_measured(seen: Seen) -> None:
+    assert seen.value("process_resident_memory_bytes") > 1e6
+    assert seen.value("process_open_fds") < seen.value("process_max_fds")
 
 
 def test_nothing_is_left_in_flight(seen: Seen) -> None:

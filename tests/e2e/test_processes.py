@@ -269,6 +269,32 @@ def test_no_temporary_folder_is_needed(serve: Callable[..., Served], workers: in
     assert served.stop() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_log_on_a_full_disk_costs_no_call(tmp_path: Path, demo_settings: Settings, workers: int) -> None:
+    out = tmp_path / "out"
+    arguments = [
+        "--triton",
+        demo_settings.triton,
+        "--repository",
+        str(demo_settings.repository),
+        "--port",
+        "0",
+    ]
+    with out.open("w") as stdout, open("/dev/full", "w") as full:
+        process = subprocess.Popen(
+            [COMMAND, "serve", *arguments, "--processes", str(workers)], stdout=stdout, stderr=full
+        )
+    try:
+        eventually(lambda: "answers at" in out.read_text(), "it answers")
+        address = out.read_text().split()[3]
+        assert [embed(address) for _ in range(5)] == [1] * 5
+        process.terminate()
+        assert process.wait(PATIENCE_S) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_an_image_id_of_one_worker_is_good_at_all(serve: Callable[..., Served]) -> None:
     served = serve("--processes", "2")
     served.wait_for_workers(2)
