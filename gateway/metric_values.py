@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import disable_created_metrics, values
 
-Series = tuple[str, str, tuple[tuple[str, str], ...]]
+Labels = tuple[tuple[str, str], ...]
+Series = tuple[str, str, Labels]
 
 
 class Value:

@@ -12,7 +12,6 @@ from prometheus_client.exposition import choose_encoder
 
 from gateway import metric_values
 
-PREFIX = "visiongate_"
 # The name of the whole server in gRPC's health protocol.
 WHOLE_SERVER = ""
 

@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from gateway.metric_values import VALUES, Series, take_changes
+from gateway.metric_values import VALUES, Labels, Series, take_changes
 
 # How a worker came to be replaced.
 Reason = Literal["exit", "signal", "silent"]
@@ -137,15 +137,22 @@ def _add_numbers(metric: Metric, values: dict[Series, float]) -> None:
 
 def _add_histogram(metric: Metric, values: dict[Series, float]) -> None:
     """Add a histogram's samples. A value counts one bucket alone, a sample those below it as well."""
-    totals: defaultdict[tuple[tuple[str, str], ...], float] = defaultdict(float)
+    sums: dict[Labels, float] = {}
+    buckets: defaultdict[Labels, list[tuple[tuple[str, str], float]]] = defaultdict(list)
     for (_, sample, labels), value in values.items():
         if sample.endswith("_sum"):
-            metric.add_sample(sample, dict(labels), value)
+            sums[labels] = value
         else:
-            totals[labels[:-1]] += value
-            metric.add_sample(sample, dict(labels), totals[labels[:-1]])
-    for labels, total in totals.items():
+            *others, edge = labels
+            buckets[tuple(others)].append((edge, value))
+    for labels, each in buckets.items():
+        total = 0.0
+        # A thread that reports while another adds a series may take its buckets in any order.
+        for edge, value in sorted(each, key=lambda bucket: float(bucket[0][1])):
+            total += value
+            metric.add_sample(f"{metric.name}_bucket", dict([*labels, edge]), total)
         metric.add_sample(f"{metric.name}_count", dict(labels), total)
+        metric.add_sample(f"{metric.name}_sum", dict(labels), sums[labels])
 
 
 def _process_metrics(pids: dict[str, int | str]) -> Iterator[Metric]:

@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+from prometheus_client import parser
+from prometheus_client.metrics_core import Metric
+from prometheus_client.openmetrics import parser as openmetrics_parser
 
 from gateway import metrics
 from gateway.services.registry import SERVICES
@@ -180,7 +183,7 @@ def test_processes_are_measured_each_by_itself(workers: tuple[Worker, Worker]) -
             "max_fds",
             "start_time_seconds",
         ):
-            assert value(parent, f"process_{name}", worker=worker), name
+            assert value(parent, f"process_{name}", worker=worker) is not None, name
     parent.died(2)
     assert value(parent, "process_open_fds", worker="2") is None
     # One that has died, and of whose death the parent has not heard yet.
@@ -191,14 +194,21 @@ def test_processes_are_measured_each_by_itself(workers: tuple[Worker, Worker]) -
     assert value(parent, "process_open_fds", worker="1")
 
 
-def test_the_text_can_be_read_by_prometheus(workers: tuple[Worker, Worker]) -> None:
-    from prometheus_client.parser import text_string_to_metric_families
-
+@pytest.mark.parametrize(
+    ("accept", "parse"),
+    [
+        ("", parser.text_string_to_metric_families),
+        ("application/openmetrics-text; version=1.0.0", openmetrics_parser.text_string_to_metric_families),
+    ],
+)
+def test_the_text_can_be_read_by_prometheus(
+    workers: tuple[Worker, Worker], accept: str, parse: Callable[[str], Iterable[Metric]]
+) -> None:
     parent = parent_of(*workers)
     for number, worker in enumerate(workers, 1):
         parent.update(number, worker.report("metrics.TRITON_SECONDS.labels('a:1', 'new', 'OK').observe(1)"))
-    body, _ = metrics.render("", parent.registry)
-    families = list(text_string_to_metric_families(body.decode()))
+    text = metrics.render(accept, parent.registry)[0].decode()
+    families = list(parse(text))
     assert len({family.name for family in families}) == len(families)
     series = [(sample.name, tuple(sample.labels.items())) for family in families for sample in family.samples]
     assert len(set(series)) == len(series)
@@ -240,3 +250,29 @@ def test_what_a_worker_drops_is_gone(workers: tuple[Worker, Worker]) -> None:
     assert value(parent, "visiongate_triton_requests_total", server="a:1", model="gaze", code="OK") is None
     assert value(parent, "visiongate_model_info", **info, export="e") is None
     assert value(parent, "visiongate_model_info", **info, export="g") == 1
+
+
+def test_buckets_may_be_reported_in_any_order(workers: tuple[Worker, Worker]) -> None:
+    worker, _ = workers
+    parent = parent_of(worker)
+    code = "metrics.BATCH_SIZE.labels('m').observe(3); metrics.BATCH_SIZE.labels('m').observe(100)"
+    parent.update(1, reversed(worker.report(code)))
+    buckets = [
+        (sample.labels["le"], sample.value)
+        for metric in parent.collect()
+        for sample in metric.samples
+        if sample.name == "visiongate_batch_size_bucket" and sample.labels["model"] == "m"
+    ]
+    assert buckets == [
+        *[
+            ("1.0", 0),
+            ("2.0", 0),
+            ("4.0", 1),
+            ("8.0", 1),
+            ("16.0", 1),
+            ("32.0", 1),
+            ("64.0", 1),
+            ("128.0", 2),
+        ],
+        ("+Inf", 2),
+    ]
