@@ -147,7 +147,7 @@ class _Processes:
             )
             if process.returncode is None:
                 logger.warning(
-                    "worker process %d: process id %d does not end: it is killed", number, process.pid
+                    "worker process %d: process id %d has not ended, and is killed", number, process.pid
                 )
                 process.kill()
                 await process.wait()

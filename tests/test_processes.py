@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway import processes
-from gateway.processes import ProcessesError, _End, _ending, _Processes
+from gateway.processes import ProcessesError, _End, _ending, _line, _Processes
 from gateway.settings import Settings
 from gateway.stopping import StopSignals, until_first
 
@@ -73,6 +73,14 @@ async def test_the_death_of_a_steady_process_is_not_held_against_the_next(
     caplog.set_level(logging.WARNING)
     await Ending(has_answered=True).keep_to_the_end()
     assert caplog.text.count("a new one starts in 0.0001 seconds") == 10
+
+
+async def test_half_a_line_is_the_end_of_a_report() -> None:
+    """Of a process that was killed while it wrote."""
+    stream = asyncio.StreamReader()
+    stream.feed_data(b'{"alive": true}\n{"ali')
+    stream.feed_eof()
+    assert [await _line(stream, 1) for _ in range(3)] == [b'{"alive": true}\n', b"", b""]
 
 
 async def test_gives_up_where_none_ever_answers() -> None:

@@ -263,16 +263,5 @@ def test_buckets_may_be_reported_in_any_order(workers: tuple[Worker, Worker]) ->
         for sample in metric.samples
         if sample.name == "visiongate_batch_size_bucket" and sample.labels["model"] == "m"
     ]
-    assert buckets == [
-        *[
-            ("1.0", 0),
-            ("2.0", 0),
-            ("4.0", 1),
-            ("8.0", 1),
-            ("16.0", 1),
-            ("32.0", 1),
-            ("64.0", 1),
-            ("128.0", 2),
-        ],
-        ("+Inf", 2),
-    ]
+    counts = {"1.0": 0, "2.0": 0, "4.0": 1, "8.0": 1, "16.0": 1, "32.0": 1, "64.0": 1, "128.0": 2, "+Inf": 2}
+    assert buckets == list(counts.items())
