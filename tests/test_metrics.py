@@ -13,6 +13,7 @@ from gateway import metrics
 from gateway.errors import NotFiniteError, OverloadedError, TritonUnavailableError, end_of
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
+from gateway.worker_metrics import WorkerMetrics
 
 
 def samples(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -150,3 +151,13 @@ def test_another_programs_folder_is_left_alone(
     subprocess.run([sys.executable, "-c", program], env=os.environ | {name: str(folder)}, check=True)
     assert folder.exists() == is_there
     assert not is_there or not list(folder.iterdir())
+
+
+def test_every_metric_is_in_the_table_of_readme() -> None:
+    readme = (Path(__file__).parents[1] / "gateway" / "README.md").read_text()
+    table = readme.partition("## Metrics and alerts")[2].partition("```yaml")[0]
+    families = [*REGISTRY.collect(), *WorkerMetrics(0).collect()]
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
+    documented = {name for name in names if name.startswith("visiongate_")}
+    assert len(documented) > 20
+    assert [name for name in sorted(documented) if f"`{name}`" not in table] == []

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
-from prometheus_client import parser
+from prometheus_client import Counter, parser
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics import parser as openmetrics_parser
 
@@ -265,3 +266,22 @@ def test_buckets_may_be_reported_in_any_order(workers: tuple[Worker, Worker]) ->
     ]
     counts = {"1.0": 0, "2.0": 0, "4.0": 1, "8.0": 1, "16.0": 1, "32.0": 1, "64.0": 1, "128.0": 2, "+Inf": 2}
     assert buckets == list(counts.items())
+
+
+def test_no_change_is_lost_while_another_thread_counts() -> None:
+    counter = Counter("test_counted_by_a_thread", "", registry=None)
+
+    def count() -> None:
+        for _ in range(20_000):
+            counter.inc()
+
+    threads = [threading.Thread(target=count) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    reported: list[float] = []
+    is_over = False
+    while not is_over:
+        is_over = not any(thread.is_alive() for thread in threads)
+        reported += [change[-1] for change in changes() if change[0] == "test_counted_by_a_thread"]
+    assert reported == sorted(reported)
+    assert reported[-1] == 40_000
