@@ -126,6 +126,7 @@ class _Processes:
             return _End("exit", f"a process cannot be started: {error.strerror}")
         assert process.stdin is not None
         self.metrics.born(number, process.pid)
+        logger.info("worker process %d starts: process id %d", number, process.pid)
         report: dict[str, Any] = {}
         # It goes on while the process stops: calls that end meanwhile count.
         following = asyncio.create_task(self._follow(number, process, report))
