@@ -109,6 +109,7 @@ class Gateway:
             self._interceptor.stop(self._settings.grace_s)
             await self._server.stop(self._settings.grace_s)
         except asyncio.CancelledError:
+            self._interceptor.stop(0)
             await self._server.stop(None)  # cuts off the calls that the other stop waits for
             raise
         finally:

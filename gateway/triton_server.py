@@ -63,6 +63,7 @@ class TritonServer:
 
     is_up: whether it answers. absence: why not. states: of the models that it was told to load. configs: of
     those of them that were asked for and are ready. in_flight: requests that it has now.
+    last_turn: the number of the last request, of all servers' requests, that it was chosen for.
     """
 
     def __init__(self, name: str, target: str) -> None:
@@ -75,6 +76,7 @@ class TritonServer:
         self.configs: dict[str, ModelConfig] = {}
         self.index_error: InferenceServerException | None = None
         self.in_flight = 0
+        self.last_turn = -1
         self._cancels_safely = False
         self._client = InferenceServerClient(target, channel_args=CHANNEL_ARGUMENTS)
         self._looking: asyncio.Task[None] | None = None

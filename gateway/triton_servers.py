@@ -63,7 +63,6 @@ class GrpcTriton:
         self._told_up: dict[str, bool] = {}
         self._told_models: dict[tuple[str, str], bool] = {}
         self._turns = itertools.count()
-        self._last_turn: dict[TritonServer, int] = {}
         self._budget = RetryBudget()
         self._suspects = Turns(SUSPECT_S)
 
@@ -186,10 +185,10 @@ class GrpcTriton:
                 not each.is_up,
                 model not in each.configs,
                 each.in_flight,
-                self._last_turn.get(each, -1),
+                each.last_turn,
             ),
         )
-        self._last_turn[server] = next(self._turns)
+        server.last_turn = next(self._turns)
         return server
 
     def _unreachable(self) -> TritonUnavailableError:
@@ -275,6 +274,7 @@ class GrpcTriton:
                 logger.info("Triton %s has left", name)
             self._leaving.append(self._servers.pop(name))
             del self._endpoints[name]
+            self._told_models = {key: told for key, told in self._told_models.items() if key[0] != name}
         idle = [server for server in self._leaving if not server.in_flight]
         self._leaving = [server for server in self._leaving if server.in_flight]
         await asyncio.gather(*(server.close() for server in idle))
