@@ -7,12 +7,14 @@ for _ in range(120):
 replay(scrapes)  # {"VisiongateNotReady": [31, 32, 33]}: it fires at these scrapes
 """
 
+import gzip
 import json
 import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 README = Path(__file__).parents[1] / "gateway" / "README.md"
@@ -72,6 +74,43 @@ def replay(scrapes: Sequence[Mapping[str, float] | None]) -> dict[str, list[int]
     if not found:
         raise RuntimeError(output)
     return found
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What was scraped of a gateway while it had incidents.
+
+    periods: by the alert that belongs to it, the first and the last scrape of an incident.
+    """
+
+    scrapes: Sequence[Mapping[str, float] | None]
+    periods: Mapping[str, tuple[int, int]]
+
+    def write(self, file: Path) -> None:
+        """Write what the rules look at, each series with its values, but for those that are always 0."""
+        text = rules()
+        names = {series for scrape in self.scrapes for series in scrape or ()}
+        series = {
+            name: values
+            for name in sorted(names)
+            if name.partition("{")[0] in text
+            and any(values := [scrape and scrape.get(name) for scrape in self.scrapes])
+        }
+        data = json.dumps({"periods": dict(self.periods), "series": series}, separators=(",", ":"))
+        file.write_bytes(gzip.compress(data.encode(), mtime=0))
+
+    @classmethod
+    def read(cls, file: Path) -> "Recording":
+        data = json.loads(gzip.decompress(file.read_bytes()))
+        rows = zip(*data["series"].values(), strict=True)
+        scrapes = [dict(zip(data["series"], row, strict=True)) for row in rows]
+        return cls(
+            [
+                {name: value for name, value in scrape.items() if value is not None} or None
+                for scrape in scrapes
+            ],
+            {alert: (first, last) for alert, (first, last) in data["periods"].items()},
+        )
 
 
 def promtool(*arguments: str) -> str:

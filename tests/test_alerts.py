@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from alerts import INTERVAL_S, PROMTOOL, promtool, replay, rules, samples
+from alerts import INTERVAL_S, PROMTOOL, Recording, promtool, replay, rules, samples
 from gateway import metrics
 from gateway.worker_metrics import WorkerMetrics
 
@@ -187,6 +187,25 @@ def test_an_alert_ends_with_its_incident() -> None:
             scrape[READY] = 0
 
     assert replay(seen(short)) == {"VisiongateNotReady": list(range(START + 120 // INTERVAL_S, START + 20))}
+
+
+RECORDED = Recording.read(Path(__file__).with_name("recorded_incidents.json.gz"))
+"""By `python -m soak.incidents --record`: the incidents of gateway/README.md, one after the other."""
+
+
+def test_real_incidents_fire_their_alerts_and_no_other() -> None:
+    firing = replay(RECORDED.scrapes)
+    assert set(firing) == set(RECORDED.periods)
+    for alert, (first, last) in RECORDED.periods.items():
+        assert first < firing[alert][0] <= last + 2, alert
+        assert firing[alert][-1] < len(RECORDED.scrapes) - 1, f"{alert} does not end"
+
+
+@pytest.mark.parametrize("alert", RECORDED.periods)
+def test_each_recorded_incident_is_in_the_table_of_readme(alert: str) -> None:
+    readme = (Path(__file__).parents[1] / "gateway" / "README.md").read_text()
+    table = readme.partition("## What to look at when")[2].partition("## The log")[0]
+    assert f"`{alert}`" in table
 
 
 def test_a_real_page_can_be_replayed() -> None:

@@ -27,11 +27,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import alerts
 import numpy as np
 import trustme
 from tritonclient.grpc.aio import InferenceServerClient
 
+import alerts
 from export.demo.serving import REPOSITORY
 from gateway.api_keys import ApiKey, write_keys
 from gateway.embedded import EmbeddedTriton
@@ -224,7 +224,7 @@ def incidents(stack: Stack) -> list[Incident]:
             "a client sends broken images",
             broken_images_come,
             "VisiongateBadRequests",
-            lambda line: line.get("caller") == "broken" and line.get("field") == "images[0]",
+            lambda line: line.get("caller") == "broken" and line.get("field", "").startswith("image"),
             counted('visiongate_caller_calls_total{caller="broken",code="INVALID_ARGUMENT"}'),
             60,
         ),
@@ -353,24 +353,21 @@ async def running() -> AsyncIterator[Stack]:
         yield service
 
 
-def firing(stack: Stack) -> dict[str, list[int]]:
-    """Return the alerts that fire, and after which scrapes."""
-    scrapes: list[dict[str, float] | None] = []
-    for number, (scrape, now) in enumerate(zip(stack.scrapes, stack.times, strict=False)):
-        # Prometheus is told that the first scrape was in 1970.
-        scrapes.append(
-            scrape
-            and {
-                series: value - now + alerts.INTERVAL_S * number
-                if series.startswith("visiongate_certificate_expiry_seconds")
-                else value
-                for series, value in scrape.items()
-            }
-        )
-    return alerts.replay(scrapes)
+def prepared(stack: Stack) -> list[dict[str, float] | None]:
+    """Return the scrapes for `alerts.replay`, to which the first is in 1970."""
+    return [
+        scrape
+        and {
+            series: value - now + alerts.INTERVAL_S * number
+            if series.startswith("visiongate_certificate_expiry_seconds")
+            else value
+            for series, value in scrape.items()
+        }
+        for number, (scrape, now) in enumerate(zip(stack.scrapes, stack.times, strict=False))
+    ]
 
 
-async def watch(only: str) -> Goals:
+async def watch(only: str, record: Path | None) -> Goals:
     goals: dict[str, bool] = {}
     codes: Counter[str] = Counter()
     async with running() as stack:
@@ -396,7 +393,15 @@ async def watch(only: str) -> Goals:
         is_over.set()
         await calling
         scraping.cancel()
-        fired = firing(stack)
+        scrapes = prepared(stack)
+        fired = alerts.replay(scrapes)
+        if record:
+            periods_by_alert = {
+                incident.alert: period
+                for incident, period in zip(chosen, periods, strict=True)
+                if incident.alert
+            }
+            alerts.Recording(scrapes, periods_by_alert).write(record)
         for name, numbers in sorted(fired.items()):
             print(f"{name}: from scrape {numbers[0]} to {numbers[-1]}", flush=True)
         for incident, (start, end) in zip(chosen, periods, strict=True):
@@ -420,10 +425,13 @@ async def watch(only: str) -> Goals:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", default="", help="incidents whose name has this in it")
+    parser.add_argument(
+        "--record", type=Path, help="write what was scraped to a file, for tests/test_alerts.py"
+    )
     arguments = parser.parse_args()
     if alerts.PROMTOOL is None:
         raise SystemExit("promtool is missing: install Debian's package prometheus")
-    finish(asyncio.run(watch(arguments.only)))
+    finish(asyncio.run(watch(arguments.only, arguments.record)))
 
 
 if __name__ == "__main__":
