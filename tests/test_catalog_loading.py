@@ -404,10 +404,10 @@ async def test_of_two_exports_the_one_in_use_stays_until_another_has_more_server
     fakes = [Offering(sam(export="old")) for _ in range(3)]
     async with loaded(*fakes) as loader:
         before = loader.catalog.variants
-        fakes[0].models = sam(export="new")
+        fakes[0].models |= sam(export="new")
         await look(loader)
         assert loader.catalog.variants == before
-        fakes[1].models = sam(export="new")
+        fakes[1].models |= sam(export="new")
         await look(loader)
         assert loader.catalog.variants != before
         assert all(isinstance(each, Variant) for each in loader.catalog.variants)

@@ -23,7 +23,7 @@ from export import clip_weights
 from export.weights import Options
 from gateway.catalog_loading import load
 from gateway.errors import InputError
-from gateway.image_ids import ImageIds, new_secret
+from gateway.image_ids import ImageIds, secret_of
 from gateway.pipelines.embedding import CLIP, Embedded, Embedder
 from gateway.pipelines.images import RawImage
 from gateway.pipelines.resources import Resources
@@ -288,7 +288,7 @@ def vectors(items: Sequence[Embedded | InputError]) -> NDArray[np.float32]:
 async def counting(settings: Settings) -> AsyncIterator[Asked]:
     triton = Counting(settings.triton)
     catalog = await load(triton, settings.repository, [CLIP])
-    resources = Resources(triton, catalog, settings, ImageIds(new_secret()))
+    resources = Resources(triton, catalog, settings, ImageIds(secret_of(None)))
     yield Asked(resources, triton)
     resources.close()
     await triton.close()
@@ -365,7 +365,7 @@ async def test_without_any_cache_the_answers_are_the_same(settings: Settings, re
     )
     triton = GrpcTriton(bare.triton)
     catalog = await load(triton, bare.repository, [CLIP])
-    resources = Resources(triton, catalog, bare, ImageIds(new_secret()))
+    resources = Resources(triton, catalog, bare, ImageIds(secret_of(None)))
     texts = ["a", "b", "a", *(f"text {index}" for index in range(70))]
     found = await Asked(resources, triton).texts(*texts)
     np.testing.assert_allclose(found, reference.texts(texts, normalize=False), atol=1e-4)

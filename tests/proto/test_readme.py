@@ -1,5 +1,6 @@
 """What proto/README.md says in tables is what the contract and the gateway have."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,11 @@ import grpc
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
+from tritonclient.utils import InferenceServerException
 
 from gateway import errors
 from gateway.services.registry import SERVICES
+from gateway.triton_server import status_error
 
 README = (Path(__file__).parents[2] / "proto/README.md").read_text()
 
@@ -43,28 +46,34 @@ def test_every_method_is_listed_with_its_http_path() -> None:
 def test_every_reason_is_listed_with_its_status() -> None:
     table = [row for row in rows("Errors") if len(row) == 5][1:]
     assert {row[0].strip("`") for row in table} <= set(grpc.StatusCode.__members__)
-    listed = {(row[0].strip("`"), row[1].strip("`")) for row in table if row[1].startswith("`")}
-    sent = {
+    listed = {(row[0].strip("`"), reason) for row in table for reason in re.findall(r"`([A-Z_]+)`", row[1])}
+    sent = [
         errors.ImageNotCachedError("").to_status_error("image"),
         errors.ImageNotFetchedError("").to_status_error("image"),
         errors.NoModelError(""),
+        errors.UnknownMethodError(),
+        errors.DeadlineExceededError("", "MAX_CALL_TIME", "server"),
+        errors.DeadlineExceededError("", "MAX_RECEIVE_TIME", "caller"),
+        errors.MessageTooLargeError(1),
         errors.TritonUnavailableError(""),
-        errors.RequestKilledServerError(""),
-        errors.OverloadedError("", 1),
-        errors.UnauthenticatedError(""),
-    }
-    assert listed == {
-        (error.code.name, detail.reason)
-        for error in sent
-        for detail in error.details
-        if hasattr(detail, "reason")
-    }
+        errors.NotFiniteError(""),
+        errors.RequestKilledServerError("", ""),
+        errors.OverloadedError("", "calls", 1),
+        errors.UnauthenticatedError("", "KEY_MISSING"),
+        errors.UnauthenticatedError("", "KEY_UNKNOWN"),
+        *(
+            status_error(InferenceServerException("", code))
+            for code in ("DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED")
+        ),
+        status_error(InferenceServerException("", "INTERNAL")),
+    ]
+    ends = [errors.end_of(error) for error in [*sent, ValueError(), asyncio.CancelledError()]]
+    ends += [errors.end_of(asyncio.CancelledError(), **{name: True}) for name in ("is_late", "is_stopped")]
+    # The interceptor's own.
+    assert listed == {("INVALID_ARGUMENT", "NO_MESSAGE")} | {(end.code.name, end.reason) for end in ends}
     # None was forgotten above.
     kinds = {error.__name__ for error in errors.StatusError.__subclasses__()}
-    assert kinds - {type(error).__name__ for error in sent} == {
-        "InvalidArgumentError",
-        "NotFiniteError",
-    }
+    assert kinds - {type(error).__name__ for error in sent} == {"InvalidArgumentError"}
 
 
 def test_links_lead_to_headings() -> None:

@@ -39,8 +39,8 @@ def triton_is_full(context: grpc.ServicerContext) -> None:
     context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "model clip_image is full")
 
 
-FULL = refusing(OverloadedError("full", retry_s=0.01))
-FULL_FOR_LONG = refusing(OverloadedError("full", retry_s=100))
+FULL = refusing(OverloadedError("full", "calls", retry_s=0.01))
+FULL_FOR_LONG = refusing(OverloadedError("full", "calls", retry_s=100))
 TRITON_GONE = refusing(TritonUnavailableError("gone"))
 
 
