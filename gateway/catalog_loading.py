@@ -165,7 +165,7 @@ class CatalogLoader:
             (entry for entry in self._offered.values() if isinstance(entry, Fault)),
         )
         if before and (line := _difference(before, self._offered)):
-            logger.info("the models have changed: %s", line)
+            logger.info("the models have changed: %s", line, extra={"fields": self.exports})
             for key in before | self._offered:
                 if change := _change(before.get(key), self._offered.get(key)):
                     metrics.RELOADS.labels("models", "failed" if change == "broken" else "ok").inc()
@@ -175,15 +175,24 @@ class CatalogLoader:
             if isinstance(entry, Fault) and entry.sentence != getattr(before.get(key), "sentence", ""):
                 logger.error("%s", entry.sentence)
 
-    def _describe(self) -> None:
-        """Say in the metrics what is offered."""
-        models = [
-            {"family": entry.family.name, "variant": entry.name, "model": model, "export": export_of(config)}
+    @property
+    def exports(self) -> dict[str, str]:
+        """Of which export each model is that is served; empty where it does not tell."""
+        return {
+            model: export_of(config)
             for key, entry in self._offered.items()
             for model, config in zip(entry.triton_models.values(), self._seen[key], strict=True)
-        ]
-        metrics.know("model", [labels["model"] for labels in models])
-        metrics.describe_models(models)
+        }
+
+    def _describe(self) -> None:
+        """Say in the metrics what is offered."""
+        exports = self.exports
+        metrics.know("model", exports)
+        metrics.describe_models(
+            {"family": entry.family.name, "variant": entry.name, "model": model, "export": exports[model]}
+            for entry in self._offered.values()
+            for model in entry.triton_models.values()
+        )
 
     def _choices(self, family: Family[Any]) -> Iterator[tuple[Key, Entry]]:
         """Yield the variants among which a family's requests choose by name, the default first."""

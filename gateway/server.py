@@ -76,6 +76,7 @@ class Gateway:
             made.push_async_callback(self._triton.close)
             loader = CatalogLoader(self._triton, settings.repository, FAMILIES)
             await loader.load_when_ready(settings.triton, wait_s=settings.triton_wait_s)
+            logger.info("the models are loaded", extra={"fields": loader.exports})
             self._resources = Resources(self._triton, loader.catalog, settings, image_ids)
             made.callback(self._resources.close)
             self._health = Health()

@@ -84,11 +84,9 @@ class GatewayProcess:
         assert code == 0, "".join(self.log)
 
     def address(self) -> str:
-        """Where it answers, once it does."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert "answers at" in line, "".join(self.log)
-        return line.split()[3]
+        """Where it answers, once it does. With a log for programs that is a line of the log, too."""
+        (line, *_) = eventually(lambda: [line for line in self.log if "visiongate answers at" in line])
+        return str(json.loads(line)["message"].split()[3])
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of the HTTP server for operators."""
@@ -282,7 +280,8 @@ def test_limits_stand_beside_what_they_limit(seen: Seen) -> None:
 
 def test_what_has_not_happened_is_there_as_zero(seen: Seen) -> None:
     calls, retries = "visiongate_calls_total", "visiongate_triton_retries_total"
-    assert seen.value(calls, method=LIST_MODELS, code="INTERNAL", caller="") == 0
+    fault = {"code": "INTERNAL", "reason": "UNEXPECTED", "fault": "server"}
+    assert seen.value(calls, method=LIST_MODELS, **fault) == 0
     assert seen.value(retries, model="grounding_dino") == 0
     assert seen.value("visiongate_refusals_total", reason="calls") == 0
     assert seen.value("visiongate_reloads_total", what="keys", result="failed") == 0
