@@ -265,7 +265,6 @@ def _logging(settings: Settings) -> Iterator[Callable[[str], None]]:
     from gateway import logs  # noqa: PLC0415
 
     logs.configure(settings)
-    logs.tell_start(settings)
     if settings.log_format == "text":
         yield note
         return
@@ -282,9 +281,11 @@ def _serve(settings: Settings, *beside: Coroutine[Any, Any, None]) -> None:
 
     Raises SystemExit if the signal comes during the start.
     """
+    from gateway.logs import tell_start  # noqa: PLC0415
     from gateway.process import serve  # noqa: PLC0415
     from gateway.processes import serve_with_processes  # noqa: PLC0415
 
+    tell_start(settings)
     has_started = False
 
     def started(port: int, served: str) -> None:

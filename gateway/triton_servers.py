@@ -286,8 +286,11 @@ class GrpcTriton:
             endpoint = self._endpoints[server.name]
             if self._is_ipv6.get(endpoint.origin, endpoint.is_ipv6) != endpoint.is_ipv6:
                 continue  # it goes at the next look-up
-            before, self._told_up[server.name] = self._told_up.get(server.name), server.is_up
             metrics.TRITON_UP.labels(server.name).set(server.is_up)
+            before = self._told_up.get(server.name)
+            if before is None and not self._up():
+                continue  # who waits for the first says so
+            self._told_up[server.name] = server.is_up
             if before == server.is_up:
                 continue
             if not server.is_up:

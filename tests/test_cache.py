@@ -100,14 +100,15 @@ async def test_the_highest_of_the_calls_that_share_a_value_counts(first: Keep, s
 async def test_it_never_holds_more_than_its_bytes() -> None:
     random = Random(5)
     small = cache(100)
-    for _ in range(3000):
+    for step in range(3000):
         key, size, keep = random.randrange(60), random.randrange(1, 60), random.choice(list(Keep))
         await put(small, keep, **{str(key): size})
         kept = [small.get(str(key), keep=Keep.NEVER) for key in range(60)]
         total = sum(len(data) for data in kept if data is not None)
         assert total <= 100
-        assert REGISTRY.get_sample_value("visiongate_cache_bytes", {"cache": "test"}) == total
-        assert REGISTRY.get_sample_value("visiongate_cache_max_bytes", {"cache": "test"}) == 100
+        if step % 100 == 0:  # finding a metric takes a while
+            assert REGISTRY.get_sample_value("visiongate_cache_bytes", {"cache": "test"}) == total
+            assert REGISTRY.get_sample_value("visiongate_cache_max_bytes", {"cache": "test"}) == 100
 
 
 async def test_what_is_not_to_be_kept_is_computed_each_time() -> None:

@@ -1,22 +1,17 @@
 """The command `visiongate top`."""
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import urlsplit
 
 import typer
-from rich.console import Group, RenderableType
-from rich.live import Live
-from rich.table import Table
 
 from visiongate.address import is_local
 from visiongate.command_error import CommandError
-from visiongate.commands.common import console, printable, table
+from visiongate.commands.common import console, live_page, table
 
 if TYPE_CHECKING:
     from gateway.commands.samples import Samples
-    from gateway.commands.top_view import Section
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -53,16 +48,17 @@ def top(
             table(section.columns, section.rows)
         return
     last: Samples | None = None
-    with Live(console=console, screen=True, auto_refresh=False) as live:
+    with live_page() as show:
         while True:
             try:
                 now = scrape(url)
             except CommandError as error:
-                live.update(printable(f"{error}; this goes on trying"), refresh=True)
+                show(f"{error}; this goes on trying", ())
                 last = None
             else:
                 shown = sections(Change(last, now)) if last else []
-                live.update(_page(url, shown), refresh=True)
+                title = f"{url}, {time.strftime('%H:%M:%S')}"
+                show(title, ((section.columns, section.rows) for section in shown))
                 last = now
             time.sleep(interval)
 
@@ -105,13 +101,3 @@ def scrape(url: str) -> "Samples":
     if not samples.has("visiongate_"):
         raise CommandError(f"the metrics at {url} are not a visiongate gateway's")
     return samples
-
-
-def _page(url: str, shown: "Sequence[Section]") -> RenderableType:
-    parts: list[RenderableType] = [printable(f"{url}, {time.strftime('%H:%M:%S')}")]
-    for section in shown:
-        grid = Table(*section.columns, box=None, pad_edge=False)
-        for row in section.rows:
-            grid.add_row(*map(printable, row))
-        parts += ["", grid]
-    return Group(*parts)

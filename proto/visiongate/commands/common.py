@@ -10,13 +10,14 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from numpy.typing import NDArray
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.measure import Measurement
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
@@ -78,6 +79,23 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     if not console.is_terminal:
         grid.width = Measurement.get(console, console.options.update(width=UNBOUNDED), grid).maximum
     console.print(grid, crop=False)
+
+
+@contextmanager
+def live_page() -> Iterator[Callable[[str, Iterable[tuple[Sequence[str], Iterable[Sequence[str]]]]], None]]:
+    """Lend what shows a title and tables, of columns and rows, on the whole screen in place of the last."""
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+
+        def show(title: str, tables: Iterable[tuple[Sequence[str], Iterable[Sequence[str]]]]) -> None:
+            parts: list[RenderableType] = [printable(title)]
+            for columns, rows in tables:
+                grid = Table(*columns, box=None, pad_edge=False)
+                for row in rows:
+                    grid.add_row(*map(printable, row))
+                parts += ["", grid]
+            live.update(Group(*parts), refresh=True)
+
+        yield show
 
 
 def box_cell(box: NDArray[Any]) -> str:
