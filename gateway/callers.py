@@ -35,6 +35,9 @@ class Callers:
         if key_name:
             return Caller(f"key {key_name}", "your API key", self)
         name = network(address)
+        if not _is_ip_address(address):
+            # gRPC does not know any more where a call came from whose connection has broken.
+            return Caller(name, "your address", self)
         self._last_calls.pop(name, None)
         while len(self._last_calls) > 1:
             del self._last_calls[next(iter(self._last_calls))]
@@ -132,3 +135,11 @@ def network(address: str) -> str:
             return str(ip.ipv4_mapped)
         return str(ipaddress.IPv6Network((int(ip), _IPV6_PREFIX_BITS), strict=False))
     return str(ip)
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

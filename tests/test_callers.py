@@ -31,6 +31,14 @@ def test_an_address_that_is_alone_may_have_everything() -> None:
     assert Portions(64).most_for(alone) == Portions(64).most_for(other) == 48
 
 
+@pytest.mark.parametrize("nowhere", ["", "unknown"])
+def test_a_call_whose_connection_has_broken_is_no_other_caller(nowhere: str) -> None:
+    known = Callers(0.75)
+    alone = known.find("", "192.0.2.1")
+    known.find("", nowhere)
+    assert Portions(64).most_for(alone) == 64
+
+
 def test_an_address_that_called_long_ago_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("gateway.callers.time.monotonic", lambda: now)
