@@ -35,7 +35,7 @@ class Callers:
         if key_name:
             return Caller(f"key {key_name}", "your API key", self)
         name = network(address)
-        if not _is_ip_address(address):
+        if not name:
             # gRPC does not know any more where a call came from whose connection has broken.
             return Caller(name, "your address", self)
         self._last_calls.pop(name, None)
@@ -125,21 +125,13 @@ def working_for(caller: Caller) -> Iterator[None]:
 
 
 def network(address: str) -> str:
-    """Return what the addresses of one caller have in common. A text that is no IP address stays as it is."""
+    """Return what the addresses of one caller have in common; empty for a text that is no IP address."""
     try:
         ip = ipaddress.ip_address(address)
-    except ValueError:  # a socket of Unix has none
-        return address
+    except ValueError:
+        return ""
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped:
             return str(ip.ipv4_mapped)
         return str(ipaddress.IPv6Network((int(ip), _IPV6_PREFIX_BITS), strict=False))
     return str(ip)
-
-
-def _is_ip_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
