@@ -89,5 +89,6 @@ async def test_one_address_has_no_more_connections_than_it_may(demo_triton: Embe
         while count < 20:
             await asyncio.sleep(0.1)
             count = closed(service, "peer")
-        assert [is_open(connection) for connection in connections] == [True] * 10 + [False] * 20
+        # Which ones depends on how many were there when the server looked.
+        assert sum(map(is_open, connections)) == 10
         assert await check_health(service.address) == health_pb2.HealthCheckResponse.SERVING
