@@ -36,13 +36,15 @@ STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
 class Call:
     """A call under way. Whoever answers it fills in what becomes known.
 
-    certificate: the subject of the caller's certificate, if it showed one. asked: the name of a method that
-    does not exist. tritons: the servers that were asked. stage_seconds: only of stages that began. Work that
-    calls share counts for the first of them.
+    connection: gRPC's name for the caller's end of it. peer: the address in that. certificate: the subject of
+    the caller's certificate, if it showed one. asked: the name of a method that does not
+    exist. tritons: the servers that were asked. stage_seconds: only of stages that began. Work that calls
+    share counts for the first of them.
     """
 
     method: str
     request_id: str
+    connection: str = ""
     peer: str = ""
     caller: str = ""
     certificate: str = ""
@@ -65,20 +67,24 @@ def note_triton(server: str) -> None:
         call.tritons.add(server)
 
 
+def valid_id(sent: str) -> str:
+    """Return a caller's request id, or a new one if it sent none that a log can have."""
+    return sent if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex
+
+
 def current() -> Call | None:
     """Return the call that this code works for. Work that calls share is done for the first of them."""
     return _current_call.get()
 
 
 @contextmanager
-def observe(method: str, metadata: Mapping[str, str], peer: str = "") -> Iterator[Call]:
+def observe(method: str, metadata: Mapping[str, str], connection: str = "") -> Iterator[Call]:
     """Measure a call, log it in one line and end its span, however it ends.
 
-    `peer` is gRPC's name for the caller's end of the connection.
+    `connection` is gRPC's name for the caller's end of it.
     """
-    sent_id = metadata.get(REQUEST_ID, "")
-    request_id = sent_id if _VALID_ID.fullmatch(sent_id) else uuid.uuid4().hex
-    call = Call(method, request_id, _address(peer))
+    request_id = valid_id(metadata.get(REQUEST_ID, ""))
+    call = Call(method, request_id, connection, _address(connection))
     outer = _current_call.get()
     _current_call.set(call)
     start = time.perf_counter()

@@ -281,6 +281,7 @@ def _serve(settings: Settings, *beside: Coroutine[Any, Any, None]) -> None:
 
     Raises SystemExit if the signal comes during the start.
     """
+    from gateway.http.front import url  # noqa: PLC0415
     from gateway.logs import tell_start  # noqa: PLC0415
     from gateway.process import serve  # noqa: PLC0415
     from gateway.processes import serve_with_processes  # noqa: PLC0415
@@ -288,10 +289,11 @@ def _serve(settings: Settings, *beside: Coroutine[Any, Any, None]) -> None:
     tell_start(settings)
     has_started = False
 
-    def started(port: int, served: str) -> None:
+    def started(at: Settings, served: str) -> None:
         nonlocal has_started
         has_started = True
-        sentence = f"visiongate answers at {join(settings.host, port)} ({served}); Ctrl-C stops it."
+        http = "" if at.http_port is None else f" and {url(at, at.http_port)}"
+        sentence = f"visiongate answers at {join(at.host, at.port)}{http} ({served}); Ctrl-C stops it."
         if settings.log_format == "text":
             say(sentence)
         else:
@@ -300,7 +302,7 @@ def _serve(settings: Settings, *beside: Coroutine[Any, Any, None]) -> None:
     async def run() -> int:
         with StopSignals() as stop:
             serving = (
-                serve(settings, lambda gateway: started(gateway.port, gateway.served), stop)
+                serve(settings, started, stop)
                 if settings.processes == 1
                 else serve_with_processes(settings, started, stop)
             )

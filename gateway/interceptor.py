@@ -4,10 +4,10 @@ import asyncio
 import logging
 import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar
 
 import grpc
 import grpc.aio
@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError, Message
 
 from gateway.admission import Admission, Gate
 from gateway.call import REQUEST_ID, Call, observe
+from gateway.call_context import Context, Metadata, at_end, metadata_of, read, subject_of
 from gateway.connections import close_connection, in_use
 from gateway.errors import (
     DeadlineExceededError,
@@ -27,13 +28,12 @@ from gateway.errors import (
     forget_frames,
 )
 from gateway.health import HEALTH
+from gateway.loopback import Loopback, is_loopback
 from gateway.message_pieces import pieces_of
 from gateway.message_structure import MAX_GROWTH, structure_bytes
 
 logger = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Metadata = Mapping[str, str]
 Answer = TypeVar("Answer")
 
 
@@ -44,7 +44,7 @@ PIECE_BYTES = 1 << 20
 _END_S = 0.05
 UNKNOWN_METHOD = "unknown"
 """The name of all methods that do not exist, in the log and the metrics."""
-_MAX_METHOD_LENGTH, _MAX_SUBJECT_LENGTH = 100, 200
+_MAX_METHOD_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +71,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     A `StatusError` becomes its status, and anything unexpected INTERNAL without its text.
     """
 
-    def __init__(self, gate: Gate, limits: Limits, authenticator: Authenticator | None) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        limits: Limits,
+        authenticator: Authenticator | None,
+        loopback: Loopback | None = None,
+    ) -> None:
         self._gate = gate
         self._limits = limits
         self._authenticator = authenticator
+        self._loopback = loopback
         self._cut_off_s = math.inf
 
     def stop(self, grace_s: float) -> None:
@@ -118,8 +125,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: Context, work: Callable[[Call], Awaitable[Answer]]
     ) -> Answer | None:
         """Do a call's work. Its errors become the call's status; then there is no answer."""
-        with observe(method, _metadata(context), context.peer()) as call:
-            call.certificate = _subject(context)
+        with observe(method, metadata_of(context), self._connection(context)) as call:
+            call.certificate = subject_of(context)
             try:
                 answer = await work(call)
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
@@ -187,7 +194,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         until the message is taken, or the connection is closed.
         """
         loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
-        timer = loop.call_later(seconds, _give_up, call, context.peer(), seconds)
+        timer = loop.call_later(seconds, _give_up, call, seconds)
         writing = asyncio.ensure_future(context.write(answer))
         cancelled: BaseException | None = None
         try:
@@ -210,12 +217,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Give the call its place inside, and its caller a limited time to take the answer after that."""
         caller = self._gate.callers.find(call.caller, call.peer)
         with (
-            in_use(context.peer()),
-            self._gate.admit(caller, lambda done: _at_end(context, done)) as admission,
+            in_use(call.connection),
+            self._gate.admit(caller, lambda done: at_end(context, done)) as admission,
         ):
             yield admission
         loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
-        _at_end(context, loop.call_later(seconds, _give_up, call, context.peer(), seconds).cancel)
+        at_end(context, loop.call_later(seconds, _give_up, call, seconds).cancel)
 
     async def _serialise(self, response: Message) -> bytes:
         """Return an answer's bytes. They are written in pieces, and the event loop goes on in between."""
@@ -243,7 +250,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         start = loop.time()
         message = f"the request did not arrive within {seconds:g} seconds"
         async with _limit(seconds, message, "MAX_RECEIVE_TIME", "caller"):
-            data = await _read(context)
+            data = await read(context)
         if data is None:
             is_at_once = loop.time() < start + _END_S
             try:
@@ -260,9 +267,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             )
         return data
 
+    def _connection(self, context: Context) -> str:
+        """Return gRPC's name for the other end of the connection: of the HTTP front's caller, not of it."""
+        peer = context.peer()
+        if self._loopback is not None and is_loopback(peer):
+            return self._loopback.peer(metadata_of(context)) or peer
+        return peer
+
     def _authenticate(self, context: Context, call: Call) -> None:
+        if self._loopback is not None and is_loopback(context.peer()):
+            self._loopback.check(metadata_of(context))
         if self._authenticator is not None:
-            call.caller = self._authenticator.authenticate(_metadata(context))
+            call.caller = self._authenticator.authenticate(metadata_of(context))
 
 
 @asynccontextmanager
@@ -283,31 +299,9 @@ async def _refuse_method(call: Call, method: str) -> None:
     raise UnknownMethodError
 
 
-def _subject(context: Context) -> str:
-    """Return the subject of the certificate that a caller has shown; empty if it has shown none."""
-    subject = b", ".join(context.auth_context().get("x509_subject", ()))
-    text = "".join(c if c.isprintable() else "?" for c in subject.decode(errors="replace"))
-    return text[:_MAX_SUBJECT_LENGTH]
-
-
-def _metadata(context: Context) -> Metadata:
-    """Return what the caller sent beside the message, except for binary values."""
-    return {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
-
-
-async def _read(context: Context) -> bytes | None:
-    """Return the caller's next message, or None after the last.
-
-    The iterator that a handler gets is not used: unless it is read to its end, it is in a cycle with itself,
-    and keeps the message until the cyclic garbage collector runs.
-    """
-    data = await context.read()
-    return None if data is grpc.aio.EOF else cast(bytes, data)
-
-
 async def _messages(parse: Any, context: Context, call: Call, admission: Admission) -> AsyncIterator[Message]:
     """Yield the messages of a stream. Each is counted until the next is read."""
-    while (data := await _read(context)) is not None:
+    while (data := await read(context)) is not None:
         call.request_bytes += len(data)
         message, size = await _parse(parse, data, admission)
         del data
@@ -332,15 +326,10 @@ async def _parse(parse: Any, data: bytes, admission: Admission) -> tuple[Message
         raise InvalidArgumentError("request", "is not a message of this method") from error
 
 
-def _at_end(context: Context, done: Callable[[], None]) -> None:
-    """Call `done` once the call is over: its caller has taken the answer, or has left."""
-    context.add_done_callback(lambda _context: done())  # type: ignore[arg-type]
-
-
-def _give_up(call: Call, peer: str, seconds: float) -> None:
+def _give_up(call: Call, seconds: float) -> None:
     """End a call whose caller does not take the answer, the only way there is."""
-    if close_connection(peer, "answer"):
+    if close_connection(call.connection, "answer"):
         logger.warning(
             "request %s: %s has not taken the answer of %s within %g seconds: its connection is closed",
-            *(call.request_id, peer, call.method, seconds),
+            *(call.request_id, call.connection, call.method, seconds),
         )

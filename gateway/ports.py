@@ -46,6 +46,13 @@ def reserved(host: str, port: int, option: str) -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
+def listener(host: str, port: int, option: str, *, is_shared: bool) -> socket.socket:
+    """Return a socket to listen on a port; raise ListenError. is_shared: other processes have it, too."""
+    if not is_shared:
+        check_free(host, port, option)
+    return _bind(host, port, option, *([socket.SO_REUSEPORT] if is_shared else []))
+
+
 def _bind(host: str, port: int, option: str, *socket_options: int) -> socket.socket:
     """Return a socket that is bound to the port and does not listen; raise ListenError."""
     try:

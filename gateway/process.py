@@ -10,6 +10,7 @@ from gateway.connections import raise_descriptor_limit
 from gateway.handshakes import Handshakes
 from gateway.heap import limit_arenas
 from gateway.heartbeat import Heartbeat
+from gateway.http.front import HttpFront
 from gateway.image_ids import read_secret
 from gateway.ports import check_free
 from gateway.readiness import required_services
@@ -32,6 +33,8 @@ def check(settings: Settings) -> None:
     check_free(settings.host, settings.port, "--port")
     if settings.metrics_port is not None:
         check_free(settings.metrics_host, settings.metrics_port, "--metrics-port")
+    if settings.http_port is not None:
+        check_free(settings.http_host, settings.http_port, "--http-port")
     required_services(settings.required_services, SERVICES)
     server_credentials(settings)
     if settings.api_keys is not None:
@@ -42,13 +45,14 @@ def check(settings: Settings) -> None:
 
 async def serve(
     settings: Settings,
-    started: Callable[[Gateway], None],
+    started: Callable[[Settings, str], None],
     stop: StopSignals,
     heartbeat: Heartbeat | None = None,
     image_id_secret: bytes | None = None,
 ) -> None:
     """Run a gateway until told to stop. Calls in flight may then finish, until told to stop again.
 
+    `started` is called with the settings, in which the ports are those in use, and the models.
     `image_id_secret` is that of the setting by default.
     """
     limit_arenas()
@@ -60,10 +64,17 @@ async def serve(
         tracing.exporting(settings),
     ):
         async with heartbeat.beating(), contextlib.AsyncExitStack() as stack:
-            gateway = Gateway(settings, image_id_secret)
+            # It listens from the start on, and says that the models are not loaded yet.
+            front = None if settings.http_port is None else HttpFront(settings)
+            if front is not None:
+                await stack.enter_async_context(front)
+            gateway = Gateway(settings, image_id_secret, None if front is None else front.loopback)
             await until_first(stack.enter_async_context(gateway), stop.first.wait())
             if not stop.first.is_set():
-                started(gateway)
+                if front is not None:
+                    front.begin()
+                taken = {"port": gateway.port, "http_port": front and front.port}
+                started(settings.model_copy(update=taken), gateway.served)
                 await stop.first.wait()
                 logger.info("stopping: calls in flight have %g seconds", settings.drain_s + settings.grace_s)
             await until_first(stack.aclose(), stop.second.wait())

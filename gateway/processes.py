@@ -5,6 +5,7 @@ connections.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -50,16 +51,22 @@ class _End:
 
 
 async def serve_with_processes(
-    settings: Settings, started: Callable[[int, str], None], stop: StopSignals
+    settings: Settings, started: Callable[[Settings, str], None], stop: StopSignals
 ) -> None:
     """Run settings.processes gateways until a signal asks to stop. Calls in flight may then finish.
 
-    `started` is called with the port and the models as soon as the first process answers.
+    `started` is called with the settings, in which the ports are those in use, and the models, as soon as the
+    first process answers.
     """
     raise_descriptor_limit()
-    with ports.reserved(settings.host, settings.port, "--port") as port:
+    with contextlib.ExitStack() as stack:
+        taken = {"port": stack.enter_context(ports.reserved(settings.host, settings.port, "--port"))}
+        if settings.http_port is not None:
+            http = ports.reserved(settings.http_host, settings.http_port, "--http-port")
+            taken["http_port"] = stack.enter_context(http)
+        settings = settings.model_copy(update=taken)
         heartbeat = Heartbeat()
-        processes = _Processes(settings, port, started, stop)
+        processes = _Processes(settings, started, stop)
         set_unready(SERVICES)
         with StatusServer(settings, heartbeat, processes.metrics.registry):
             async with heartbeat.beating():
@@ -73,7 +80,7 @@ class _Processes:
     """Keeps the processes running. `metrics` are theirs."""
 
     def __init__(
-        self, settings: Settings, port: int, started: Callable[[int, str], None], stop: StopSignals
+        self, settings: Settings, started: Callable[[Settings, str], None], stop: StopSignals
     ) -> None:
         self.metrics = WorkerMetrics(settings.processes)
         self._settings = settings
@@ -82,8 +89,7 @@ class _Processes:
         # An image id of one process is good at all of them, also at those that start later.
         secret = secret_of(settings.image_id_secret)
         # The parent serves the metrics.
-        own = settings.model_copy(update={"port": port, "metrics_port": None})
-        self._port = port
+        own = settings.model_copy(update={"metrics_port": None})
         self._first_line = first_line(own, secret)
         self._has_answered = False
         # The numbers of the processes that ended before any has answered.
@@ -176,7 +182,7 @@ class _Processes:
                 logger.info("worker process %d answers: process id %d", number, process.pid)
                 if not self._has_answered:
                     self._has_answered = True
-                    self._started(self._port, message["served"])
+                    self._started(self._settings, message["served"])
 
 
 async def _line(stream: asyncio.StreamReader, seconds: float | None) -> bytes | None:

@@ -21,6 +21,7 @@ from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
 from gateway.image_ids import ImageIds, secret_of
 from gateway.interceptor import CallInterceptor, Limits
+from gateway.loopback import Loopback
 from gateway.models.image import PEAK_BYTES_PER_PIXEL
 from gateway.pipelines.resources import Resources
 from gateway.ports import ListenError, check_free
@@ -52,12 +53,19 @@ class Gateway:
     """A running gateway: an async context manager that listens once entered.
 
     Raises CatalogError if Triton does not answer in time or has nothing that can be served, and what
-    `process.check` raises. `image_id_secret` is that of the setting by default.
+    `process.check` raises. `image_id_secret` is that of the setting by default. `loopback` is the way of the
+    HTTP front to it.
     """
 
-    def __init__(self, settings: Settings, image_id_secret: bytes | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        image_id_secret: bytes | None = None,
+        loopback: Loopback | None = None,
+    ) -> None:
         self._settings = settings
         self._image_id_secret = image_id_secret
+        self._loopback = loopback
         self.port = settings.port
 
     async def __aenter__(self) -> Self:
@@ -133,7 +141,7 @@ class Gateway:
             settings.max_message_bytes,
             settings.max_response_bytes,
         )
-        self._interceptor = CallInterceptor(gate, limits, authenticator)
+        self._interceptor = CallInterceptor(gate, limits, authenticator, self._loopback)
         server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=[
@@ -155,6 +163,8 @@ class Gateway:
 
     def _listen(self, credentials: grpc.ServerCredentials | None) -> int:
         host, port = self._settings.host, self._settings.port
+        if self._loopback is not None:
+            self._server.add_insecure_port(self._loopback.address)
         try:
             if credentials is None:
                 return self._server.add_insecure_port(join(host, port))

@@ -1,6 +1,7 @@
 """The gateway's settings: names, defaults, allowed values and meanings."""
 
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -26,6 +27,7 @@ MEBIBYTE = 1 << 20
 T = TypeVar("T")
 Group = Literal[
     "Serving",
+    "HTTP",
     "Triton",
     "Who may call",
     "Limits",
@@ -96,6 +98,31 @@ class Settings(BaseModel):
         math.inf,
         "Seconds after which a client is asked to connect again. It then finds new servers, and shows a "
         "certificate that is still valid. Calls in flight go on. inf: never.",
+    )
+
+    http_host: str = _setting(
+        "HTTP", "127.0.0.1", "Address to answer HTTP on; 0.0.0.0 or :: for every interface."
+    )
+    http_port: int | None = _setting(
+        "HTTP",
+        None,
+        "Port of the same tasks over HTTP, for curl and browsers; 0 picks a free one. Without one it is off.",
+        ge=0,
+        le=65535,
+    )
+    http_hosts: tuple[str, ...] = _setting(
+        "HTTP",
+        (),
+        "Names that requests may call this server by in the header Host: vision.example.com, or .example.com "
+        "for all below it; * for any. IP addresses, localhost and names without a dot always work.",
+    )
+    http_origins: tuple[str, ...] = _setting(
+        "HTTP",
+        (),
+        "Origins of other pages that may use this server: https://app.example.com; * for any page at all.",
+    )
+    inference_sdk_routes: bool = _setting(
+        "HTTP", False, "Also answer the HTTP routes that the package inference-sdk calls."
     )
 
     triton: str = _setting(
@@ -276,7 +303,7 @@ class Settings(BaseModel):
     def _is_absolute(cls, path: Path) -> Path:
         return path.absolute()
 
-    @field_validator("host", "metrics_host")
+    @field_validator("host", "http_host", "metrics_host")
     @classmethod
     def _is_host(cls, host: str) -> str:
         return address.checked_host(host)
@@ -311,8 +338,14 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _check_ports(self) -> Self:
-        if self.port and (self.host, self.port) == (self.metrics_host, self.metrics_port):
-            raise ValueError(f"port and metrics_port are both {self.port}: each needs one of its own")
+        ports = {
+            "port": (self.host, self.port),
+            "http_port": (self.http_host, self.http_port),
+            "metrics_port": (self.metrics_host, self.metrics_port),
+        }
+        for (one, own), (other, its) in combinations(ports.items(), 2):
+            if own[1] and own == its:
+                raise ValueError(f"{one} and {other} are both {own[1]}: each needs one of its own")
         return self
 
 

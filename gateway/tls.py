@@ -6,8 +6,10 @@ import re
 import ssl
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -22,6 +24,14 @@ _CERTIFICATE = re.compile("-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE---
 _VERSION, _UTC_TIME = 0xA0, 0x17
 
 
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The server's files as the two libraries take them."""
+
+    for_grpc: grpc.ServerCertificateConfiguration
+    for_http: ssl.SSLContext
+
+
 class Certificates:
     """The server's PEM files. They are read again when they change: certificates expire while servers run."""
 
@@ -32,7 +42,7 @@ class Certificates:
         self._watch = FileWatch(certificate, key, *filter(None, [client_ca]))
         self._lock = threading.Lock()
 
-    def read(self) -> grpc.ServerCertificateConfiguration:
+    def read(self) -> "Credentials":
         """Read the files; raise ValueError, a sentence that names the file, if they are not usable."""
         pair = self._read(self._key), self._read(self._certificate)
         client_ca = None if self._client_ca is None else self._read(self._client_ca)
@@ -53,19 +63,22 @@ class Certificates:
                 raise ValueError(
                     f"tls_client_ca {self._client_ca} has no PEM certificates: {error}"
                 ) from error
+            context.verify_mode = ssl.CERT_REQUIRED
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
         metrics.CERTIFICATE_EXPIRY.labels(self._certificate).set(expires_at(pair[1]))
-        return grpc.ssl_server_certificate_configuration([pair], client_ca)
+        return Credentials(grpc.ssl_server_certificate_configuration([pair], client_ca), context)
 
-    def read_if_changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the new configuration, or None if no file has changed or the new files are not usable.
+    def read_if_changed(self) -> "Credentials | None":
+        """Return the new credentials, or None if no file has changed or the new files are not usable.
 
-        gRPC calls this before each handshake, in its own threads.
+        Called before each handshake, of gRPC's in its own threads.
         """
         with self._lock:
             if not self._watch.has_changed():
                 return None
             try:
-                configuration = self.read()
+                credentials = self.read()
             except ValueError as error:
                 # This also happens after a new certificate is written and before its key is.
                 metrics.RELOADS.labels("certificates", "failed").inc()
@@ -73,7 +86,7 @@ class Certificates:
                 return None
         metrics.RELOADS.labels("certificates", "ok").inc()
         logger.info("the TLS files have changed: new connections use %s", self._certificate)
-        return configuration
+        return credentials
 
     @staticmethod
     def _read(path: Path) -> bytes:
@@ -113,19 +126,51 @@ def _elements(der: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def server_credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    """Return the server's credentials, or None without TLS; raise ValueError for wrong settings or files."""
-    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    if certificate is None or key is None:
-        if certificate or key:
-            raise ValueError("tls_certificate and tls_key go together: one of them is not set")
-        if client_ca is not None:
-            raise ValueError(
-                "tls_client_ca needs tls_certificate and tls_key: certificates are shown over TLS"
-            )
+    """Return gRPC's credentials, or None without TLS; raise ValueError for wrong settings or files."""
+    certificates = _certificates(settings)
+    if certificates is None:
         return None
-    certificates = Certificates(certificate, key, client_ca)
+
+    def read_if_changed() -> grpc.ServerCertificateConfiguration | None:
+        renewed = certificates.read_if_changed()
+        return None if renewed is None else renewed.for_grpc
+
     return grpc.dynamic_ssl_server_credentials(
-        certificates.read(),
-        certificates.read_if_changed,  # type: ignore[arg-type]  # gRPC's documentation allows None
-        require_client_authentication=client_ca is not None,
+        certificates.read().for_grpc,
+        read_if_changed,  # type: ignore[arg-type]  # gRPC's documentation allows None
+        require_client_authentication=settings.tls_client_ca is not None,
     )
+
+
+def http_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what `server_credentials` does, for a server of HTTP."""
+    certificates = _certificates(settings)
+    return None if certificates is None else _RenewedContext(certificates)
+
+
+class _RenewedContext(ssl.SSLContext):
+    """A context for asyncio's servers, which have one for good: each handshake uses the latest files."""
+
+    def __new__(cls, certificates: Certificates) -> "_RenewedContext":
+        return super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+
+    def __init__(self, certificates: Certificates) -> None:
+        self._certificates = certificates
+        self._latest = certificates.read().for_http
+
+    def wrap_bio(self, *arguments: Any, **options: Any) -> ssl.SSLObject:
+        """Begin a handshake. This is all that asyncio does with a context."""
+        if renewed := self._certificates.read_if_changed():
+            self._latest = renewed.for_http
+        return self._latest.wrap_bio(*arguments, **options)
+
+
+def _certificates(settings: Settings) -> Certificates | None:
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if certificate is not None and key is not None:
+        return Certificates(certificate, key, client_ca)
+    if certificate or key:
+        raise ValueError("tls_certificate and tls_key go together: one of them is not set")
+    if client_ca is not None:
+        raise ValueError("tls_client_ca needs tls_certificate and tls_key: certificates are shown over TLS")
+    return None

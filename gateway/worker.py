@@ -94,7 +94,7 @@ def main() -> None:
             threading.Thread(target=_watch_parent, args=arguments, daemon=True).start()
             await serve(
                 settings,
-                lambda gateway: reporter.tell(served=gateway.served),
+                lambda _, served: reporter.tell(served=served),
                 stop,
                 Heartbeat(reporter.beat),
                 bytes.fromhex(start["image_id_secret"]),

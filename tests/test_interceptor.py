@@ -19,8 +19,9 @@ from prometheus_client import REGISTRY
 
 from gateway import interceptor, message_structure
 from gateway.admission import Gate
+from gateway.call_context import Metadata
 from gateway.errors import InvalidArgumentError, OverloadedError, TritonUnavailableError, UnauthenticatedError
-from gateway.interceptor import CallInterceptor, Limits, Metadata
+from gateway.interceptor import CallInterceptor, Limits
 from gateway.message_structure import structure_bytes
 
 METHOD = "/test.Service/Method"

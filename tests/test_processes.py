@@ -18,7 +18,7 @@ class Ending(_Processes):
     """Processes that end immediately, ten times."""
 
     def __init__(self, has_answered: bool) -> None:
-        super().__init__(Settings(processes=2), 0, lambda port, served: None, StopSignals())
+        super().__init__(Settings(processes=2), lambda settings, served: None, StopSignals())
         self._has_answered = has_answered
         self._runs = 0
         self._is_over = asyncio.Event()
@@ -97,8 +97,8 @@ async def test_a_process_that_stands_still_is_replaced(
     monkeypatch.setattr(processes, "MAX_SILENCE_S", 1.5)
     monkeypatch.setattr(processes, "INTERVAL_S", 0.1)
     stop = StopSignals()
-    settings = Settings(processes=2, triton="127.0.0.1:9", triton_wait_s=600, grace_s=0)
-    parent = _Processes(settings, 0, lambda port, served: None, stop)
+    settings = Settings(processes=2, triton="127.0.0.1:9", triton_wait_s=600, grace_s=0, port=0)
+    parent = _Processes(settings, lambda settings, served: None, stop)
     pids: list[int] = []
     spoke = asyncio.Event()
     follow = parent._follow

@@ -1,0 +1,1 @@
+"""The HTTP front: the same tasks for curl, browsers and other SDKs."""

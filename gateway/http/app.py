@@ -1,0 +1,165 @@
+"""The HTTP front's application: its routes, and what every request passes on its way."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import grpc
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from gateway.call import REQUEST_ID, valid_id
+from gateway.connections import close_connection, in_use
+from gateway.errors import StatusError, forget_frames
+from gateway.http import api, statuses
+from gateway.http.calls import PASSED_ON, TIMEOUT_HEADER, Calls, path_of
+from gateway.http.door import Door
+from gateway.http.error_answers import OTHER, WriteError, refuse, tell
+from gateway.http.exchange import Answer, DisconnectedError, Exchange, Limits, Room, peer_of
+from gateway.http.statuses import CallError, HttpError
+from gateway.message_structure import MAX_STRUCTURE_BYTES
+from gateway.services.registry import SERVICES
+from gateway.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+Handler = Callable[[Exchange], Awaitable[Answer]]
+"""Answers a request. Raises StatusError for what it refuses itself, CallError for what the gateway did."""
+_PREFLIGHT_S = 600
+
+
+class Endpoint:
+    """An ASGI application of one route.
+
+    name: what the log and the metrics call requests that the front itself refuses.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        limits: Limits,
+        room: Room,
+        name: str = OTHER,
+        write_error: WriteError = statuses.to_json,
+    ) -> None:
+        self._handler = handler
+        self._limits = limits
+        self._room = room
+        self._name = name
+        self._write_error = write_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer = peer_of(scope)
+        with in_use(peer), self._room.share_of((scope["client"] or ("",))[0]) as share:
+            exchange = Exchange(scope, receive, send, self._limits, share)
+            try:
+                answer = await self._answer(exchange)
+            except DisconnectedError:
+                return
+            try:
+                await exchange.send(answer)
+            except TimeoutError:
+                if close_connection(peer, "answer"):
+                    logger.warning(
+                        "request %s: %s has not taken the answer of %s within %g seconds: "
+                        "its connection is closed",
+                        *(exchange.request_id, peer, scope["path"], self._limits.max_send_s),
+                    )
+
+    async def _answer(self, exchange: Exchange) -> Answer:
+        try:
+            return await self._handler(exchange)
+        except CallError as error:
+            forget_frames(error)
+            return tell(error.status, self._write_error)
+        except DisconnectedError:
+            raise
+        except Exception as error:
+            if not isinstance(error, StatusError):
+                # The text may name paths or other callers' data: it goes to the log alone.
+                logger.exception("%s failed", exchange.scope["path"])
+            who = exchange.request_id, exchange.peer, exchange.headers
+            return refuse(error, *who, self._name, self._write_error)
+
+
+def application(settings: Settings, calls: Calls) -> ASGIApp:
+    """Return the application."""
+    limits = Limits(
+        settings.max_message_bytes * 4 // 3 + MAX_STRUCTURE_BYTES, settings.max_receive_s, settings.max_send_s
+    )
+    room = Room(settings.max_bytes_in_flight // 2, settings.max_caller_share)
+    routes = [
+        Route(
+            operation.path,
+            Endpoint(partial(api.answer, operation, calls), limits, room, path_of(operation.method)),
+            methods=[operation.http_method],
+        )
+        for operation in api.operations(service.file for service in SERVICES)
+    ]
+    middleware = [Middleware(_DoorKeeper, door=Door(settings.http_hosts, settings.http_origins))]
+    if settings.http_origins:
+        middleware.append(
+            Middleware(
+                CORSMiddleware,
+                allow_origins=[origin.lower().rstrip("/") for origin in settings.http_origins],
+                allow_methods=["GET", "POST"],
+                allow_headers=["content-type", REQUEST_ID, TIMEOUT_HEADER, *PASSED_ON],
+                expose_headers=[REQUEST_ID, "retry-after"],
+                max_age=_PREFLIGHT_S,
+            )
+        )
+    return Starlette(
+        routes=routes, middleware=middleware, exception_handlers={HTTPException: _tell_wrong_route}
+    )
+
+
+class _DoorKeeper:
+    """Turns away those whom the door does not let in."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app = app
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self._door.check(Headers(scope=scope))
+        except HttpError as error:
+            await _response(scope, error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
+async def _tell_wrong_route(request: Request, exception: Exception) -> Response:
+    assert isinstance(exception, HTTPException)
+    if exception.status_code == 405:
+        allowed = (exception.headers or {}).get("Allow", "")
+        error = HttpError(
+            405,
+            grpc.StatusCode.UNIMPLEMENTED,
+            f"this path takes {allowed}",
+            reason="WRONG_METHOD",
+            headers={"allow": allowed},
+        )
+    else:
+        error = HttpError(
+            404,
+            grpc.StatusCode.NOT_FOUND,
+            "there is nothing at this path; /openapi.json says what there is",
+            reason="NO_SUCH_PATH",
+        )
+    return _response(request.scope, error)
+
+
+def _response(scope: Scope, error: HttpError) -> Response:
+    headers = Headers(scope=scope)
+    request_id = valid_id(headers.get(REQUEST_ID, ""))
+    answer = refuse(error, request_id, peer_of(scope), headers)
+    own = {REQUEST_ID: request_id, **answer.headers}
+    return Response(b"".join(answer.pieces), answer.status, own, answer.media_type)
