@@ -43,7 +43,7 @@ class Door:
                 raise HttpError(
                     403,
                     grpc.StatusCode.PERMISSION_DENIED,
-                    "origin: pages of other servers may not use this one; the setting http_origins says which",
+                    "origin: no page of another server may use this one, if http_origins does not name it",
                     reason="FOREIGN_ORIGIN",
                 )
 

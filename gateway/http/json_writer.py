@@ -90,6 +90,9 @@ def _converter(field: FieldDescriptor) -> Convert | None:
         return list if field.is_repeated else _same
     if field.type == FieldDescriptor.TYPE_BYTES and not field.is_repeated:
         return pybase64.b64encode_as_string
+    if field.enum_type is not None and not field.is_repeated:
+        names = field.enum_type.values_by_number
+        return lambda number: names[number].name if number in names else number
     raise NotImplementedError(f"{field.full_name}: its JSON is not written yet")
 
 
