@@ -31,7 +31,7 @@ class Protocol(HttpToolsProtocol):
         super().__init__(config, state, {})
         self._timer: asyncio.TimerHandle | None = None
         self._header_bytes = 0
-        self._is_in_body = False
+        self._is_in_body = self._has_progress = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -44,19 +44,20 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._timer is None and (self.cycle is None or self.cycle.response_complete):
             self._await_header()
+        self._has_progress = False
         super().data_received(data)
-        if not self._is_in_body:
+        if not self._is_in_body and not self._has_progress:
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
                 self.send_400_response(f"the request's header is over {MAX_HEADER_BYTES} bytes, the limit")
 
     def on_headers_complete(self) -> None:
         self._stop_waiting()
-        self._is_in_body = True
+        self._is_in_body = self._has_progress = True
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        self._is_in_body = False
+        self._is_in_body, self._has_progress = False, True
         self._header_bytes = 0
         super().on_message_complete()
 
