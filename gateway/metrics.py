@@ -114,6 +114,10 @@ REFUSALS = _at_zero(
     Counter("visiongate_refusals", "Calls refused before any work: capacity, or an API key.", ["reason"]),
     reason=("calls", "bytes", "slow", "caller", "key_missing", "key_unknown"),
 )
+HTTP_ANSWERS = _at_zero(
+    Counter("visiongate_http_answers", "Answers over HTTP, by HTTP status.", ["status"]),
+    status=("200", "400", "401", "403", "404", "413", "429", "500", "503", "504"),
+)
 # Its reasons are those that handshakes.py knows.
 HANDSHAKE_FAILURES = Counter(
     "visiongate_handshake_failures", "TLS handshakes that failed, by OpenSSL's reason.", ["reason"]

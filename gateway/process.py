@@ -72,7 +72,7 @@ async def serve(
             await until_first(stack.enter_async_context(gateway), stop.first.wait())
             if not stop.first.is_set():
                 if front is not None:
-                    front.begin()
+                    front.begin(gateway)
                 taken = {"port": gateway.port, "http_port": front and front.port}
                 started(settings.model_copy(update=taken), gateway.served)
                 await stop.first.wait()

@@ -72,7 +72,7 @@ class Gateway:
         settings = self._settings
         # Before waiting for Triton: a fault in these is told at once.
         credentials = server_credentials(settings)
-        authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
+        self.authenticator = None if settings.api_keys is None else ApiKeys(settings.api_keys)
         image_ids = ImageIds(self._image_id_secret or secret_of(settings.image_id_secret))
         required = required_services(settings.required_services, SERVICES)
         _check_memory(settings)
@@ -88,7 +88,7 @@ class Gateway:
             self._resources = Resources(self._triton, loader.catalog, settings, image_ids)
             made.callback(self._resources.close)
             self._health = Health()
-            self._server = self._make_server(authenticator)
+            self._server = self._make_server()
             made.push_async_callback(self._server.stop, None)
             readiness = Readiness(loader, SERVICES, self._health, required)
             # Before the port is bound: from then on the kernel puts connections into its queue.
@@ -125,9 +125,9 @@ class Gateway:
             self._resources.close()
             await self._triton.close()
 
-    def _make_server(self, authenticator: ApiKeys | None) -> grpc.aio.Server:
+    def _make_server(self) -> grpc.aio.Server:
         settings = self._settings
-        callers = Callers(settings.max_caller_share, authenticator)
+        callers = Callers(settings.max_caller_share, self.authenticator)
         gate = Gate(
             settings.max_concurrent_calls,
             settings.max_bytes_in_flight,
@@ -141,7 +141,7 @@ class Gateway:
             settings.max_message_bytes,
             settings.max_response_bytes,
         )
-        self._interceptor = CallInterceptor(gate, limits, authenticator, self._loopback)
+        self._interceptor = CallInterceptor(gate, limits, self.authenticator, self._loopback)
         server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=[

@@ -74,7 +74,8 @@ def operations(files: Iterable[FileDescriptor]) -> Iterator[Operation]:
 
 
 async def answer(operation: Operation, calls: Calls, exchange: Exchange) -> Answer:
-    """Answer a request for an operation. Raises InvalidArgumentError, HttpError and CallError."""
+    """Answer a request for an operation. Raises StatusError and CallError."""
+    calls.admit(exchange)
     media_type = choose(exchange.headers.get("accept", ""), operation.media_types)
     request = GetMessageClass(operation.method.input_type)()
     if operation.http_method == "POST":

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from gateway import metrics
 from gateway.call import REQUEST_ID, valid_id
 from gateway.connections import close_connection, in_use
 from gateway.errors import StatusError, forget_frames
@@ -103,6 +104,10 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
         )
         for operation in api.operations(service.file for service in SERVICES)
     ]
+    routes += [
+        Route("/livez", Endpoint(_live, limits, room), methods=["GET"]),
+        Route("/readyz", Endpoint(partial(_ready, calls), limits, room), methods=["GET"]),
+    ]
     middleware = [Middleware(_DoorKeeper, door=Door(settings.http_hosts, settings.http_origins))]
     if settings.http_origins:
         middleware.append(
@@ -118,6 +123,15 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
     return Starlette(
         routes=routes, middleware=middleware, exception_handlers={HTTPException: _tell_wrong_route}
     )
+
+
+async def _live(exchange: Exchange) -> Answer:
+    return Answer([b"alive\n"], "text/plain")
+
+
+async def _ready(calls: Calls, exchange: Exchange) -> Answer:
+    is_ready = await calls.is_ready()
+    return Answer([b"ready\n" if is_ready else b"not ready\n"], "text/plain", 200 if is_ready else 503)
 
 
 class _DoorKeeper:
@@ -161,5 +175,6 @@ def _response(scope: Scope, error: HttpError) -> Response:
     headers = Headers(scope=scope)
     request_id = valid_id(headers.get(REQUEST_ID, ""))
     answer = refuse(error, request_id, peer_of(scope), headers)
+    metrics.HTTP_ANSWERS.labels(str(answer.status)).inc()
     own = {REQUEST_ID: request_id, **answer.headers}
     return Response(b"".join(answer.pieces), answer.status, own, answer.media_type)

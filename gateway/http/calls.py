@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import code_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from gateway.api_keys import ApiKeys
 from gateway.call import REQUEST_ID
 from gateway.errors import InvalidArgumentError
 from gateway.http.exchange import DisconnectedError, Exchange
@@ -40,7 +41,7 @@ _OPTIONS = (
 class Calls:
     """The gateway as the front sees it. Made inside an event loop; `close` ends it.
 
-    It answers no call before `begin`, and none that comes after `end`.
+    It lets nobody in before `begin`.
     """
 
     def __init__(self, loopback: Loopback) -> None:
@@ -48,28 +49,32 @@ class Calls:
         self._channel = grpc.aio.insecure_channel(loopback.address, options=_OPTIONS)
         self._health = health_pb2_grpc.HealthStub(self._channel)
         self._stubs: dict[str, Callable[..., Any]] = {}
+        self._authenticator: ApiKeys | None = None
         self._absent = "the server is starting: its models are not loaded yet"
 
-    def begin(self) -> None:
-        """Note that the gateway answers."""
+    def begin(self, authenticator: ApiKeys | None) -> None:
+        """Note that the gateway answers, and by what it knows its callers."""
         self._absent = ""
+        self._authenticator = authenticator
 
-    def end(self) -> None:
-        """Note that the gateway stops."""
-        self._absent = "the server is stopping"
+    def admit(self, exchange: Exchange) -> None:
+        """Raise the error of a call that the gateway would not take, before its body is read."""
+        if self._absent:
+            raise CallError(status_pb2.Status(code=code_pb2.UNAVAILABLE, message=self._absent))
+        if self._authenticator is not None:
+            self._authenticator.authenticate(exchange.headers)
 
     async def close(self) -> None:
         """Close the connection to the gateway."""
         await self._channel.close()
 
     async def call(self, method: MethodDescriptor, request: Message, exchange: Exchange) -> Any:
-        """Return the gateway's answer to a request. Raise CallError for its error, and where it is not there.
+        """Return the gateway's answer to a request; raise CallError for its error.
 
-        Raises InvalidArgumentError if the caller's own deadline is no number of seconds.
+        Raises InvalidArgumentError if the caller's own deadline is no number of seconds, and
+        DisconnectedError if the caller leaves meanwhile.
         """
         timeout = timeout_of(exchange)
-        if self._absent:
-            raise CallError(status_pb2.Status(code=code_pb2.UNAVAILABLE, message=self._absent))
         metadata = (
             *((name, value) for name in PASSED_ON if (value := exchange.headers.get(name)) is not None),
             (REQUEST_ID, exchange.request_id),

@@ -11,6 +11,7 @@ import grpc
 from starlette.datastructures import Headers
 from starlette.types import Receive, Scope, Send
 
+from gateway import metrics
 from gateway.call import REQUEST_ID, valid_id
 from gateway.callers import Caller, Callers, Portions
 from gateway.errors import MessageTooLargeError
@@ -142,6 +143,7 @@ class Exchange:
 
     async def send(self, answer: Answer) -> None:
         """Send the answer. Raise TimeoutError if the caller does not take it in time."""
+        metrics.HTTP_ANSWERS.labels(str(answer.status)).inc()
         async with asyncio.timeout(self.limits.max_send_s):
             await self._send_answer(answer)
 

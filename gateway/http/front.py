@@ -17,6 +17,7 @@ from gateway.http.app import application
 from gateway.http.calls import Calls
 from gateway.http.protocol import Protocol, config
 from gateway.loopback import Loopback
+from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate.address import join
 
@@ -81,9 +82,9 @@ class HttpFront:
                 connection.transport.abort()
             await self._calls.close()
 
-    def begin(self) -> None:
+    def begin(self, gateway: Gateway) -> None:
         """Note that the gateway answers."""
-        self._calls.begin()
+        self._calls.begin(gateway.authenticator)
 
     @property
     def url(self) -> str:

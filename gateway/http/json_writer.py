@@ -18,8 +18,10 @@ from google.rpc import status_pb2
 
 from gateway.http.statuses import to_tree as status_tree
 
-ITEMS = 256
-"""So many small items of a list are written at a time."""
+Convert = Callable[[Any], Any]
+
+ITEMS, VALUES = 256, 16384
+"""So many small messages of a list are written at a time, or so many numbers."""
 _STATUS = status_pb2.Status.DESCRIPTOR.full_name
 
 
@@ -32,7 +34,9 @@ def pieces_of(message: Message) -> Iterator[bytes]:
         yield comma + b'"%b":' % field.name.encode()
         comma = b","
         value = getattr(message, field.name)
-        if convert is not None:
+        if convert is not None and field.is_repeated and len(value) > VALUES:
+            yield from _value_pieces(value, convert)
+        elif convert is not None:
             yield _dumps(convert(value))
         elif field.is_repeated:
             yield from _list_pieces(value)
@@ -52,7 +56,7 @@ def to_tree(message: Message) -> dict[str, Any]:
 
 def _list_pieces(items: Any) -> Iterator[bytes]:
     yield b"["
-    if items and _has_lists(items[0].DESCRIPTOR):
+    if items and _is_large(items[0].DESCRIPTOR):
         for index, item in enumerate(items):
             if index:
                 yield b","
@@ -65,11 +69,14 @@ def _list_pieces(items: Any) -> Iterator[bytes]:
     yield b"]"
 
 
+def _value_pieces(values: Any, convert: Convert) -> Iterator[bytes]:
+    for start in range(0, len(values), VALUES):
+        yield (b"," if start else b"[") + _dumps(convert(values[start : start + VALUES]))[1:-1]
+    yield b"]"
+
+
 def _dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-
-
-Convert = Callable[[Any], Any]
 
 
 @cache
@@ -83,7 +90,7 @@ def _converter(field: FieldDescriptor) -> Convert | None:
     if kind is not None:
         if kind.full_name == _STATUS:
             return status_tree
-        return None if field.is_repeated or _has_lists(kind) else to_tree
+        return None if field.is_repeated or _is_large(kind) else to_tree
     if field.type == FieldDescriptor.TYPE_FLOAT:
         return _floats if field.is_repeated else np.float32
     if field.type in (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_BOOL):
@@ -112,12 +119,12 @@ def _same(value: Any) -> Any:
 
 
 @cache
-def _has_lists(kind: Descriptor) -> bool:
-    """Return whether a message of this kind can have lists of messages, or bytes, at any depth."""
+def _is_large(kind: Descriptor) -> bool:
+    """Return whether a message of this kind can be large: with lists, or bytes, at any depth."""
     return any(
-        (field.message_type and (field.is_repeated or _has_lists(field.message_type)))
+        (field.message_type and (field.is_repeated or _is_large(field.message_type)))
         or field.type == FieldDescriptor.TYPE_BYTES
-        or (field.is_repeated and field.type == FieldDescriptor.TYPE_FLOAT)
+        or (field.is_repeated and field.type != FieldDescriptor.TYPE_STRING)
         for field in kind.fields
         if not (field.message_type and field.message_type.full_name == _STATUS)
     )

@@ -9,6 +9,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from gateway import metrics
 from gateway.http.error_answers import refuse
 from gateway.http.exchange import peer_of
 from gateway.http.statuses import HttpError
@@ -67,6 +68,7 @@ class Protocol(HttpToolsProtocol):
         request_id = uuid.uuid4().hex
         error = HttpError(400, grpc.StatusCode.INVALID_ARGUMENT, msg, reason="NOT_HTTP")
         answer = refuse(error, request_id, peer_of({"client": self.client}), {})
+        metrics.HTTP_ANSWERS.labels(str(answer.status)).inc()
         body = b"".join(answer.pieces)
         head = (
             f"HTTP/1.1 400 Bad Request\r\nx-request-id: {request_id}\r\nconnection: close\r\n"

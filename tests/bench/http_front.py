@@ -118,27 +118,22 @@ def main() -> None:
         while not is_over.is_set():
             other.post("/v1/images:embed", body, "application/json")
 
-    alone = [
-        _milliseconds(lambda: web.post("/v1/texts:embed", small, "application/json")) for _ in range(400)
-    ]
+    def ask() -> float:
+        start = time.perf_counter()
+        web.post("/v1/texts:embed", small, "application/json")
+        return (time.perf_counter() - start) * 1e3
+
+    alone = [ask() for _ in range(options.rounds)]
     thread = threading.Thread(target=send_large)
     thread.start()
     time.sleep(2)
-    beside = [
-        _milliseconds(lambda: web.post("/v1/texts:embed", small, "application/json")) for _ in range(400)
-    ]
+    beside = [ask() for _ in range(options.rounds)]
     is_over.set()
     thread.join()
     print(
-        f"a cached text beside bodies of {len(body) / 1e6:.0f} MB: median {statistics.median(beside):.2f} ms, "
-        f"worst {max(beside):.1f} ms (alone {statistics.median(alone):.2f} ms, worst {max(alone):.1f} ms)"
+        f"a cached text beside bodies of {len(body) / 1e6:.0f} MB: median {statistics.median(beside):.2f} ms,"
+        f" worst {max(beside):.1f} (alone {statistics.median(alone):.2f} and {max(alone):.1f} ms)"
     )
-
-
-def _milliseconds(way: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    way()
-    return (time.perf_counter() - start) * 1e3
 
 
 if __name__ == "__main__":

@@ -16,9 +16,9 @@ async def serving(settings: Settings) -> AsyncIterator[HttpFront]:
     """A gateway with its HTTP front, as `visiongate serve --http-port` has them."""
     async with (
         HttpFront(settings.model_copy(update={"http_port": 0})) as front,
-        Gateway(settings, loopback=front.loopback),
+        Gateway(settings, loopback=front.loopback) as gateway,
     ):
-        front.begin()
+        front.begin(gateway)
         yield front
 
 
