@@ -93,7 +93,11 @@ class Endpoint:
 def application(settings: Settings, calls: Calls) -> ASGIApp:
     """Return the application."""
     limits = Limits(
-        settings.max_message_bytes * 4 // 3 + MAX_STRUCTURE_BYTES, settings.max_receive_s, settings.max_send_s
+        # As base64.
+        settings.max_message_bytes * 4 // 3 + MAX_STRUCTURE_BYTES,
+        settings.max_message_bytes,
+        settings.max_receive_s,
+        settings.max_send_s,
     )
     room = Room(settings.max_bytes_in_flight // 2, settings.max_caller_share)
     routes = [
@@ -153,7 +157,7 @@ class _DoorKeeper:
 async def _tell_wrong_route(request: Request, exception: Exception) -> Response:
     assert isinstance(exception, HTTPException)
     if exception.status_code == 405:
-        allowed = (exception.headers or {}).get("Allow", "")
+        allowed = ", ".join(sorted((exception.headers or {}).get("Allow", "").split(", ")))
         error = HttpError(
             405,
             grpc.StatusCode.UNIMPLEMENTED,

@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from gateway.api_keys import ApiKeys
 from gateway.call import REQUEST_ID
 from gateway.errors import InvalidArgumentError
-from gateway.http.exchange import DisconnectedError, Exchange
+from gateway.http.exchange import DisconnectedError, Exchange, TooLargeError
 from gateway.http.statuses import CallError
 from gateway.loopback import Loopback
 
@@ -71,10 +71,12 @@ class Calls:
     async def call(self, method: MethodDescriptor, request: Message, exchange: Exchange) -> Any:
         """Return the gateway's answer to a request; raise CallError for its error.
 
-        Raises InvalidArgumentError if the caller's own deadline is no number of seconds, and
-        DisconnectedError if the caller leaves meanwhile.
+        Raises InvalidArgumentError if the caller's own deadline is no number of seconds, TooLargeError if the
+        gateway takes no such messages, and DisconnectedError if the caller leaves meanwhile.
         """
         timeout = timeout_of(exchange)
+        if request.ByteSize() > exchange.limits.max_message_bytes:
+            raise TooLargeError("the request's message", exchange.limits.max_message_bytes)
         metadata = (
             *((name, value) for name in PASSED_ON if (value := exchange.headers.get(name)) is not None),
             (REQUEST_ID, exchange.request_id),

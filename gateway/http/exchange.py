@@ -25,9 +25,10 @@ CHUNK_BYTES = 256 << 10
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request's body may have, and how long it and its answer may take on their way."""
+    """What a request may have, and how long it and its answer may be on their way."""
 
     max_body_bytes: int
+    max_message_bytes: int
     max_receive_s: float
     max_send_s: float
 
@@ -116,7 +117,7 @@ class Exchange:
                     body = message.get("body", b"")
                     size += len(body)
                     if size > self.limits.max_body_bytes:
-                        raise self._too_large()
+                        raise TooLargeError("the request's body", self.limits.max_body_bytes)
                     self.share.add(len(body))
                     if body:
                         yield body
@@ -179,12 +180,17 @@ class Exchange:
             )
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > self.limits.max_body_bytes:
-            raise self._too_large()
+            raise TooLargeError("the request's body", self.limits.max_body_bytes)
 
-    def _too_large(self) -> HttpError:
-        error = MessageTooLargeError(self.limits.max_body_bytes)
-        message = f"the request's body is over {self.limits.max_body_bytes} bytes, the limit"
-        return HttpError(413, error.code, message, reason=error.reason)
+
+class TooLargeError(HttpError):
+    """A request has too many bytes, or what is made of it has."""
+
+    def __init__(self, what: str, max_bytes: int) -> None:
+        error = MessageTooLargeError(max_bytes)
+        super().__init__(
+            413, error.code, f"{what} has over {max_bytes} bytes, the limit", reason=error.reason
+        )
 
 
 class DisconnectedError(Exception):

@@ -1,25 +1,12 @@
 """The HTTP front before the gateways that other tests have."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import httpx
 import pytest
 
-from gateway.http.front import HttpFront
-from gateway.server import Gateway
 from gateway.settings import Settings
-
-
-@asynccontextmanager
-async def serving(settings: Settings) -> AsyncIterator[HttpFront]:
-    """A gateway with its HTTP front, as `visiongate serve --http-port` has them."""
-    async with (
-        HttpFront(settings.model_copy(update={"http_port": 0})) as front,
-        Gateway(settings, loopback=front.loopback) as gateway,
-    ):
-        front.begin(gateway)
-        yield front
+from http_front import serving
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,9 @@ from visiongate.v1 import (
     segmentation_service_pb2,
 )
 
-Detect = detection_service_pb2.DetectObjectsRequest
-Compare = embedding_service_pb2.CompareImagesAndTextsRequest
+# The stubs do not know that dicts become messages.
+Detect: Any = detection_service_pb2.DetectObjectsRequest
+Compare: Any = embedding_service_pb2.CompareImagesAndTextsRequest
 Field = tuple[str, Any]
 
 
@@ -78,14 +79,14 @@ async def test_images_and_texts_take_turns() -> None:
 
 
 async def test_messages_are_json() -> None:
-    kind = segmentation_service_pb2.SegmentRegionsRequest
+    kind: Any = segmentation_service_pb2.SegmentRegionsRequest
     box = '{"box": {"x_min": 1, "y_min": 2, "x_max": 3, "y_max": 4}}'
     expected = kind(
         image={"image_id": "abc"}, prompts=[{"box": {"x_min": 1, "y_min": 2, "x_max": 3, "y_max": 4}}] * 2
     )
     assert await read(kind, [("image_id", "abc"), ("prompts", box), ("prompts", box)]) == expected
     assert await read(kind, [("image.image_id", "abc"), ("prompts", f"[{box},{box}]")]) == expected
-    faces = gaze_service_pb2.EstimateGazeRequest
+    faces: Any = gaze_service_pb2.EstimateGazeRequest
     assert await read(faces, [("boxes", '{"x_max": 3}')]) == faces(boxes={"boxes": [{"x_max": 3}]})
 
 

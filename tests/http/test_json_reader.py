@@ -20,7 +20,12 @@ from visiongate.v1 import (
     segmentation_service_pb2,
 )
 
-Detect = detection_service_pb2.DetectObjectsRequest
+# The stubs do not know that dicts become messages.
+Detect: Any = detection_service_pb2.DetectObjectsRequest
+
+Texts: Any = embedding_service_pb2.EmbedTextsRequest
+Regions: Any = segmentation_service_pb2.SegmentRegionsRequest
+Faces: Any = gaze_service_pb2.EstimateGazeRequest
 
 
 async def read(kind: type[Message], text: str) -> Any:
@@ -37,15 +42,15 @@ REQUESTS = [
         include_timings=True,
     ),
     Detect(image={"image_id": "abc"}, query={"caption": "a" * 3000}),
-    embedding_service_pb2.EmbedTextsRequest(texts=["a", ""], normalize=False, embedding_format=3),
-    segmentation_service_pb2.SegmentRegionsRequest(
+    Texts(texts=["a", ""], normalize=False, embedding_format=3),
+    Regions(
         image={"raw": {"data": b"123456", "width": 2, "height": 1}},
         prompts=[
             {"points": [{"point": {"x": 1.5, "y": -0.0}, "label": 2}], "box": {"x_max": 1e-30}},
             {"mask_logits": {"data": b"1" * 5000, "width": 4294967295, "format": 2}},
         ],
     ),
-    gaze_service_pb2.EstimateGazeRequest(image={"uri": "https://x"}, boxes={"boxes": []}),
+    Faces(image={"uri": "https://x"}, boxes={"boxes": []}),
 ]
 
 
@@ -94,7 +99,7 @@ async def test_what_is_wrong_is_named(text: str, says: str) -> None:
 
 
 async def test_enums_are_names() -> None:
-    kind = embedding_service_pb2.EmbedTextsRequest
+    kind = Texts
     with pytest.raises(
         InvalidArgumentError, match="embedding_format: must be one of EMBEDDING_FORMAT_UNSPEC"
     ):

@@ -1,6 +1,7 @@
 """Messages to JSON: the same as protobuf's own writer."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -44,12 +45,12 @@ def fill(message: Message, rng: np.random.Generator, depth: int = 0) -> Message:
     return message
 
 
-def value(field: FieldDescriptor, rng: np.random.Generator) -> object:
+def value(field: Any, rng: np.random.Generator) -> object:
     match field.type:
         case FieldDescriptor.TYPE_STRING:
             return str(rng.choice(["", "a", 'ü"\\\n\u2028', "𝄞"]))
         case FieldDescriptor.TYPE_BYTES:
-            return rng.bytes(rng.integers(0, 9))
+            return rng.bytes(int(rng.integers(0, 9)))
         case FieldDescriptor.TYPE_BOOL:
             return bool(rng.integers(2))
         case FieldDescriptor.TYPE_FLOAT:
