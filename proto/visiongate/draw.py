@@ -5,7 +5,7 @@ import io
 import os
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -75,15 +75,25 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def draw(
-    image: Image.Image, items: Sequence[Item], font: str | os.PathLike[str] | None = None
+    image: Image.Image,
+    items: Sequence[Item],
+    font: str | os.PathLike[str] | None = None,
+    *,
+    max_side: int | None = None,
 ) -> Image.Image:
     """Return a new RGB picture of the image with all items on it, the first item on top.
 
     The image may be of any mode. It is turned upright as its EXIF data says, as the server does: all
     coordinates are pixels of the upright image. Captions are drawn with the font file `font`, with the one
     that the variable VISIONGATE_FONT names, or with one of this machine's fonts that has their letters.
+
+    The picture has the image's size. If a side is longer than `max_side` pixels, picture and items are scaled
+    down to that.
     """
-    pixels = np.array(to_rgb(image))
+    upright = to_rgb(image)
+    if max_side is not None and max(upright.size) > max_side:
+        upright, items = _shrunk(upright, items, max_side)
+    pixels = np.array(upright)
     # Line widths and letters grow with the picture, so that it looks the same at any size.
     unit = max(1, round(max(pixels.shape[:2]) / 500))
     ordered = list(reversed(items))
@@ -110,6 +120,26 @@ def draw(
             size = letters if item.polygon is None else _small_letters(item.polygon, letters)
             _draw_caption(canvas, item, caption, picture.size, font_for(caption, size, font), taken)
     return picture
+
+
+def _shrunk(image: Image.Image, items: Sequence[Item], max_side: int) -> tuple[Image.Image, Sequence[Item]]:
+    scale = max_side / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    factors = np.array([width / image.width, height / image.height])
+    columns = ((np.arange(width) + 0.5) / factors[0]).astype(np.intp)
+    rows = ((np.arange(height) + 0.5) / factors[1]).astype(np.intp)
+    shrunk = [
+        replace(
+            item,
+            box=None if item.box is None else item.box * np.tile(factors, 2),
+            mask=None if item.mask is None else item.mask[np.ix_(rows, columns)],
+            points=None if item.points is None else item.points * factors,
+            arrow=None if item.arrow is None else item.arrow * factors,
+            polygon=None if item.polygon is None else item.polygon * factors,
+        )
+        for item in items
+    ]
+    return image.resize((width, height)), shrunk
 
 
 def _color(item: Item) -> tuple[int, int, int]:

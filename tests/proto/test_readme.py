@@ -1,11 +1,15 @@
 """What proto/README.md says in tables is what the contract and the gateway have."""
 
 import asyncio
+import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import grpc
+import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
@@ -14,8 +18,12 @@ from tritonclient.utils import InferenceServerException
 from gateway import errors
 from gateway.services.registry import SERVICES
 from gateway.triton_server import status_error
+from visiongate import AsyncClient
+from visiongate.mcp.images import Images
+from visiongate.mcp.server import make_server
 
 README = (Path(__file__).parents[2] / "proto/README.md").read_text()
+JSON_BLOCKS = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
 
 
 def rows(heading: str) -> list[list[str]]:
@@ -82,8 +90,31 @@ def test_links_lead_to_headings() -> None:
     assert set(re.findall(r"\]\(#([^)]*)\)", README)) <= anchors
 
 
+async def test_the_tools_of_assistants_are_listed() -> None:
+    async with AsyncClient("127.0.0.1:9") as client:
+        tools = await make_server(client, Images()).list_tools()
+    listed = {row[0].strip("`") for row in rows("For assistants: MCP")[1:]}
+    assert listed == {tool.name for tool in tools}
+
+
+def test_assistants_start_a_command_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [settings] = [json.loads(block) for block in JSON_BLOCKS if "mcpServers" in block]
+    started = settings["mcpServers"]["visiongate"]
+    assert started["command"].endswith("/visiongate")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "Pictures").mkdir()
+    # It reads standard input, which is at its end.
+    result = subprocess.run(
+        [Path(sys.executable).parent / "visiongate", *started["args"]],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"", b"")
+
+
 async def test_grpc_sends_again_with_the_service_config() -> None:
-    [config] = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    [config] = [block for block in JSON_BLOCKS if "methodConfig" in block]
     refusals = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED]
 
     async def list_models(_: object, context: Any) -> bytes:

@@ -82,7 +82,7 @@ def test_the_entry_points_are_those_that_can_be_missed() -> None:
 @pytest.mark.parametrize(
     ("name", "loads_none_of"),
     [
-        ("detect", ("gateway", "export", "prometheus_client", "opentelemetry", "torch")),
+        ("detect", ("gateway", "export", "prometheus_client", "opentelemetry", "torch", "mcp")),
         (
             "settings",
             ("gateway.server", "gateway.embedded", "export", "tritonclient", "opentelemetry.exporter"),
@@ -105,7 +105,18 @@ def test_a_command_loads_what_it_needs(name: str, loads_none_of: Sequence[str]) 
 def test_the_clients_commands_are_those_of_its_modules() -> None:
     group: Any = typer.main.get_command(cli.app)
     own = [name for name in group.list_commands(None) if name not in cli.SERVER_COMMANDS]
-    assert own == ["classify", "compare", "detect", "embed", "gaze", "health", "models", "ocr", "segment"]
+    assert own == [
+        "classify",
+        "compare",
+        "detect",
+        "embed",
+        "gaze",
+        "health",
+        "mcp",
+        "models",
+        "ocr",
+        "segment",
+    ]
 
 
 def test_python_m_visiongate_is_the_command() -> None:

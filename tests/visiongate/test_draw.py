@@ -211,3 +211,29 @@ def test_a_font_may_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("VISIONGATE_FONT", str(broken))
     with pytest.raises(ValueError, match=r"broken\.ttf cannot be read as a font"):
         draw.draw(GREY, [draw.Item(0, "cat")])
+
+
+def test_a_large_picture_is_scaled_down_with_its_items() -> None:
+    large = Image.new("RGB", (2000, 1000), (90, 90, 90))
+    mask = np.zeros((1000, 2000), bool)
+    mask[200:600, 500:900] = True
+    ends = np.array([[500.0, 800.0], [1500.0, 800.0]])
+    items = [
+        draw.Item(0, mask=mask),
+        draw.Item(1, box=np.array([1000, 200, 1500, 600])),
+        draw.Item(2, arrow=ends),
+        draw.Item(3, points=ends),
+        draw.Item(4, polygon=np.array([[1600, 200], [1900, 200], [1900, 600], [1600, 600]])),
+    ]
+    small = draw.draw(large, items, max_side=200)
+    assert small.size == (200, 100)
+    same = [
+        draw.Item(0, mask=mask[5::10, 5::10]),
+        draw.Item(1, box=np.array([100, 20, 150, 60])),
+        draw.Item(2, arrow=ends / 10),
+        draw.Item(3, points=ends / 10),
+        draw.Item(4, polygon=np.array([[160, 20], [190, 20], [190, 60], [160, 60]])),
+    ]
+    assert (np.asarray(small) == np.asarray(draw.draw(GREY, same))).all()
+    assert draw.draw(GREY, [], max_side=200).size == GREY.size
+    assert draw.draw(Image.new("RGB", (5000, 2)), [], max_side=100).size == (100, 1)

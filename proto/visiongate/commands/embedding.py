@@ -6,7 +6,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from visiongate import Client, Text, draw
+from visiongate import Client, Text
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, report
 from visiongate.commands.items import end_with_errors, item_entries
@@ -21,11 +21,9 @@ from visiongate.commands.photos import (
     one_at_a_time,
     refuse_photos,
 )
+from visiongate.drawn_answers import label_items
 
 app = typer.Typer(rich_markup_mode="markdown")
-
-# More would not stay readable on a photo.
-MAX_DRAWN_LABELS = 5
 
 
 @app.command()
@@ -139,10 +137,7 @@ def classify(
         as_json,
         "No labels came back.",
     )
-    picture.draw(
-        draw.Item(index, f"{score.label} {score.probability:.0%}")
-        for index, score in enumerate(scores[:MAX_DRAWN_LABELS])
-    )
+    picture.draw(label_items(scores))
 
 
 @app.command()

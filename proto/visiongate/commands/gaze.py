@@ -3,14 +3,14 @@
 import math
 from typing import Annotated
 
-import numpy as np
 import typer
 
-from visiongate import Client, Face, draw
+from visiongate import Client
 from visiongate.commands.common import BOX_COLUMN, AsJson, box_cell, report
 from visiongate.commands.options import DEFAULT_LIMIT, asks_server, note_limit
 from visiongate.commands.photos import PhotoArgument, Picture, Save
 from visiongate.commands.prompts import read_boxes
+from visiongate.drawn_answers import face_items
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -98,21 +98,8 @@ def gaze(
     )
     if not box:
         note_limit(faces, max_faces, "--max-faces")
-    picture.draw(_item(index, face) for index, face in enumerate(faces))
+    picture.draw(face_items(faces))
 
 
 def _angle(radians: float) -> str:
     return f"{radians:+.3f} rad ({math.degrees(radians):+.1f}°)"
-
-
-def _item(index: int, face: Face) -> draw.Item:
-    """Return the face's box and landmarks, and an arrow: as long as the face for a look across the photo."""
-    centre = (face.box[:2] + face.box[2:]) / 2
-    length = (face.box[2:] - face.box[:2]).max()
-    return draw.Item(
-        index,
-        f"{index}: yaw {math.degrees(face.yaw):+.0f}° pitch {math.degrees(face.pitch):+.0f}°",
-        box=face.box,
-        points=np.stack(list(face.landmarks.values())) if face.landmarks else None,
-        arrow=np.stack([centre, centre + face.direction[:2] * length]),
-    )

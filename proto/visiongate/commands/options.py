@@ -1,5 +1,6 @@
 """The options that commands share, first of all those that say which server to ask, and how."""
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ MaxDetections = Annotated[
 ]
 
 
-def connect(
+def client_arguments(
     server: Annotated[
         str,
         typer.Option(
@@ -120,17 +121,17 @@ def connect(
             help="The private key of --cert, PEM.", envvar="VISIONGATE_CERT_KEY", rich_help_panel=SERVER
         ),
     ] = None,
-) -> Client:
-    """Return the client that the options describe. Every command that asks a server has these options."""
-    return PatientClient(
-        server,
-        timeout=timeout,
-        api_key=api_key,
-        tls=tls,
-        root_certificates=ca,
-        client_certificate=cert,
-        client_key=cert_key,
-    )
+) -> dict[str, Any]:
+    """Return what the client is made with. Every command that asks a server has these options."""
+    return {
+        "address": server,
+        "timeout": timeout,
+        "api_key": api_key,
+        "tls": tls,
+        "root_certificates": ca,
+        "client_certificate": cert,
+        "client_key": cert_key,
+    }
 
 
 class PatientClient(Client):
@@ -141,13 +142,24 @@ class PatientClient(Client):
             return super().call(operation)
 
 
-def asks_server(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options of `connect`, and what that returns as its first argument."""
-    options = inspect.signature(connect).parameters
+def names_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `client_arguments`, and what that returns as its first argument."""
+    options = inspect.signature(client_arguments).parameters
 
     @with_options(command, [*options.values()])
     def run(**values: Any) -> None:
-        with connect(**{name: values.pop(name) for name in options}) as client:
+        command(client_arguments(**{name: values.pop(name) for name in options}), **values)
+
+    return run
+
+
+def asks_server(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of `client_arguments`, and a client of them as its first argument."""
+
+    @names_server
+    @functools.wraps(command)
+    def run(arguments: dict[str, Any], **values: Any) -> None:
+        with PatientClient(**arguments) as client:
             command(client, **values)
 
     return run

@@ -1,17 +1,18 @@
 """`visiongate ocr`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
-from visiongate import Client, Page, draw
+from visiongate import Client, Page
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, print_json, say
 from visiongate.commands.items import end_with_errors, item_entries
 from visiongate.commands.options import MODEL_OWN, Model, asks_server
 from visiongate.commands.photos import PHOTO_HELP, Photo, Picture, Save
+from visiongate.drawn_answers import word_items
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -104,7 +105,7 @@ def ocr(
             has_headings=len(photos) > 1,
         )
     end_with_errors(items, pages.errors)
-    picture.draw(_items(pages[0]))
+    picture.draw(word_items(pages[0]))
 
 
 def _print(named_pages: Sequence[tuple[str, Page]], *, has_headings: bool) -> None:
@@ -116,11 +117,3 @@ def _print(named_pages: Sequence[tuple[str, Page]], *, has_headings: bool) -> No
             say(page.text)
         else:
             note(f"No text found in {name}. A lower --min-pixel-score finds more.")
-
-
-def _items(page: Page) -> Iterator[draw.Item]:
-    """Yield the words, in a colour for each line."""
-    lines = [line for block in page.blocks for line in block]
-    for index, line in enumerate(lines):
-        for word in line:
-            yield draw.Item(index, word.text, polygon=word.quadrilateral)

@@ -61,8 +61,9 @@ ImageLike = FileLike | NDArray[np.uint8] | Pixels | Image.Image | ImageHandle
 
 URI_START = "https://"
 
-# What the server takes of an image file by default.
-_MAX_FILE_BYTES = 32 * MEBIBYTE
+MAX_FILE_BYTES = 32 * MEBIBYTE
+"""What the server takes of an image file by default."""
+
 # Larger arrays are sent as lossless files: that saves about half of the bytes, but takes a second or more.
 _MAX_RAW_BYTES = 32 * MEBIBYTE
 
@@ -97,7 +98,7 @@ def _from_picture(picture: Image.Image, name: str) -> image_pb2.Image:
     if not picture.width or not picture.height:
         raise ValueError(f"{name} is {picture.width}x{picture.height} pixels; both sides must be at least 1")
     file = lossless_file(picture)
-    if len(file) > _MAX_FILE_BYTES and 3 * picture.width * picture.height <= MAX_BYTES:
+    if len(file) > MAX_FILE_BYTES and 3 * picture.width * picture.height <= MAX_BYTES:
         # By default the server takes as many pixels, but no file of this size.
         return _raw(np.asarray(to_rgb(picture)), image_pb2.PIXEL_FORMAT_RGB)
     check_length(len(file), name)

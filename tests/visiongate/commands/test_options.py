@@ -33,8 +33,9 @@ def arguments(command: list[str], **environment: str) -> tuple[str, dict[str, An
     """What the command makes its client with."""
     result = CliRunner().invoke(app, command, env=environment)
     assert isinstance(result.exception, ClientMadeError), result.output
-    (server,), keywords = result.exception.args
-    return server, keywords
+    positional, keywords = result.exception.args
+    assert positional == ()
+    return keywords.pop("address"), keywords
 
 
 OPTIONS = {
@@ -188,7 +189,7 @@ def test_texts_are_embedded_with_all_options(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    "name", ["models", "detect", "segment", "embed", "classify", "compare", "gaze", "ocr"]
+    "name", ["models", "detect", "segment", "embed", "classify", "compare", "gaze", "mcp", "ocr"]
 )
 def test_help_teaches_by_example(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "100"})

@@ -235,7 +235,7 @@ def test_large_arrays_become_smaller_without_loss(monkeypatch: pytest.MonkeyPatc
     np.testing.assert_array_equal(decoded(message), smooth)
     np.testing.assert_array_equal(decoded(image_message(Image.fromarray(noise))), noise)
     # Noise, for which a file is no smaller: by default the server takes larger pixels than files.
-    monkeypatch.setattr(client_image, "_MAX_FILE_BYTES", 50_000)
+    monkeypatch.setattr(client_image, "MAX_FILE_BYTES", 50_000)
     for image in (noise, Image.fromarray(noise)):
         assert image_message(image).WhichOneof("source") == "raw"
         np.testing.assert_array_equal(decoded(image_message(image)), noise)
