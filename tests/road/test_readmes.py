@@ -10,7 +10,8 @@ from road.environments import ROOT
 from visiongate import cli
 
 READMES = [
-    ROOT / name / "README.md" for name in ("", "export", "gateway", "proto", "tests", "model_repository")
+    *(ROOT / name / "README.md" for name in ("", "export", "gateway", "proto", "tests", "model_repository")),
+    ROOT / "gateway" / "HTTP.md",
 ]
 # tests/proto/ runs those of proto/README.md.
 WITH_COMMANDS = [path for path in READMES if path.parent.name != "proto"]
@@ -32,6 +33,7 @@ def test_readmes_have_commands() -> None:
         "README.md",
         "export/README.md",
         "gateway/README.md",
+        "gateway/HTTP.md",
         "tests/README.md",
     }
     assert (ROOT / "README.md").stat().st_size <= 8192
