@@ -1,6 +1,9 @@
 """How gateways live and die, as real processes: on one port together, and alone."""
 
+import base64
 import contextlib
+import io
+import json
 import os
 import re
 import signal
@@ -17,6 +20,7 @@ import grpc
 import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.embedded import EmbeddedTriton
@@ -66,6 +70,13 @@ class Served:
     def address(self) -> str:
         eventually(lambda: "answers at" in self._out.read_text(), self.log)
         found = re.search(r"answers at (\S+)", self._out.read_text())
+        assert found
+        return found[1]
+
+    @property
+    def url(self) -> str:
+        """That of the HTTP front."""
+        found = re.search(r"answers at \S+ and (\S+)", self._out.read_text())
         assert found
         return found[1]
 
@@ -194,8 +205,20 @@ def embed(address: str) -> int:
         return len(client.embed_images([PHOTO]))
 
 
+def embed_over_http(url: str) -> int:
+    """The same over HTTP, on a connection of its own."""
+    file = io.BytesIO()
+    Image.fromarray(PHOTO).save(file, "PNG")
+    body = json.dumps({"images": [{"encoded": base64.b64encode(file.getvalue()).decode()}]}).encode()
+    request = urllib.request.Request(
+        f"{url}/v1/images:embed", body, {"content-type": "application/json", "x-timeout-s": str(PATIENCE_S)}
+    )
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        return len(json.load(answer)["results"])
+
+
 def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> None:
-    served = serve("--processes", "2")
+    served = serve("--processes", "2", "--http-port", "0")
     address = served.address
     served.wait_for_workers(2)
     first, second = served.workers
@@ -211,7 +234,8 @@ def test_workers_share_a_port_and_are_replaced(serve: Callable[..., Served]) -> 
     assert served.metric("visiongate_calls_total") == calls
     for _ in range(5):
         call(address)
-        calls += 1
+        assert embed_over_http(served.url) == 1
+        calls += 2
     # Also while the new one starts.
     while served.log.count(" answers: process id") < 3:
         assert served.http("/readyz")[0] == 200
@@ -321,13 +345,15 @@ def test_an_image_id_of_one_worker_is_good_at_all(serve: Callable[..., Served]) 
 def test_calls_in_flight_finish_after_sigterm(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
-    served = serve("--processes", str(workers), "--grace-s", "100")
+    served = serve("--processes", str(workers), "--grace-s", "100", "--http-port", "0")
     address = served.address
+    url = served.url
     served.wait_for_workers(workers if workers > 1 else 0)
     eventually(lambda: served.health() == SERVING, "ready")
     with ThreadPoolExecutor(4) as pool:
         with held(demo_triton):
-            embedding = [pool.submit(embed, address) for _ in range(4)]
+            embedding = [pool.submit(embed, address) for _ in range(2)]
+            embedding += [pool.submit(embed_over_http, url) for _ in range(2)]
             eventually(lambda: served.metric("visiongate_calls_in_flight") == 4, "calls in flight")
             served.process.send_signal(signal.SIGTERM)
             eventually(lambda: served.log.count("stopping: calls in flight") == workers, "it stops")
