@@ -44,3 +44,13 @@ def test_settings_of_a_group_stand_together() -> None:
     groups = [group(name) for name in Settings.model_fields]
     changes = [after for before, after in pairwise(["", *groups]) if before != after]
     assert len(changes) == len(set(groups))
+
+
+@pytest.mark.parametrize("one", ["port", "http_port"])
+def test_each_port_is_of_one_server(one: str) -> None:
+    with pytest.raises(
+        ValidationError, match=f"{one} and metrics_port are both 9000: each needs one of its own"
+    ):
+        Settings.model_validate({one: 9000, "metrics_port": 9000})
+    Settings.model_validate({one: 9000, "metrics_port": 9000, "metrics_host": "127.0.0.2"})
+    Settings(port=0, http_port=0, metrics_port=0)
