@@ -22,7 +22,7 @@ help:
 	@echo "make clean   remove all that these commands made"
 
 # What serving needs, and the demo: no PyTorch.
-.venv/gateway: requirements.lock pyproject.toml proto/pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto)
+.venv/gateway: requirements.lock pyproject.toml proto/pyproject.toml proto/hatch_build.py $(wildcard proto/visiongate/v1/*.proto proto/google/rpc/*.proto)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet "$$(grep '^uv==' requirements.lock)"
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable ./proto --editable .
@@ -103,4 +103,4 @@ incidents:
 
 clean:
 	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -f proto/visiongate/v1/*_pb2*.py proto/visiongate/v1/*_pb2*.pyi
+	rm -f proto/visiongate/v1/*_pb2*.py proto/visiongate/v1/*_pb2*.pyi proto/visiongate/v1/descriptors.binpb

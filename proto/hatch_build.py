@@ -1,4 +1,4 @@
-"""The build hook that generates the Python stubs of the .proto files in visiongate/."""
+"""The build hook that generates the Python stubs of the .proto files, and the file of their comments."""
 
 from pathlib import Path
 from typing import Any
@@ -13,25 +13,37 @@ HERE = Path(__file__).parent
 SOURCES = HERE / "visiongate/v1"
 
 
+# The stubs have no comments. This file has, of all messages that a caller sees.
+COMMENTED = "descriptors.binpb"
+
+
 class GenerateStubs(BuildHookInterface):
     """A build hook that runs protoc before hatchling packs or links the project."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        arguments = [
-            "protoc",
-            f"-I{HERE}",
-            # For google/protobuf/*.proto, which every protoc brings.
-            f"-I{Path(grpc_tools.__file__).parent / '_proto'}",
+        ours = sorted(SOURCES.glob("*.proto"))
+        run_protoc(
             f"--python_out={HERE}",
             f"--grpc_python_out={HERE}",
             f"--mypy_out=quiet:{HERE}",
             f"--mypy_grpc_out=quiet:{HERE}",
-            *sorted(str(path) for path in SOURCES.glob("*.proto")),
-        ]
-        if protoc.main(arguments) != 0:
-            raise RuntimeError("protoc failed: " + " ".join(arguments))
-        # The stubs are ignored by git, so hatchling would leave them out of the wheel.
-        stubs = SOURCES.relative_to(self.root) / "*_pb2*.py*"
-        build_data["artifacts"] += [stubs.as_posix()]
+            *map(str, ours),
+        )
+        run_protoc(
+            "--include_source_info",
+            f"--descriptor_set_out={SOURCES / COMMENTED}",
+            *map(str, ours),
+            *map(str, sorted((HERE / "google/rpc").glob("*.proto"))),
+        )
+        # All of these are ignored by git, so hatchling would leave them out of the wheel.
+        folder = SOURCES.relative_to(self.root)
+        build_data["artifacts"] += [(folder / name).as_posix() for name in ("*_pb2*.py*", COMMENTED)]
+
+
+def run_protoc(*arguments: str) -> None:
+    # The second include path is for google/protobuf/*.proto, which every protoc brings.
+    command = ["protoc", f"-I{HERE}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}", *arguments]
+    if protoc.main(command) != 0:
+        raise RuntimeError("protoc failed: " + " ".join(command))

@@ -19,7 +19,7 @@ from gateway import metrics
 from gateway.call import REQUEST_ID, valid_id
 from gateway.connections import close_connection, in_use
 from gateway.errors import StatusError, forget_frames
-from gateway.http import api, statuses
+from gateway.http import api, docs, openapi, statuses
 from gateway.http.calls import PASSED_ON, TIMEOUT_HEADER, Calls, path_of
 from gateway.http.door import Door
 from gateway.http.error_answers import OTHER, WriteError, refuse, tell
@@ -111,6 +111,8 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
     routes += [
         Route("/livez", Endpoint(_live, limits, room), methods=["GET"]),
         Route("/readyz", Endpoint(partial(_ready, calls), limits, room), methods=["GET"]),
+        Route("/openapi.json", Endpoint(openapi.answer, limits, room), methods=["GET"]),
+        Route("/docs", Endpoint(docs.answer, limits, room), methods=["GET"]),
     ]
     middleware = [Middleware(_DoorKeeper, door=Door(settings.http_hosts, settings.http_origins))]
     if settings.http_origins:

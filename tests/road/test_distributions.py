@@ -50,6 +50,7 @@ def test_the_client_is_small_and_alone(wheels: Wheels) -> None:
     tops = {name.partition("/")[0] for name in found}
     assert tops == {"visiongate", "visiongate_command.py", "visiongate-0.1.0.dist-info"}
     assert {"visiongate/py.typed", "visiongate/v1/image_pb2.pyi", "visiongate/commands/detection.py"} <= found
+    assert "visiongate/v1/descriptors.binpb" in found
     assert wheels.client.stat().st_size < 300_000
 
 
@@ -60,7 +61,7 @@ def test_the_server_brings_what_it_reads(wheels: Wheels) -> None:
     served = {name.split("/")[3] for name in found if name.startswith("export/demo/repository/")}
     assert {"grounding_dino", "sam_encoder", "clip_text", "doctr_detection", "gaze"} <= served
     read = ["gateway/embedded/requirements.lock", "gateway/embedded/backends/onnxruntime/model.py"]
-    assert set(read) <= found
+    assert {*read, "gateway/http/docs.css"} <= found
 
 
 def test_both_have_one_version() -> None:
