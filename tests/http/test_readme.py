@@ -46,3 +46,12 @@ async def test_curl_lines(line: str, demo_http: httpx.AsyncClient, tmp_path: Pat
         answer = json.loads(output)
         assert any(answer.values())
         assert "error" not in str(answer)
+
+
+def test_every_reason_of_the_front_is_listed() -> None:
+    """Beside those that gRPC has, too."""
+    sources = (README.parent / "http").rglob("*.py")
+    reasons = {reason for path in sources for reason in re.findall(r'reason="([A-Z_]+)"', path.read_text())}
+    assert "FOREIGN_HOST" in reasons
+    known = README.read_text() + (README.parents[1] / "proto" / "README.md").read_text()
+    assert {reason for reason in reasons if f"`{reason}`" not in known} == set()
