@@ -24,6 +24,7 @@ from gateway.http.calls import PASSED_ON, TIMEOUT_HEADER, Calls, path_of
 from gateway.http.door import Door
 from gateway.http.error_answers import OTHER, WriteError, refuse, tell
 from gateway.http.exchange import Answer, DisconnectedError, Exchange, Limits, Room, peer_of
+from gateway.http.playground_files import playground_routes
 from gateway.http.statuses import CallError, HttpError
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 from gateway.services.registry import SERVICES
@@ -111,6 +112,7 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
     routes += [
         Route("/livez", Endpoint(_live, limits, room), methods=["GET"]),
         Route("/readyz", Endpoint(partial(_ready, calls), limits, room), methods=["GET"]),
+        *playground_routes(),
         Route("/openapi.json", Endpoint(openapi.answer, limits, room), methods=["GET"]),
         Route("/docs", Endpoint(docs.answer, limits, room), methods=["GET"]),
     ]

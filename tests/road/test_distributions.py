@@ -60,8 +60,13 @@ def test_the_server_brings_what_it_reads(wheels: Wheels) -> None:
     assert tops == {"gateway", "export", "visiongate_server-0.1.0.dist-info"}
     served = {name.split("/")[3] for name in found if name.startswith("export/demo/repository/")}
     assert {"grounding_dino", "sam_encoder", "clip_text", "doctr_detection", "gaze"} <= served
-    read = ["gateway/embedded/requirements.lock", "gateway/embedded/backends/onnxruntime/model.py"]
-    assert {*read, "gateway/http/docs.css"} <= found
+    read = [
+        "gateway/embedded/requirements.lock",
+        "gateway/embedded/backends/onnxruntime/model.py",
+        "gateway/http/docs.css",
+        *(f"gateway/http/playground/{name}" for name in ("index.html", "tasks/find.js", "example.jpg")),
+    ]
+    assert set(read) <= found
 
 
 def test_both_have_one_version() -> None:

@@ -1,0 +1,68 @@
+"""A Chromium for tests of pages: the machine's own, or one that is downloaded once."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import platformdirs
+import pytest
+from filelock import FileLock
+from playwright.async_api import Browser, BrowserType
+
+# Of the npm package @sparticuz/chromium, for machines whose own package manager is out of reach.
+_VERSION = "147.0.0"
+_DOWNLOAD_S = 120
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+)
+
+
+async def launch(kind: BrowserType, *flags: str) -> Browser:
+    """Start a headless Chromium; skip the test where none is to be had."""
+    return await kind.launch(executable_path=_chromium(), args=[*_FLAGS, *flags])
+
+
+def _chromium() -> Path:
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if found := shutil.which(name):
+            return Path(found)
+    folder = platformdirs.user_cache_path("visiongate-tests") / f"chromium-{_VERSION}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            _download(folder)
+    return folder / "chromium"
+
+
+def _download(folder: Path) -> None:
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("no Chromium: there is none on the PATH, and no Node with npm to download one")
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    unpack = "import('@sparticuz/chromium').then(({ default: it }) => it.executablePath())"
+    install = ("npm", "install", "--no-audit", "--no-fund", f"@sparticuz/chromium@{_VERSION}")
+    try:
+        for command in (install, ("node", "--eval", unpack)):
+            subprocess.run(
+                command,
+                cwd=unfinished,
+                # It unpacks itself into the temporary directory.
+                env={**os.environ, "TMPDIR": str(unfinished)},
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=_DOWNLOAD_S,
+            )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"no Chromium: there is none on the PATH, and npm does not bring one: {error}")
+    unfinished.rename(folder)
