@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UV = str(Path(sys.executable).parent / "uv")
+# What the HTTP front shows, and words on it.
+PAGES = {"/": b"<title>visiongate", "/docs": b"DetectObjects", "/openapi.json": b'"openapi":"3.1'}
 # Nothing listens there: whatever goes to this machine by way of it fails.
 PROXY = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy"), "http://127.0.0.1:9")
 
@@ -109,11 +112,18 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
+# Without the proxy that the environment names.
+DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
 @contextlib.contextmanager
 def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., str]]:
-    """Serve, with a proxy in the way. Yields a function that asks the server from a folder."""
+    """Serve, with a proxy in the way. Yields a function that asks the server from a folder.
+
+    Whatever was installed: its HTTP front has the page, and what it says of its operations.
+    """
     server = subprocess.Popen(
-        [environment.program("visiongate"), *up, "--port", "0"],
+        [environment.program("visiongate"), *up, "--port", "0", "--http-port", "0"],
         cwd=environment.directory,
         env=environment.variables(PROXY),
         stdout=subprocess.PIPE,
@@ -121,7 +131,7 @@ def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., s
     )
     with server:
         assert server.stdout is not None
-        address = re.search(r"answers at (\S+)", server.stdout.readline())
+        address = re.search(r"answers at (\S+) and (\S+)", server.stdout.readline())
         assert address is not None
         variables = PROXY | {"VISIONGATE_SERVER": address[1]}
 
@@ -130,6 +140,9 @@ def serving(environment: Environment, up: list[str]) -> Iterator[Callable[..., s
             return here.run(program, *arguments, variables=variables).stdout
 
         try:
+            for path, words in PAGES.items():
+                with DIRECTLY.open(address[2] + path) as page:
+                    assert words in page.read()
             yield ask
         finally:
             server.send_signal(signal.SIGTERM)
