@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -13,6 +13,7 @@ help:
 	@echo "make ocr     the same, and the package that ships PP-OCR's networks"
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
+	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
@@ -64,6 +65,15 @@ wheels: .venv/gateway
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
+# The SDK asks for opencv-python, which pyproject.toml's overrides leave out: the headless one does as well.
+build/compat/%/installed: .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(@D)
+	$(BIN)/uv pip install --quiet --python $(@D)/bin/python inference-sdk==$* 'opencv-python-headless<=4.13'
+	touch $@
+
+compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installed
+	$(BIN)/python -m pytest tests/compat/sdks.py
+
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -102,5 +112,5 @@ incidents:
 	@$(MAKE) --no-print-directory soak SOAK=incidents
 
 clean:
-	rm -rf .venv demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv build demo dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f proto/visiongate/v1/*_pb2*.py proto/visiongate/v1/*_pb2*.pyi proto/visiongate/v1/descriptors.binpb

@@ -26,8 +26,8 @@ from visiongate.v1 import embedding_service_pb2, segmentation_service_pb2
 
 JSON, FORM, PNG, NPY = "application/json", "multipart/form-data", "image/png", "application/x-npy"
 
-# Of a body: itself, what is decoded of it, and what is sent to the gateway.
-_COPIES = 2
+COPIES = 2
+"""Of a body, beside itself: what is decoded of it, and what is sent to the gateway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ async def answer(operation: Operation, calls: Calls, exchange: Exchange) -> Answ
     request = GetMessageClass(operation.method.input_type)()
     if operation.http_method == "POST":
         await _read(exchange, request)
-        exchange.share.take(_COPIES * exchange.share.size)
+        exchange.share.take(COPIES * exchange.share.size)
     _prepare(request, media_type)
     response = await calls.call(operation.method, request, exchange)
     del request

@@ -19,11 +19,13 @@ from gateway import metrics
 from gateway.call import REQUEST_ID, valid_id
 from gateway.connections import close_connection, in_use
 from gateway.errors import StatusError, forget_frames
-from gateway.http import api, docs, openapi, statuses
+from gateway.http import api, docs, openai_embeddings, openapi, statuses
 from gateway.http.calls import PASSED_ON, TIMEOUT_HEADER, Calls, path_of
 from gateway.http.door import Door
 from gateway.http.error_answers import OTHER, WriteError, refuse, tell
 from gateway.http.exchange import Answer, DisconnectedError, Exchange, Limits, Room, peer_of
+from gateway.http.inference_sdk import errors as sdk_errors
+from gateway.http.inference_sdk import routes as sdk_routes
 from gateway.http.playground_files import playground_routes
 from gateway.http.statuses import CallError, HttpError
 from gateway.message_structure import MAX_STRUCTURE_BYTES
@@ -109,6 +111,19 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
         )
         for operation in api.operations(service.file for service in SERVICES)
     ]
+    embeddings = partial(openai_embeddings.answer, calls)
+    routes.append(
+        Route(
+            "/v1/embeddings",
+            Endpoint(embeddings, limits, room, write_error=openai_embeddings.write_error),
+            methods=["POST"],
+        )
+    )
+    if settings.inference_sdk_routes:
+        routes += [
+            Route(path, Endpoint(handler, limits, room, write_error=sdk_errors.to_json), methods=methods)
+            for methods, path, handler in sdk_routes.handlers(calls)
+        ]
     routes += [
         Route("/livez", Endpoint(_live, limits, room), methods=["GET"]),
         Route("/readyz", Endpoint(partial(_ready, calls), limits, room), methods=["GET"]),

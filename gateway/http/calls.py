@@ -62,7 +62,7 @@ class Calls:
         if self._absent:
             raise CallError(status_pb2.Status(code=code_pb2.UNAVAILABLE, message=self._absent))
         if self._authenticator is not None:
-            self._authenticator.authenticate(exchange.headers)
+            self._authenticator.authenticate(_passed_on(exchange))
 
     async def close(self) -> None:
         """Close the connection to the gateway."""
@@ -78,7 +78,7 @@ class Calls:
         if request.ByteSize() > exchange.limits.max_message_bytes:
             raise TooLargeError("the request's message", exchange.limits.max_message_bytes)
         metadata = (
-            *((name, value) for name in PASSED_ON if (value := exchange.headers.get(name)) is not None),
+            *_passed_on(exchange).items(),
             (REQUEST_ID, exchange.request_id),
             *self._loopback.metadata(exchange.peer),
         )
@@ -121,6 +121,19 @@ class Calls:
 def path_of(method: MethodDescriptor) -> str:
     """Return gRPC's name of a method: /visiongate.v1.DetectionService/DetectObjects."""
     return f"/{method.containing_service.full_name}/{method.name}"
+
+
+def _passed_on(exchange: Exchange) -> dict[str, str]:
+    """Return what of a request's headers is for the gateway, with its API key, wherever that came from.
+
+    Metadata of gRPC is printable ASCII. A header that is not is left out: no key is like that.
+    """
+    headers = {name: exchange.headers.get(name, "") for name in PASSED_ON}
+    if exchange.api_key:
+        headers["x-api-key"] = exchange.api_key
+    return {
+        name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()
+    }
 
 
 def timeout_of(exchange: Exchange) -> float | None:

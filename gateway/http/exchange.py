@@ -98,6 +98,8 @@ class Exchange:
         self.headers = Headers(scope=scope)
         self.request_id = valid_id(self.headers.get(REQUEST_ID, ""))
         self.peer = peer_of(scope)
+        self.api_key = ""
+        """The caller's API key, where it is in none of the headers for it."""
 
     @cached_property
     def media_type(self) -> str:

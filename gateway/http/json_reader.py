@@ -99,9 +99,7 @@ async def _scalar(value: Tree, field: FieldDescriptor, path: str) -> object:
             wanted = f"one of {', '.join(names)}"
             raise InvalidArgumentError(path, f"must be {wanted}")
         case FieldDescriptor.TYPE_FLOAT | FieldDescriptor.TYPE_DOUBLE:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return _float(value, path)
-            wanted = "a number"
+            return read_number(value, path)
         case _:
             if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
                 return _integer(value, field, path)
@@ -124,7 +122,10 @@ def _text(value: str | Cut, path: str) -> str:
     return value
 
 
-def _float(value: float, path: str) -> float:
+def read_number(value: Tree, path: str) -> float:
+    """Return a number of single precision; raise InvalidArgumentError if it is none."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidArgumentError(path, f"must be a number, and is {_kind(value)}")
     try:
         number = float(value)
     except OverflowError:

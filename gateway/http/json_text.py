@@ -175,6 +175,10 @@ def _object(pairs: list[tuple[str, Tree]]) -> Tree:
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise _RefusedError(f"has the field {twice[:64]!r} twice")
+    try:
+        "".join(result).encode()
+    except UnicodeEncodeError:
+        raise _RefusedError("has a field whose name has half a character: a surrogate by itself") from None
     return result
 
 

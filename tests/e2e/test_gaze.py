@@ -1,6 +1,7 @@
 """Gaze through gRPC, gateway and Triton against OpenCV's face detector and the authors' steps in PyTorch."""
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 
 import cv2
 import grpc
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -30,7 +32,9 @@ from gateway.embedded import EmbeddedTriton
 from gateway.models.face_detection import LANDMARKS, OUTPUTS
 from gateway.server import Gateway
 from gateway.settings import Settings
+from http_front import serving as serving_http
 from inference_counts import InferenceCounts
+from recorded_calls import png
 from visiongate import AsyncClient, Face, VisiongateError
 from visiongate.operations import Operation
 from visiongate.operations.gaze import estimate_gaze
@@ -402,17 +406,22 @@ async def test_a_real_crowd_equals_the_files_run_directly(
     assert_same_faces(found, real_reference.find(image, min_score=0.6), real_reference, image)
 
 
+def turned(image: Pixels, right: float) -> Pixels:
+    """Eyes, nose and mouth of the astronaut pulled to one side: as if the head turned there."""
+    rows, columns = np.mgrid[:512, :512].astype(np.float32)
+    weight = np.exp(-(((columns - 223) / 38) ** 2) - ((rows - 118) / 45) ** 2)
+    pulled: Any = cv2.remap(image.copy(), columns - right * weight, rows, cv2.INTER_LINEAR)
+    return np.asarray(pulled, np.uint8)
+
+
 async def test_turned_features_turn_the_gaze(
     real_client: AsyncClient, photo: Callable[[str], Pixels]
 ) -> None:
-    """Eyes, nose and mouth pulled to one side of a real face: as if the head turned there."""
     image = photo("skimage_astronaut.png")
-    rows, columns = np.mgrid[:512, :512].astype(np.float32)
-    weight = np.exp(-(((columns - 223) / 38) ** 2) - ((rows - 118) / 45) ** 2)
 
     async def look(right: float) -> Face:
-        turned: Any = cv2.remap(image.copy(), columns - right * weight, rows, cv2.INTER_LINEAR)
-        (face,) = await real_client.estimate_gaze(turned, boxes=[[178, 64, 269, 176]], gaze_model=MOBILEONE)
+        boxes = [[178, 64, 269, 176]]
+        (face,) = await real_client.estimate_gaze(turned(image, right), boxes=boxes, gaze_model=MOBILEONE)
         return face
 
     to_left, to_right = await look(-16), await look(16)
@@ -420,6 +429,33 @@ async def test_turned_features_turn_the_gaze(
     assert to_left.yaw > 0.1
     assert to_right.yaw < -0.1
     assert to_left.direction[0] < -0.1 < 0.1 < to_right.direction[0]
+
+
+async def test_the_route_of_inference_sdk_has_the_sign_by_which_its_callers_draw(
+    real_triton: EmbeddedTriton, real_repository: Path, photo: Callable[[str], Pixels]
+) -> None:
+    """They draw an arrow from the face: to the right by -sin(yaw) cos(pitch), down by -sin(pitch)."""
+    settings = Settings(
+        triton=real_triton.grpc_address,
+        repository=real_repository,
+        port=0,
+        grace_s=0,
+        inference_sdk_routes=True,
+    )
+    image = photo("skimage_astronaut.png")
+    async with (
+        serving_http(settings) as front,
+        httpx.AsyncClient(base_url=front.url) as client,
+    ):
+        for right in (-16, 16):
+            body = {"type": "base64", "value": base64.b64encode(png(turned(image, right))).decode()}
+            response = await client.post(
+                "/gaze/gaze_detection", json={"image": body, "gaze_version_id": MOBILEONE}
+            )
+            [[found]] = [each["predictions"] for each in response.json()]
+            drawn = -np.sin(found["yaw"]) * np.cos(found["pitch"])
+            assert np.sign(drawn) == np.sign(right)
+            assert abs(drawn) > 0.05
 
 
 async def test_the_cat_and_the_cup_have_no_face(

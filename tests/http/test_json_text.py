@@ -63,6 +63,7 @@ async def test_long_strings_are_cut_out() -> None:
         (b'{"a": NaN}', "has the number NaN, which JSON does not know"),
         (b'{"a": -Infinity}', "has the number -Infinity"),
         (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the field 'c' twice"),
+        (b'{"a": {"\\ud800": 1}}', "has a field whose name has half a character"),
         (b"\xff", "it is not UTF-8"),
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"a":' * 50_000, "is nested too deeply"),
