@@ -1,26 +1,23 @@
 """The gateway's settings: names, defaults, allowed values and meanings."""
 
 import math
-from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
-from gateway import address, settings_words
-from gateway.allowed_hosts import AllowedHosts
+from gateway import settings_words
 from gateway.cpus import available_cpus
 from gateway.places import default_repository
+from gateway.settings_checks import Checks
 
 MEBIBYTE = 1 << 20
 
@@ -44,7 +41,7 @@ def _setting(
     return Field(default, description=description, ge=ge, le=le, json_schema_extra={"group": group})
 
 
-class Settings(BaseModel):
+class Settings(Checks):
     """Settings of the gateway. The defaults suit one machine with one Triton.
 
     The constructor looks at its arguments alone; `settings_sources.load` gathers values from everywhere.
@@ -292,35 +289,6 @@ class Settings(BaseModel):
         "Metrics, traces, log", "info", "Lowest level that is logged."
     )
 
-    @field_validator("uri_hosts")
-    @classmethod
-    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
-        AllowedHosts(hosts)
-        return hosts
-
-    @field_validator("repository")
-    @classmethod
-    def _is_absolute(cls, path: Path) -> Path:
-        return path.absolute()
-
-    @field_validator("host", "http_host", "metrics_host")
-    @classmethod
-    def _is_host(cls, host: str) -> str:
-        return address.checked_host(host)
-
-    @field_validator("triton")
-    @classmethod
-    def _are_addresses(cls, addresses: str) -> str:
-        return ",".join(address.target(part.strip()) for part in addresses.split(","))
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _has_scheme(cls, endpoint: str | None) -> str | None:
-        # OpenTelemetry takes an address without a scheme for TLS, and keeps trying.
-        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
-            raise ValueError("it must start with http:// (without TLS) or https://")
-        return endpoint
-
     @field_validator("*", mode="before")
     @classmethod
     def _read_text(cls, value: object, info: ValidationInfo) -> object:
@@ -335,18 +303,6 @@ class Settings(BaseModel):
         if value == "" or (isinstance(value, bool) and schema.get("type") != "boolean"):
             raise PydanticCustomError("not_allowed", "must be {allowed}", {"allowed": allowed(name)})
         return value
-
-    @model_validator(mode="after")
-    def _check_ports(self) -> Self:
-        ports = {
-            "port": (self.host, self.port),
-            "http_port": (self.http_host, self.http_port),
-            "metrics_port": (self.metrics_host, self.metrics_port),
-        }
-        for (one, own), (other, its) in combinations(ports.items(), 2):
-            if own[1] and own == its:
-                raise ValueError(f"{one} and {other} are both {own[1]}: each needs one of its own")
-        return self
 
 
 _SCHEMA = Settings.model_json_schema()

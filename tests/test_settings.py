@@ -54,3 +54,22 @@ def test_each_port_is_of_one_server(one: str) -> None:
         Settings.model_validate({one: 9000, "metrics_port": 9000})
     Settings.model_validate({one: 9000, "metrics_port": 9000, "metrics_host": "127.0.0.2"})
     Settings(port=0, http_port=0, metrics_port=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("http_hosts", "https://vision.example.com"),
+        ("http_hosts", "vision.example.com:8080"),
+        ("http_hosts", "*.example.com"),
+        ("http_origins", "app.example.com"),
+        ("http_origins", "https://app.example.com/page"),
+    ],
+)
+def test_names_and_origins_are_what_browsers_send(name: str, value: str) -> None:
+    with pytest.raises(ValidationError, match=r"is not an? (name|origin)"):
+        Settings.model_validate({name: (value,)})
+    for right in (
+        ("*", "vision.example.com", ".cluster.local") if name == "http_hosts" else ("*", "http://a:1")
+    ):
+        Settings.model_validate({name: (right,)})

@@ -15,7 +15,7 @@ from gateway import ports, tls
 from gateway.connection_guard import ConnectionGuard
 from gateway.http.app import application
 from gateway.http.calls import Calls
-from gateway.http.protocol import Protocol, config
+from gateway.http.protocol import MAX_HEADER_S, Protocol, config
 from gateway.loopback import Loopback
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -47,6 +47,7 @@ class HttpFront:
         self._calls = Calls(self.loopback)
         self._state = ServerState()
         self._config = config(application(settings, self._calls))
+        context = tls.http_context(settings)
         listener = ports.listener(
             settings.http_host, self.port, "--http-port", is_shared=settings.processes > 1
         )
@@ -54,7 +55,8 @@ class HttpFront:
         self._server = await asyncio.get_running_loop().create_server(
             lambda: Protocol(self._config, self._state),
             sock=listener,
-            ssl=tls.http_context(settings),
+            ssl=context,
+            ssl_handshake_timeout=None if context is None else MAX_HEADER_S,
             backlog=_BACKLOG,
         )
         guard = ConnectionGuard({self.port}, settings.max_connections_per_peer)
