@@ -13,7 +13,7 @@ help:
 	@echo "make ocr     the same, and the package that ships PP-OCR's networks"
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
-	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own"
+	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
@@ -71,8 +71,17 @@ build/compat/%/installed: .venv/installed
 	$(BIN)/uv pip install --quiet --python $(@D)/bin/python inference-sdk==$* 'opencv-python-headless<=4.13'
 	touch $@
 
+COMPAT := hostile memory
+
+# All of them run, whatever one misses. For one of them without the packages of others: make compat-memory
 compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installed
-	$(BIN)/python -m pytest tests/compat/sdks.py
+	@missed=; $(BIN)/python -m pytest tests/compat/sdks.py || missed=" sdks"; \
+	for script in $(COMPAT); do \
+		$(MAKE) --no-print-directory compat-$$script || missed="$$missed $$script"; \
+	done; if [ -n "$$missed" ]; then echo "missed:$$missed"; exit 1; fi
+
+compat-%: .venv/installed
+	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

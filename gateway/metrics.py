@@ -118,6 +118,11 @@ HTTP_ANSWERS = _at_zero(
     Counter("visiongate_http_answers", "Answers over HTTP, by HTTP status.", ["status"]),
     status=("200", "400", "401", "403", "404", "413", "429", "500", "503", "504"),
 )
+HTTP_BYTES = Gauge(
+    "visiongate_http_bytes",
+    "Bytes that requests over HTTP hold: their bodies, and what is made of them.",
+    multiprocess_mode="livesum",
+)
 # Its reasons are those that handshakes.py knows.
 HANDSHAKE_FAILURES = Counter(
     "visiongate_handshake_failures", "TLS handshakes that failed, by OpenSSL's reason.", ["reason"]

@@ -5,8 +5,11 @@ loop for a sign of life all the time. Whatever holds the interpreter's lock dela
 """
 
 import asyncio
+import base64
 import contextlib
+import http.client
 import io
+import json
 import multiprocessing
 import threading
 import time
@@ -19,6 +22,7 @@ import numpy as np
 from google.protobuf.message import Message
 from PIL import Image
 
+from gateway.http.front import HttpFront
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate.v1 import (
@@ -43,11 +47,16 @@ def _processor_times() -> dict[int, float]:
 
 
 def _serve(settings_json: str, pipe: Connection) -> None:
-    """Run a gateway; tell its port, and then, each time it is asked, the longest gap since the last time."""
+    """Run a gateway; tell its ports, and then, each time it is asked, the longest gap since the last time."""
 
     async def run() -> None:
         loop = asyncio.get_running_loop()
-        async with Gateway(Settings.model_validate_json(settings_json)) as gateway:
+        settings = Settings.model_validate_json(settings_json)
+        async with (
+            HttpFront(settings.model_copy(update={"http_port": 0})) as front,
+            Gateway(settings, loopback=front.loopback) as gateway,
+        ):
+            front.begin(gateway)
             longest = 0.0
 
             def watch() -> None:
@@ -67,7 +76,7 @@ def _serve(settings_json: str, pipe: Connection) -> None:
                     time.sleep(0.002)
 
             threading.Thread(target=watch, daemon=True).start()
-            pipe.send(gateway.port)
+            pipe.send((gateway.port, front.port))
             while await asyncio.to_thread(pipe.recv):
                 pipe.send(longest)
                 longest = 0.0
@@ -78,8 +87,9 @@ def _serve(settings_json: str, pipe: Connection) -> None:
 class Served:
     """The gateway in the other process."""
 
-    def __init__(self, channel: grpc.Channel, pipe: Connection) -> None:
+    def __init__(self, channel: grpc.Channel, http_port: int, pipe: Connection) -> None:
         self._channel = channel
+        self._http_port = http_port
         self._pipe = pipe
 
     def gap_s(self) -> float:
@@ -93,6 +103,14 @@ class Served:
         code: grpc.StatusCode = call.future(data, timeout=300).code()
         return code
 
+    def http_status(self, path: str, body: bytes, content_type: str) -> int:
+        connection = http.client.HTTPConnection("127.0.0.1", self._http_port, timeout=300)
+        with contextlib.closing(connection):
+            connection.request("POST", path, body, {"content-type": content_type})
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
 
 @contextlib.contextmanager
 def serving(settings: Settings) -> Iterator[Served]:
@@ -103,8 +121,9 @@ def serving(settings: Settings) -> Iterator[Served]:
     process.start()
     try:
         options = [("grpc.max_receive_message_length", -1)]
-        with grpc.insecure_channel(f"127.0.0.1:{ours.recv()}", options=options) as channel:
-            yield Served(channel, ours)
+        port, http_port = ours.recv()
+        with grpc.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+            yield Served(channel, http_port, ours)
     finally:
         ours.send(False)
         process.join(60)
@@ -256,3 +275,101 @@ MULTIPLYING = [
     ("DetectionService/DetectObjects", b"\x80", 36 * MEBIBYTE),
 ]
 """Methods, bytes of which parsing makes far more, and so many of them. They are refused."""
+
+
+JSON, FORM = "application/json", "multipart/form-data; boundary=XX"
+STRUCTURE_BYTES = (512 << 10) - 200
+
+
+def json_of_48_megabytes() -> bytes:
+    image = {"encoded": base64.b64encode(bmp(4000, 2790)).decode()}
+    return json.dumps({"image": image, "query": {"caption": "a red circle"}}).encode()
+
+
+def json_that_is_structure(unit: bytes, field: bytes) -> bytes:
+    """As many units in a list as may be."""
+    return b'{"%b":[' % field + b",".join([unit] * (STRUCTURE_BYTES // (len(unit) + 1))) + b"]}"
+
+
+def json_of_names() -> bytes:
+    return b"{" + b",".join(b'"%05d":0' % number for number in range(50_000)) + b',"49999":0}'
+
+
+def json_of_escapes() -> bytes:
+    return b'{"model":"' + b"\\" * (48 << 20) + b'"}'
+
+
+def json_of_escaped_quotes() -> bytes:
+    return b'{"model":"' + b'\\"' * (24 << 20) + b'"}'
+
+
+def json_of_texts() -> bytes:
+    return b'{"texts":[' + b",".join([b'"' + b"\\u0041" * 85_000 + b'"'] * 90) + b"]}"
+
+
+def json_for_a_large_answer() -> bytes:
+    """It has 32 MB, and as JSON a third more."""
+    prompt = {"box": {"x_min": 20, "y_min": 20, "x_max": 100, "y_max": 90}}
+    image = {"encoded": base64.b64encode(SMALL.encoded).decode()}
+    return json.dumps({"image": image, "prompts": [prompt] * 1000, "include_logits": True}).encode()
+
+
+def json_for_polygons() -> bytes:
+    image = {"encoded": base64.b64encode(SMALL.encoded).decode()}
+    return json.dumps(
+        {
+            "image": image,
+            "points_per_side": 40,
+            "min_predicted_iou": 0,
+            "min_stability_score": 0,
+            "nms_iou_threshold": 1,
+            "mask_format": "MASK_FORMAT_POLYGONS",
+        }
+    ).encode()
+
+
+def json_for_embeddings() -> bytes:
+    return json.dumps({"texts": [f"circle {index}" for index in range(1024)]}).encode()
+
+
+def form_part(name: str, content: bytes) -> bytes:
+    return b"--XX\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (name.encode(), content)
+
+
+def form_of_4096_texts() -> bytes:
+    return form_part('name="texts"', b"a" * 100) * 4096 + b"--XX--\r\n"
+
+
+def form_of_prompts() -> bytes:
+    units = b"[" + b",".join([b"{}"] * (STRUCTURE_BYTES // 3)) + b"]"
+    return form_part('name="prompts"', units) + b"--XX--\r\n"
+
+
+def form_of_a_large_file() -> bytes:
+    file = form_part('name="image"; filename="a.bmp"', bmp(4000, 2790))
+    return file + form_part('name="caption"', b"a red circle") + b"--XX--\r\n"
+
+
+def form_of_line_ends() -> bytes:
+    return form_part('name="image"; filename="a"', b"\r\n--X" * (6 << 20)) + b"--XX--\r\n"
+
+
+HTTP: list[tuple[str, str, Callable[[], bytes], int]] = [
+    ("/v1/objects:detect", JSON, json_of_48_megabytes, 200),
+    ("/v1/regions:segment", JSON, lambda: json_that_is_structure(b"{}", b"prompts"), 400),
+    ("/v1/regions:segment", JSON, lambda: json_that_is_structure(b'{"points":[{}]}', b"prompts"), 400),
+    ("/v1/regions:segment", JSON, lambda: json_that_is_structure(b"[]", b"prompts"), 400),
+    ("/v1/texts:embed", JSON, lambda: json_that_is_structure(b'""', b"texts"), 400),
+    ("/v1/objects:detect", JSON, json_of_names, 400),
+    ("/v1/objects:detect", JSON, json_of_escapes, 400),
+    ("/v1/objects:detect", JSON, json_of_escaped_quotes, 400),
+    ("/v1/texts:embed", JSON, json_of_texts, 400),
+    ("/v1/regions:segment", JSON, json_for_a_large_answer, 200),
+    ("/v1/everything:segment", JSON, json_for_polygons, 200),
+    ("/v1/texts:embed", JSON, json_for_embeddings, 200),
+    ("/v1/texts:embed", FORM, form_of_4096_texts, 400),
+    ("/v1/regions:segment", FORM, form_of_prompts, 400),
+    ("/v1/objects:detect", FORM, form_of_a_large_file, 200),
+    ("/v1/objects:detect", FORM, form_of_line_ends, 400),
+]
+"""Paths, types of bodies, bodies at their limits or made to hurt, and the statuses of their answers."""

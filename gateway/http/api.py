@@ -26,6 +26,8 @@ from visiongate.v1 import embedding_service_pb2, segmentation_service_pb2
 
 JSON, FORM, PNG, NPY = "application/json", "multipart/form-data", "image/png", "application/x-npy"
 
+MAX_ACCEPTED = 64
+"""So many types of a header Accept are looked at."""
 COPIES = 2
 """Of a body, beside itself: what is decoded of it, and what is sent to the gateway."""
 
@@ -80,7 +82,6 @@ async def answer(operation: Operation, calls: Calls, exchange: Exchange) -> Answ
     request = GetMessageClass(operation.method.input_type)()
     if operation.http_method == "POST":
         await _read(exchange, request)
-        exchange.share.take(COPIES * exchange.share.size)
     _prepare(request, media_type)
     response = await calls.call(operation.method, request, exchange)
     del request
@@ -95,7 +96,7 @@ async def answer(operation: Operation, calls: Calls, exchange: Exchange) -> Answ
 def choose(accept: str, offered: tuple[str, ...]) -> str:
     """Return which of the offered types a caller wants, by its header Accept. Raise HttpError if none."""
     wanted: list[tuple[float, str]] = []
-    for part in accept.split(",") if accept.strip() else ["*/*"]:
+    for part in accept.split(",")[:MAX_ACCEPTED] if accept.strip() else ["*/*"]:
         kind, *parameters = (word.strip().lower() for word in part.split(";"))
         weight = next((word[2:] for word in parameters if word.startswith("q=")), "1")
         try:
@@ -114,9 +115,12 @@ def choose(accept: str, offered: tuple[str, ...]) -> str:
 async def _read(exchange: Exchange, request: Message) -> None:
     """Fill the request with what the body says."""
     if exchange.media_type == JSON:
-        await read_message(await json_text.parse(await exchange.body()), request)
+        text = await exchange.body()
+        exchange.share.take(COPIES * len(text))
+        await read_message(await json_text.parse(text, exchange.share.add), request)
     elif exchange.media_type == FORM:
-        await read_form(exchange.chunks(), exchange.headers["content-type"], request)
+        await read_form(exchange.chunks(), exchange.headers["content-type"], request, exchange.share.add)
+        exchange.share.take(COPIES * request.ByteSize())
     else:
         raise HttpError(415, grpc.StatusCode.INVALID_ARGUMENT, f"content-type: must be {JSON} or {FORM}")
 

@@ -143,9 +143,11 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
                 max_age=_PREFLIGHT_S,
             )
         )
-    return Starlette(
+    app = Starlette(
         routes=routes, middleware=middleware, exception_handlers={HTTPException: _tell_wrong_route}
     )
+    app.router.redirect_slashes = False
+    return app
 
 
 async def _live(exchange: Exchange) -> Answer:

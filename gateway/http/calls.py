@@ -24,6 +24,10 @@ from gateway.loopback import Loopback
 TIMEOUT_HEADER = "x-timeout-s"
 PASSED_ON = ("authorization", "x-api-key", "traceparent", "tracestate")
 """Headers that mean the same to the gateway as its own callers' metadata."""
+MAX_PASSED_BYTES = 6 << 10
+"""Of these headers together. gRPC may refuse metadata of more than 8 KiB, without saying which they are."""
+MAX_TIMEOUT_S = 86_400.0
+"""A longer deadline counts as this one. gRPC takes some that are far longer for past ones."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -71,14 +75,14 @@ class Calls:
     async def call(self, method: MethodDescriptor, request: Message, exchange: Exchange) -> Any:
         """Return the gateway's answer to a request; raise CallError for its error.
 
-        Raises InvalidArgumentError if the caller's own deadline is no number of seconds, TooLargeError if the
-        gateway takes no such messages, and DisconnectedError if the caller leaves meanwhile.
+        Raises InvalidArgumentError for headers that cannot be passed on, TooLargeError if the gateway takes
+        no such messages, and DisconnectedError if the caller leaves meanwhile.
         """
-        timeout = timeout_of(exchange)
+        timeout, passed_on = timeout_of(exchange), _passed_on(exchange)
         if request.ByteSize() > exchange.limits.max_message_bytes:
             raise TooLargeError("the request's message", exchange.limits.max_message_bytes)
         metadata = (
-            *_passed_on(exchange).items(),
+            *passed_on.items(),
             (REQUEST_ID, exchange.request_id),
             *self._loopback.metadata(exchange.peer),
         )
@@ -126,11 +130,19 @@ def path_of(method: MethodDescriptor) -> str:
 def _passed_on(exchange: Exchange) -> dict[str, str]:
     """Return what of a request's headers is for the gateway, with its API key, wherever that came from.
 
-    Metadata of gRPC is printable ASCII. A header that is not is left out: no key is like that.
+    Metadata of gRPC is printable ASCII. A header that is not is left out: no key is like that. Raises
+    InvalidArgumentError if they are too long.
     """
     headers = {name: exchange.headers.get(name, "") for name in PASSED_ON}
     if exchange.api_key:
         headers["x-api-key"] = exchange.api_key
+    size = 0
+    for name, value in headers.items():
+        size += len(value)
+        if size > MAX_PASSED_BYTES:
+            raise InvalidArgumentError(
+                name, f"is too long: {', '.join(PASSED_ON)} have {MAX_PASSED_BYTES} bytes at most"
+            )
     return {
         name: value for name, value in headers.items() if value and value.isascii() and value.isprintable()
     }
@@ -143,5 +155,5 @@ def timeout_of(exchange: Exchange) -> float | None:
         return None
     with contextlib.suppress(ValueError):
         if 0 < (seconds := float(text)) < float("inf"):
-            return seconds
+            return min(seconds, MAX_TIMEOUT_S)
     raise InvalidArgumentError(TIMEOUT_HEADER, "must be a number of seconds above 0, such as 2.5")

@@ -6,6 +6,7 @@ the server by a name that nobody else can own.
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -15,6 +16,7 @@ from starlette.datastructures import Headers
 from gateway.http.statuses import HttpError
 
 ANY = "*"
+_NAME = re.compile(r"[\w.:%-]+", re.ASCII)
 
 
 class Door:
@@ -63,9 +65,10 @@ class Door:
 def _name(host: str) -> str:
     """Return the name or address in a header Host; empty if there is none in it."""
     try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
     except ValueError:
         return ""
+    return name if _NAME.fullmatch(name) else ""
 
 
 def _is_same(origin: str, host: str) -> bool:

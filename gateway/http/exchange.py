@@ -19,7 +19,7 @@ from gateway.http.statuses import HttpError
 from gateway.refusals import check_share, refuse
 from visiongate.address import join
 
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 64 << 10
 """An answer up to this size is sent as a whole, with its length. A larger one is sent while it is written."""
 
 
@@ -74,6 +74,7 @@ class Share:
         """Count more bytes, or fewer, whether there is room or not."""
         self.size += change
         self._room.take(self._caller, change)
+        metrics.HTTP_BYTES.set(self._room.taken)
 
 
 @dataclass(slots=True)
@@ -153,6 +154,7 @@ class Exchange:
     async def _send_answer(self, answer: Answer) -> None:
         chunks = _chunks(answer.pieces)
         first = next(chunks, b"")
+        await asyncio.sleep(0)
         second = next(chunks, None)
         headers = {"content-type": answer.media_type, REQUEST_ID: self.request_id, **answer.headers}
         if second is None:
@@ -166,14 +168,14 @@ class Exchange:
                 ],
             }
         )
-        await self._send({"type": "http.response.body", "body": first, "more_body": second is not None})
+        await self._send({"type": "http.response.body", "body": first, "more_body": True})
+        del first
         while second is not None:
-            following = next(chunks, None)
-            await self._send(
-                {"type": "http.response.body", "body": second, "more_body": following is not None}
-            )
-            second = following
+            await self._send({"type": "http.response.body", "body": second, "more_body": True})
             await asyncio.sleep(0)  # sending waits for nobody while the caller takes all at once
+            second = next(chunks, None)
+        # By itself: it waits until the caller has taken all before.
+        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _check_headers(self) -> None:
         if self.headers.get("content-encoding", "identity").lower() != "identity":

@@ -4,6 +4,8 @@ Each part is a field of the request message, by its path (`query.min_score`), or
 where no other field has it (`min_score`). Files are images. Parts of lists are repeated.
 """
 
+import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from gateway.errors import InvalidArgumentError
 from gateway.http import json_text
-from gateway.http.json_reader import add_item, check_choice, read_field
+from gateway.http.json_reader import add_items, check_choice, read_field
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 from visiongate.v1 import embedding_service_pb2, image_pb2
 
@@ -26,7 +28,15 @@ if TYPE_CHECKING:
 
 MAX_PARTS = 4096
 """Most parts of a form. The largest list, of texts, has 1024."""
-MAX_SHOWN = 64
+MAX_NUMBER_LENGTH = 64
+
+MAX_PART_HEADER_BYTES = 1024
+"""Most bytes of one header of a part. It has the names of a field and of a file."""
+_PIECE_BYTES = 16 << 10
+"""So much of a form, if it is nothing but small parts, stops the event loop for some milliseconds."""
+
+# It warns of whatever a caller sends.
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 _IMAGE = image_pb2.Image.DESCRIPTOR
 _IMAGE_OR_TEXT = embedding_service_pb2.ImageOrText.DESCRIPTOR
@@ -46,17 +56,23 @@ class Part:
     content: bytearray = field(default_factory=bytearray)
 
 
-async def read_form(chunks: AsyncIterator[bytes], content_type: str, message: Message) -> None:
-    """Fill an empty message with what a form says; raise InvalidArgumentError."""
+async def read_form(
+    chunks: AsyncIterator[bytes],
+    content_type: str,
+    message: Message,
+    count: json_text.Count = json_text.uncounted,
+) -> None:
+    """Fill an empty message with what a form says; raise InvalidArgumentError.
+
+    `count` gets to know how much memory is taken beside the form itself.
+    """
     known = form_fields(message.DESCRIPTOR)
     seen: set[Path] = set()
     async for part in _parts(chunks, content_type):
         path = known.get(part.name)
         if path is None:
             names = ", ".join(shortest_names(message.DESCRIPTOR)) or "no fields"
-            raise InvalidArgumentError(
-                part.name[:MAX_SHOWN] or "request", f"is not a field; there are {names}"
-            )
+            raise InvalidArgumentError(json_text.shown(part.name), f"is not a field; there are {names}")
         if path in seen and not path[-1].is_repeated:
             raise InvalidArgumentError(part.name, "is there twice")
         seen.add(path)
@@ -65,7 +81,7 @@ async def read_form(chunks: AsyncIterator[bytes], content_type: str, message: Me
             check_choice(inner, above, part.name)
             inner = getattr(inner, above.name)
             inner.SetInParent()
-        await _set(inner, path[-1], part)
+        await _set(inner, path[-1], part, count)
 
 
 @cache
@@ -114,19 +130,18 @@ def _words(path: Path) -> tuple[str, ...]:
     return names[:-1] if is_whole else names
 
 
-async def _set(message: Message, field: FieldDescriptor, part: Part) -> None:
+async def _set(message: Message, field: FieldDescriptor, part: Part, count: json_text.Count) -> None:
     """Set a field to a part, or add that to its list."""
     if is_image(field):
         target = getattr(message, field.name)
         _set_image(target.add() if field.is_repeated else target, part)
         return
-    value = await _value(field, part)
+    value = await _value(field, part, count)
     if not field.is_repeated:
         await read_field(value, message, field, part.name)
         return
-    items = getattr(message, field.name)
-    for item in value if field.message_type and isinstance(value, list) else [value]:
-        await add_item(item, items, field, f"{part.name}[{len(items)}]")
+    values = value if field.message_type and isinstance(value, list) else [value]
+    await add_items(values, getattr(message, field.name), field, part.name)
 
 
 def _set_image(target: Any, part: Part) -> None:
@@ -142,14 +157,16 @@ def _set_image(target: Any, part: Part) -> None:
     target.encoded = bytes(part.content)
 
 
-async def _value(field: FieldDescriptor, part: Part) -> json_text.Tree:
+async def _value(field: FieldDescriptor, part: Part, count: json_text.Count) -> json_text.Tree:
     """Return what a part says, as if JSON had said it."""
     if field.type == FieldDescriptor.TYPE_BYTES and part.is_file:
         raise InvalidArgumentError(part.name, "must be base64")
+    if len(part.content) > MAX_STRUCTURE_BYTES:
+        raise InvalidArgumentError(part.name, f"has over {MAX_STRUCTURE_BYTES} bytes, the limit")
     text = _text(part)
     if field.message_type:
         try:
-            return await json_text.parse(bytes(part.content))
+            return await json_text.parse(bytes(part.content), count)
         except InvalidArgumentError as error:
             raise InvalidArgumentError(part.name, error.message.removeprefix("request: ")) from None
     match field.type:
@@ -158,7 +175,7 @@ async def _value(field: FieldDescriptor, part: Part) -> json_text.Tree:
         case FieldDescriptor.TYPE_BOOL:
             return {"true": True, "false": False}.get(text, text)
     try:
-        return float(text) if len(text) < MAX_SHOWN else text
+        return float(text) if len(text) < MAX_NUMBER_LENGTH else text
     except ValueError:
         return text
 
@@ -201,7 +218,10 @@ class _Collector:
         self._headers = {}
 
     def _end_header(self) -> None:
-        self._headers[bytes(self._header).lower()] = bytes(self._value)
+        name = bytes(self._header).lower()
+        if name in self._headers:
+            raise InvalidArgumentError("request", "has a part with two headers of one name")
+        self._headers[name] = bytes(self._value)
         self._header.clear()
         self._value.clear()
 
@@ -243,17 +263,19 @@ async def _parts(chunks: AsyncIterator[bytes], content_type: str) -> AsyncIterat
     if not 0 < len(boundary) <= 70:  # RFC 2046
         raise InvalidArgumentError("content-type", "has no boundary, or one of over 70 characters")
     collector = _Collector()
-    parser = MultipartParser(boundary, collector.callbacks())
+    parser = MultipartParser(boundary, collector.callbacks(), max_header_size=MAX_PART_HEADER_BYTES)
     async for chunk in chunks:
-        try:
-            parser.write(chunk)
-        except FormParserError:
-            raise InvalidArgumentError(
-                "request", "is not a form: its parts are not as they should be"
-            ) from None
-        for part in collector.ready:
-            if part.content or not part.is_file:
-                yield part
-        collector.ready.clear()
+        for start in range(0, len(chunk), _PIECE_BYTES):
+            try:
+                parser.write(chunk[start : start + _PIECE_BYTES])
+            except FormParserError:
+                raise InvalidArgumentError(
+                    "request", "is not a form: its parts are not as they should be"
+                ) from None
+            for part in collector.ready:
+                if part.content or not part.is_file:
+                    yield part
+            collector.ready.clear()
+            await asyncio.sleep(0)
     if not collector.has_ended:
         raise InvalidArgumentError("request", "is not a form, or only a part of one: its last boundary lacks")

@@ -1,22 +1,25 @@
 """JSON to messages, by protobuf's JSON mapping, strictly: an error names the field."""
 
+import asyncio
 import math
 from functools import cache
+from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from gateway.errors import InvalidArgumentError
-from gateway.http.json_text import Cut, Tree, decode_base64
+from gateway.http.json_text import Cut, Tree, decode_base64, shown
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 
+_ITEMS = 64
+"""So many items of a list, with lists in them, stop the event loop for a millisecond or two."""
 _MAX_FLOAT = 3.4028234663852886e38
 # Of 32-bit types; the API has no others.
 _RANGES = {
     FieldDescriptor.TYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.TYPE_INT32: (-(2**31), 2**31 - 1),
 }
-_MAX_SHOWN = 64
 
 
 async def read_message(tree: Tree, message: Message, path: str = "") -> None:
@@ -29,7 +32,7 @@ async def read_message(tree: Tree, message: Message, path: str = "") -> None:
         field = fields.get(name)
         if field is None:
             known = ", ".join(each.name for each in message.DESCRIPTOR.fields) or "no fields"
-            raise InvalidArgumentError(_join(path, name[:_MAX_SHOWN]), f"is not a field; there are {known}")
+            raise InvalidArgumentError(_join(path, shown(name)), f"is not a field; there are {known}")
         if field in seen:
             raise InvalidArgumentError(_join(path, name), f"is there twice: {field.json_name} is the same")
         seen.add(field)
@@ -49,9 +52,7 @@ async def read_field(value: Tree, message: Message, field: FieldDescriptor, path
         return
     if not isinstance(value, list):
         raise InvalidArgumentError(path, f"must be a list, and is {_kind(value)}")
-    items = getattr(message, field.name)
-    for index, item in enumerate(value):
-        await add_item(item, items, field, f"{path}[{index}]")
+    await add_items(value, getattr(message, field.name), field, path)
 
 
 def check_choice(message: Message, field: FieldDescriptor, path: str) -> None:
@@ -63,12 +64,16 @@ def check_choice(message: Message, field: FieldDescriptor, path: str) -> None:
         raise InvalidArgumentError(path, f"is one too many: only one of {names} may be set")
 
 
-async def add_item(value: Tree, items: object, field: FieldDescriptor, path: str) -> None:
+async def add_items(values: list[Tree], items: Any, field: FieldDescriptor, path: str) -> None:
     """Add what JSON says to the items of a list."""
-    if field.message_type:
-        await read_message(value, items.add(), path)  # type: ignore[attr-defined]
-    else:
-        items.append(await _scalar(value, field, path))  # type: ignore[attr-defined]
+    for value in values:
+        index = len(items)
+        if index % _ITEMS == _ITEMS - 1:
+            await asyncio.sleep(0)
+        if field.message_type:
+            await read_message(value, items.add(), f"{path}[{index}]")
+        else:
+            items.append(await _scalar(value, field, f"{path}[{index}]"))
 
 
 @cache
@@ -85,7 +90,7 @@ async def _scalar(value: Tree, field: FieldDescriptor, path: str) -> object:
             wanted = "a base64 string"
         case FieldDescriptor.TYPE_STRING:
             if isinstance(value, str | Cut):
-                return _text(value, path)
+                return await _text(value, path)
             wanted = "a string"
         case FieldDescriptor.TYPE_BOOL:
             if isinstance(value, bool):
@@ -107,10 +112,11 @@ async def _scalar(value: Tree, field: FieldDescriptor, path: str) -> object:
     raise InvalidArgumentError(path, f"must be {wanted}, and is {_kind(value)}")
 
 
-def _text(value: str | Cut, path: str) -> str:
+async def _text(value: str | Cut, path: str) -> str:
     if isinstance(value, Cut):
         if len(value.raw) > MAX_STRUCTURE_BYTES:
             raise InvalidArgumentError(path, f"has over {MAX_STRUCTURE_BYTES} bytes, the limit")
+        await asyncio.sleep(0)
         try:
             value = value.text()
         except ValueError:

@@ -7,8 +7,10 @@ for then reads it: as base64, in pieces, or as text.
 
 import asyncio
 import json
+import re
 import secrets
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +19,34 @@ import pybase64
 from gateway.errors import InvalidArgumentError
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 
+MAX_SHOWN = 64
+"""Most characters of a made-up name that an error shows."""
 MIN_CUT_BYTES = 1024
 """Strings of so many bytes are cut out."""
 PIECE_BYTES = 1 << 20
 """Work on so many bytes stops the event loop for a millisecond or so."""
 _STEPS = 5_000
 """So many short strings, too."""
+_FEW_BYTES = 16 << 10
+"""A text of so many is parsed within a millisecond or two."""
+_SHORT_RUN = 64
+
+MAX_GROWTH = 50
+"""How many times its bytes a tree takes at the worst, its message included: 45 were measured."""
 
 _QUOTE, _BACKSLASH = b'"', 0x5C
+_PLAIN_NAME = re.compile(r"[\w.\-]+", re.ASCII)
 # Stands for a string that was cut out. No caller can guess it.
 _MARK = f"\x7f{secrets.token_hex(8)}:"
 
+Count = Callable[[int], None]
+"""Counts bytes of memory that will be taken. May raise an error of its own."""
 Tree = Any
 """What JSON stands for: dict, list, str, `Cut`, int, float, bool, None."""
+
+
+def uncounted(size: int) -> None:
+    """Count nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +61,19 @@ class Cut:
         return value
 
 
-async def parse(text: bytes) -> Tree:
+async def parse(text: bytes, count: Count = uncounted) -> Tree:
     """Return what a JSON text stands for; raise InvalidArgumentError if it is not one, or ambiguous.
 
-    Raises it, too, if what is not inside long strings is more than MAX_STRUCTURE_BYTES.
+    Raises it, too, if what is not inside long strings is more than MAX_STRUCTURE_BYTES. `count` gets to know
+    how much memory the tree may take.
     """
     skeleton, cuts = await _cut(text)
+    count(MAX_GROWTH * len(skeleton))
     try:
-        tree = json.loads(
-            skeleton.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=float
-        )
+        if len(skeleton) > _FEW_BYTES:
+            # Between objects, Python's lock is free for the event loop.
+            return await asyncio.to_thread(_load, skeleton, cuts)
+        return _load(skeleton, cuts)
     except _RefusedError as error:
         raise InvalidArgumentError("request", str(error)) from None
     except RecursionError:
@@ -65,7 +85,11 @@ async def parse(text: bytes) -> Tree:
         raise InvalidArgumentError("request", "is not JSON: it is not UTF-8") from None
     except ValueError:  # of a number with thousands of digits
         raise InvalidArgumentError("request", "has a number that is too long") from None
-    return _restore(tree, cuts) if cuts else tree
+
+
+def shown(name: str) -> str:
+    """Return a name that a caller made up, as an error and its line in the log may have it."""
+    return (name if _PLAIN_NAME.fullmatch(name) else ascii(name[:MAX_SHOWN]))[:MAX_SHOWN]
 
 
 async def decode_base64(value: "str | Cut", field: str) -> bytes:
@@ -109,17 +133,28 @@ async def decode_base64(value: "str | Cut", field: str) -> bytes:
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
+def _load(skeleton: bytes, cuts: Sequence[Cut]) -> Tree:
+    tree = json.loads(
+        skeleton.decode(), object_pairs_hook=_object, parse_constant=_refuse_constant, parse_float=float
+    )
+    return _restore(tree, cuts) if cuts else tree
+
+
 async def _cut(text: bytes) -> tuple[bytes, Sequence[Cut]]:
     """Return the text with marks in place of its long strings, and these."""
     view = memoryview(text)
     parts: list[bytes] = []
     cuts: list[Cut] = []
-    kept = position = steps = cut_bytes = 0
+    kept = position = steps = cut_bytes = escaped_quotes = 0
     while (opening := text.find(_QUOTE, position)) >= 0:
         steps += 1
         closing = text.find(_QUOTE, opening + 1)
-        while closing > 0 and _is_escaped(text, closing):
-            steps += 1
+        while closing > 0 and await _is_escaped(text, closing):
+            escaped_quotes += 1
+            if escaped_quotes % _STEPS == 0:
+                # They are structure: only texts have any.
+                _check_structure(escaped_quotes)
+                await asyncio.sleep(0)
             closing = text.find(_QUOTE, closing + 1)
         if closing < 0:
             break
@@ -146,12 +181,19 @@ def _check_structure(size: int) -> None:
         )
 
 
-def _is_escaped(text: bytes, position: int) -> bool:
+async def _is_escaped(text: bytes, position: int) -> bool:
     """Return whether an odd number of backslashes is before a position."""
-    before = position
-    while before and text[before - 1] == _BACKSLASH:
-        before -= 1
-    return (position - before) % 2 == 1
+    if text[position - 1] != _BACKSLASH:
+        return False
+    count, size = 0, _SHORT_RUN
+    while block := text[max(0, position - count - size) : position - count]:
+        run = len(block) - len(block.rstrip(b"\\"))
+        count += run
+        if run < len(block):
+            break
+        size = PIECE_BYTES
+        await asyncio.sleep(0)
+    return count % 2 == 1
 
 
 def _restore(tree: Tree, cuts: Sequence[Cut]) -> Tree:
@@ -172,9 +214,8 @@ class _RefusedError(Exception):
 def _object(pairs: list[tuple[str, Tree]]) -> Tree:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise _RefusedError(f"has the field {twice[:64]!r} twice")
+        counts = Counter(name for name, _ in pairs)
+        raise _RefusedError(f"has the field {shown(counts.most_common(1)[0][0])} twice")
     try:
         "".join(result).encode()
     except UnicodeEncodeError:

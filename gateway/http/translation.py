@@ -40,8 +40,9 @@ async def read_object(exchange: Exchange) -> dict[str, Tree]:
     """
     if exchange.media_type != JSON:
         raise HttpError(415, grpc.StatusCode.INVALID_ARGUMENT, f"content-type: must be {JSON}")
-    tree = await json_text.parse(await exchange.body())
-    exchange.share.take(COPIES * exchange.share.size)
+    text = await exchange.body()
+    exchange.share.take(COPIES * len(text))
+    tree = await json_text.parse(text, exchange.share.add)
     if not isinstance(tree, dict):
         raise InvalidArgumentError("request", "must be an object")
     return {name: value for name, value in tree.items() if value is not None}

@@ -11,7 +11,7 @@ import pytest
 from google.protobuf.message import Message
 
 from gateway.settings import Settings
-from loop_gaps import LARGEST, MULTIPLYING, Served, serving
+from loop_gaps import HTTP, LARGEST, MULTIPLYING, Served, serving
 
 MAX_GAP_S = 0.15
 # Other programs delay it as well: one of several rounds must be good.
@@ -34,12 +34,22 @@ def test_requests_that_multiply(served: Served, method: str, unit: bytes, size: 
     check(served, method, unit * (size // len(unit)), grpc.StatusCode.INVALID_ARGUMENT)
 
 
+@pytest.mark.parametrize(("path", "content_type", "make", "status"), HTTP)
+def test_http(served: Served, path: str, content_type: str, make: Callable[[], bytes], status: int) -> None:
+    body = make()
+    check_gaps(served, lambda: served.http_status(path, body, content_type) == status)
+
+
 def check(served: Served, method: str, data: bytes, code: grpc.StatusCode) -> None:
+    check_gaps(served, lambda: served.answer(method, data) is code)
+
+
+def check_gaps(served: Served, ask: Callable[[], bool]) -> None:
     gaps = []
     for round_ in range(ROUNDS):
         time.sleep(round_ / 2)
         served.gap_s()
-        assert served.answer(method, data) is code
+        assert ask()
         gaps.append(served.gap_s())
         if gaps[-1] <= MAX_GAP_S:
             return

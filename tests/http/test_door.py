@@ -42,6 +42,8 @@ def test_names_that_nobody_can_own(host: str) -> None:
         "[::1",
         "evil.com.",
         "1.2.3.4@evil.com",
+        "a b",
+        "a\xff",
     ],
 )
 def test_other_names_are_refused(host: str | None) -> None:

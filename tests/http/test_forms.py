@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from gateway.errors import InvalidArgumentError
 from gateway.http import api, forms
 from gateway.http.forms import form_fields, read_form, shortest_names
+from gateway.message_structure import MAX_STRUCTURE_BYTES
 from gateway.services.registry import SERVICES
 from visiongate.v1 import (
     detection_service_pb2,
@@ -174,7 +175,27 @@ async def test_a_file_that_nobody_chose_is_left_out() -> None:
             "request: has a part with a content-transfer-encoding",
         ),
         (
-            b"--x\r\n" + b"a: b\r\n" * 1000 + b"\r\n--x--\r\n",
+            b'--x\r\ncontent-disposition: form-data; name="model"\r\n'
+            b'Content-Disposition: form-data; name="image"\r\n\r\nabc\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            "request: has a part with two headers of one name",
+        ),
+        (
+            b"--x\r\ncontent-disposition: form-data; "
+            + b"a=b; " * 300
+            + b'name="model"\r\n\r\nabc\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            "request: is not a form",
+        ),
+        (
+            b'--x\r\ncontent-disposition: form-data; name="model"; filename="a"\r\n\r\n'
+            + b"a" * (MAX_STRUCTURE_BYTES + 1)
+            + b"\r\n--x--\r\n",
+            "multipart/form-data; boundary=x",
+            f"model: has over {MAX_STRUCTURE_BYTES} bytes, the limit",
+        ),
+        (
+            b"--x\r\n" + b"".join(b"a%d: b\r\n" % number for number in range(1000)) + b"\r\n--x--\r\n",
             "multipart/form-data; boundary=x",
             "request: is not a form",
         ),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import InvalidArgumentError
 from gateway.http import json_text
-from gateway.http.json_text import Cut, decode_base64, parse
+from gateway.http.json_text import MAX_GROWTH, MAX_SHOWN, Cut, decode_base64, parse, shown
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 
 LONG = "x" * (json_text.MIN_CUT_BYTES + 1)
@@ -62,12 +62,18 @@ async def test_long_strings_are_cut_out() -> None:
         (b"{'a': 1}", "is not JSON"),
         (b'{"a": NaN}', "has the number NaN, which JSON does not know"),
         (b'{"a": -Infinity}', "has the number -Infinity"),
-        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the field 'c' twice"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "has the field c twice"),
         (b'{"a": {"\\ud800": 1}}', "has a field whose name has half a character"),
         (b"\xff", "it is not UTF-8"),
         (b"[" * 100_000, "is nested too deeply"),
         (b'{"a":' * 50_000, "is nested too deeply"),
         (b"9" * 5000, "has a number that is too long"),
+        (b'{"\\ud800": 1, "\\ud800": 2}', r"has the field '\\ud800' twice"),
+        (b"[" * 500 + b'"' + LONG.encode() + b'"' + b"]" * 500, "is nested too deeply"),
+        (
+            b'["' + b'\\"' * (MAX_STRUCTURE_BYTES + 5000) + b'"]',
+            f"has over {MAX_STRUCTURE_BYTES} bytes beside",
+        ),
         (b'{"' + LONG.encode() + b'": 1}', "has a field whose name is very long"),
         (b'"' + LONG.encode(), "is not JSON"),
         (b" " * (MAX_STRUCTURE_BYTES + 1), f"has over {MAX_STRUCTURE_BYTES} bytes beside"),
@@ -115,3 +121,37 @@ async def test_base64(size: int, kind: str) -> None:
 async def test_what_is_not_base64(text: str) -> None:
     with pytest.raises(InvalidArgumentError, match=r"^image: is "):
         await decode_base64(await parse(json.dumps(text).encode()), "image")
+
+
+async def test_structure_is_counted_and_long_strings_are_not() -> None:
+    counted: list[int] = []
+    text = json.dumps({"a": LONG * 100, "b": [1] * 1000})
+    await parse(text.encode(), counted.append)
+    assert MAX_GROWTH * 3000 < sum(counted) < MAX_GROWTH * 4000
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 1_000_000, 3 << 20])
+async def test_backslashes_before_a_quote(count: int) -> None:
+    text = b'{"a": "' + b"\\" * count + b'" }'
+    if count % 2:
+        with pytest.raises(InvalidArgumentError, match="is not JSON"):
+            await parse(text)
+    else:
+        assert plain(await parse(text)) == {"a": "\\" * (count // 2)}
+
+
+@pytest.mark.parametrize(
+    ("name", "shows"),
+    [
+        ("min_score", "min_score"),
+        ("query.min_score", "query.min_score"),
+        ("", "''"),
+        ("a code=OK", "'a code=OK'"),
+        ("a\nb\0\x1b[31m", r"'a\nb\x00\x1b[31m'"),
+        ("\ud800", r"'\ud800'"),
+        ("n" * 100, "n" * MAX_SHOWN),
+        ("é" * 100, r"'" + (r"\xe9" * 100)[: MAX_SHOWN - 1]),
+    ],
+)
+def test_names_that_callers_make_up(name: str, shows: str) -> None:
+    assert shown(name) == shows

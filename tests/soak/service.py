@@ -69,11 +69,16 @@ class Service:
         }
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port
+
+
 @contextmanager
 def serving(triton: str, *arguments: str, repository: Path = REPOSITORY) -> Iterator[Service]:
     """Start `visiongate serve` in front of Triton; it must end with 0 when it is told to stop."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        metrics_port = free.getsockname()[1]
+    metrics_port = free_port()
     places = ["--triton", triton, "--repository", str(repository), "--metrics-port", str(metrics_port)]
     caches = [text for name, size in CACHES.items() for text in (name, str(size))]
     with subprocess.Popen(
