@@ -16,7 +16,7 @@ _SCHEMES = ("dns:", "ipv4:", "ipv6:", "unix:", "unix-abstract:", "xds:")
 def checked_host(text: str) -> str:
     """Return a host without brackets; raise ValueError if it is neither a name nor an IP address."""
     host = text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
-    if not (_is_ip_address(host) or _NAME.fullmatch(host)):
+    if not (is_ip_address(host) or _NAME.fullmatch(host)):
         raise ValueError("it must be the name of a host or an IP address, without a port")
     return host
 
@@ -37,7 +37,8 @@ def target(text: str) -> str:
     return text if text.startswith(_SCHEMES) else join(*split(text))
 
 
-def _is_ip_address(host: str) -> bool:
+def is_ip_address(host: str) -> bool:
+    """Return whether a host is an IP address, without brackets."""
     try:
         ipaddress.ip_address(host)
     except ValueError:

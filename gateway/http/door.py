@@ -5,7 +5,6 @@ address inside another's network. So a browser's requests must come from a page 
 the server by a name that nobody else can own.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from urllib.parse import urlsplit
 import grpc
 from starlette.datastructures import Headers
 
+from gateway.address import is_ip_address
 from gateway.http.statuses import HttpError
 
 ANY = "*"
@@ -57,7 +57,7 @@ class Door:
         name = _name(host)
         if not name:
             return False
-        if ANY in self._hosts or "." not in name or name.endswith(".localhost") or _is_ip_address(name):
+        if ANY in self._hosts or "." not in name or name.endswith(".localhost") or is_ip_address(name):
             return True
         return any(name == own or (own.startswith(".") and name.endswith(own)) for own in self._hosts)
 
@@ -82,11 +82,3 @@ def _is_same(origin: str, host: str) -> bool:
         )
     except ValueError:
         return False
-
-
-def _is_ip_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
