@@ -121,9 +121,9 @@ def check(request: Request, answer: Answer | None) -> None:
     assert error["code"] > 0, name
     assert error["message"], name
     assert request.says in error["message"], f"{name}: {error['message']}"
-    for field, _, description in (error["message"].partition(": "),):
-        violations = [each for detail in error["details"] for each in detail.get("field_violations", ())]
-        assert not violations or violations == [{"field": field, "description": description}], name
+    violations = [each for detail in error["details"] for each in detail.get("field_violations", ())]
+    for each in violations:
+        assert error["message"] == f"{each['field']}: {each['description']}", name
     assert CANARY[: MAX_ECHO + 1] not in answer.body, f"{name}: echoes what was sent"
 
 
