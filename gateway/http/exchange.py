@@ -19,6 +19,7 @@ from gateway.http.statuses import HttpError
 from gateway.refusals import check_share, refuse
 from visiongate.address import join
 
+SMALL_BYTES = 16 << 10
 CHUNK_BYTES = 64 << 10
 """An answer up to this size is sent as a whole, with its length. A larger one is sent while it is written."""
 
@@ -154,7 +155,8 @@ class Exchange:
     async def _send_answer(self, answer: Answer) -> None:
         chunks = _chunks(answer.pieces)
         first = next(chunks, b"")
-        await asyncio.sleep(0)
+        if len(first) >= CHUNK_BYTES:
+            await asyncio.sleep(0)
         second = next(chunks, None)
         headers = {"content-type": answer.media_type, REQUEST_ID: self.request_id, **answer.headers}
         if second is None:
@@ -168,7 +170,11 @@ class Exchange:
                 ],
             }
         )
-        await self._send({"type": "http.response.body", "body": first, "more_body": True})
+        # A small answer is left to the kernel, and to the connection.
+        is_small = second is None and len(first) <= SMALL_BYTES
+        await self._send({"type": "http.response.body", "body": first, "more_body": not is_small})
+        if is_small:
+            return
         del first
         while second is not None:
             await self._send({"type": "http.response.body", "body": second, "more_body": True})
