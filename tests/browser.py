@@ -8,11 +8,13 @@ from pathlib import Path
 import platformdirs
 import pytest
 from filelock import FileLock
-from playwright.async_api import Browser, BrowserType
+from playwright.async_api import Browser, BrowserType, Error
 
 # Of the npm package @sparticuz/chromium, for machines whose own package manager is out of reach.
 _VERSION = "147.0.0"
 _DOWNLOAD_S = 120
+# What few machines without a desktop have, such as NSS. They come with it.
+_LIBRARIES = "al2023/lib"
 _FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -28,19 +30,25 @@ _FLAGS = (
 
 async def launch(kind: BrowserType, *flags: str) -> Browser:
     """Start a headless Chromium; skip the test where none is to be had."""
-    return await kind.launch(executable_path=_chromium(), args=[*_FLAGS, *flags])
-
-
-def _chromium() -> Path:
+    arguments = [*_FLAGS, *flags]
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
-            return Path(found)
+            return await kind.launch(executable_path=found, args=arguments)
+    folder = _downloaded()
+    environment: dict[str, str | float | bool] = {**os.environ, "LD_LIBRARY_PATH": str(folder / _LIBRARIES)}
+    try:
+        return await kind.launch(executable_path=folder / "chromium", args=arguments, env=environment)
+    except Error as error:
+        pytest.skip(f"no Chromium: there is none on the PATH, and that of npm does not start here: {error}")
+
+
+def _downloaded() -> Path:
     folder = platformdirs.user_cache_path("visiongate-tests") / f"chromium-{_VERSION}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.is_dir():
             _download(folder)
-    return folder / "chromium"
+    return folder
 
 
 def _download(folder: Path) -> None:
@@ -56,8 +64,8 @@ def _download(folder: Path) -> None:
             subprocess.run(
                 command,
                 cwd=unfinished,
-                # It unpacks itself into the temporary directory.
-                env={**os.environ, "TMPDIR": str(unfinished)},
+                # It unpacks itself into the temporary directory, and on such a host its libraries, too.
+                env={**os.environ, "TMPDIR": str(unfinished), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs22.x"},
                 capture_output=True,
                 text=True,
                 check=True,

@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,8 +45,18 @@ def is_open(connection: socket.socket) -> bool:
     return False
 
 
+def metrics_of(service: Service) -> dict[str, float]:
+    """Read the metrics, by a connection that may itself be one too many, if the machine is slow."""
+    for _ in range(20):
+        try:
+            return service.metrics()
+        except ConnectionError:
+            time.sleep(0.1)
+    return service.metrics()
+
+
 def closed(service: Service, reason: str) -> float:
-    return service.metrics().get(f'visiongate_connections_closed_total{{reason="{reason}"}}', 0)
+    return metrics_of(service).get(f'visiongate_connections_closed_total{{reason="{reason}"}}', 0)
 
 
 async def check_health(address: str) -> Any:
@@ -75,7 +86,7 @@ async def test_idle_connections_use_up_no_descriptors(demo_triton: EmbeddedTrito
                 await asyncio.sleep(0.5)
             assert closed(service, "descriptors") >= 50
             assert service.open_files < DESCRIPTORS
-            assert service.metrics()["visiongate_connections"] < DESCRIPTORS
+            assert metrics_of(service)["visiongate_connections"] < DESCRIPTORS
         assert not at_work.done(), "a connection with a call was closed"
         at_work.cancel()
 
