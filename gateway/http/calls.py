@@ -20,6 +20,7 @@ from gateway.errors import InvalidArgumentError
 from gateway.http.exchange import DisconnectedError, Exchange, TooLargeError
 from gateway.http.statuses import CallError
 from gateway.loopback import Loopback
+from visiongate.connection import NO_PROXY
 
 TIMEOUT_HEADER = "x-timeout-s"
 PASSED_ON = ("authorization", "x-api-key", "traceparent", "tracestate")
@@ -30,6 +31,8 @@ MAX_TIMEOUT_S = 86_400.0
 """A longer deadline counts as this one. gRPC takes some that are far longer for past ones."""
 
 _OPTIONS = (
+    # gRPC would reach even this socket by the proxy that the environment names.
+    *NO_PROXY,
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
     # The gateway may begin to listen at any moment.

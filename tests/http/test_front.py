@@ -457,3 +457,16 @@ async def test_several_at_once_on_one_event_loop(http: httpx.AsyncClient) -> Non
         *(http.post("/v1/images:embed", files=parts({"images": picture(seed)})) for seed in range(20))
     )
     assert all(answer.status_code == 200 for answer in answers)
+
+
+async def test_a_proxy_of_the_environment_does_not_matter(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The front asks its own gateway, which no proxy can reach."""
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with (
+        serving(settings) as front,
+        httpx.AsyncClient(base_url=front.url, trust_env=False) as http,
+    ):
+        assert (await http.post("/v1/texts:embed", json={"texts": ["a"]})).status_code == 200

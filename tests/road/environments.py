@@ -17,8 +17,13 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 UV = str(Path(sys.executable).parent / "uv")
-# What the HTTP front shows, and words on it.
-PAGES = {"/": b"<title>visiongate", "/docs": b"DetectObjects", "/openapi.json": b'"openapi":"3.1'}
+# What the HTTP front shows, and words on it. The last one is the gateway's answer.
+PAGES = {
+    "/": b"<title>visiongate",
+    "/docs": b"DetectObjects",
+    "/openapi.json": b'"openapi":"3.1',
+    "/v1/models": b'"is_default":true',
+}
 # Nothing listens there: whatever goes to this machine by way of it fails.
 PROXY = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "grpc_proxy"), "http://127.0.0.1:9")
 
