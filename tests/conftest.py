@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from export.__main__ import app as export_app
 from export.demo.serving import REPOSITORY
 from export.families import FAMILIES
+from gateway import call
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
@@ -65,6 +66,17 @@ def data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_earlier_calls() -> None:
+    """Each test's log is about its own calls.
+
+    The log tells some seconds later how many calls had no line, and until then such calls get none.
+    """
+    for limiter in list(call._limiters.values()):
+        limiter.flush()
+    call._limiters.clear()
 
 
 @pytest.fixture
