@@ -45,8 +45,8 @@ def replay(scrapes: Sequence[Mapping[str, float] | None]) -> dict[str, list[int]
     scrapes: what `samples` makes of one page after the other, or None for one that did not come: `up` is
     then 0. They may be taken each second. Prometheus is told that 15 seconds lie between two, so `for: 5m`
     is 20 scrapes. Shares stay what they were, but rates become a 15th. time() is the time since the first
-    scrape: values that are times, such as the certificate's, must be given accordingly. Prometheus adds the label
-    instance="replay:9090", and job where a series has none: by its name, as JOBS has it.
+    scrape: values that are times, such as the certificate's, must be given accordingly. Prometheus adds the
+    label instance="replay:9090", and job where a series has none: by its name, as JOBS has it.
 
     `promtool test rules` evaluates the rules. Raises RuntimeError if it does not run.
     """
