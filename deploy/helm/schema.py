@@ -65,10 +65,10 @@ def values_schema() -> Schema:
 def text() -> str:
     """Return the text of values.schema.json: a line for each definition, as nobody reads those."""
     schema = values_schema()
-    definitions = ",\n".join(
-        f"    {json.dumps(name)}: {json.dumps(it)}" for name, it in schema.pop("definitions").items()
-    )
-    return json.dumps(schema, indent=2).removesuffix("\n}") + f',\n  "definitions": {{\n{definitions}\n  }}\n}}\n'
+    lines = [f"    {json.dumps(name)}: {json.dumps(it)}" for name, it in schema.pop("definitions").items()]
+    definitions = ",\n".join(lines)
+    rest = json.dumps(schema, indent=2).removesuffix("\n}")
+    return f'{rest},\n  "definitions": {{\n{definitions}\n  }}\n}}\n'
 
 
 def _mapping(node: yaml.MappingNode, lines: list[str]) -> Schema:

@@ -9,8 +9,8 @@ FOLDER = Path(__file__).parent
 MANIFEST = FOLDER / "visiongate.yaml"
 _CHART = FOLDER.parent / "helm" / "visiongate"
 _HEADER = """\
-# The chart with its defaults, rendered by `make manifests`: two gateways, each with a Triton beside it, and models from
-# an OCI image. Change values.yaml and render it anew, or see ../kustomize. Before it is applied:
+# The chart with its defaults, rendered by `make manifests`: two gateways, each with a Triton beside it, and
+# models from an OCI image. Change values.yaml and render it anew, or see ../kustomize. Before it is applied:
 #   kubectl create namespace visiongate
 #   head -c 32 /dev/urandom > image_id_secret
 #   kubectl --namespace visiongate create secret generic visiongate-image-ids --from-file=image_id_secret
@@ -23,7 +23,9 @@ def rendered(helm: Path) -> str:
     values = ("--values", FOLDER / "values.yaml", "--kube-version", "1.35.0")
     output = subprocess.run((*command, *values), capture_output=True, text=True, check=True).stdout
     # Helm is not there any more when it is applied.
-    objects = re.sub(r"^ *(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", "", output, flags=re.MULTILINE)
+    objects = re.sub(
+        r"^ *(helm\.sh/chart|app\.kubernetes\.io/managed-by): .*\n", "", output, flags=re.MULTILINE
+    )
     return _HEADER + objects
 
 
