@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat manifests lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -17,6 +17,7 @@ help:
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
+	@echo "make manifests  renew the chart's schema of values and the plain manifest, after a change of the chart or of a setting"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
 	@echo "make soak    an hour of overload, of bad company and of mixed traffic: does the gateway hold, does it leak"
 	@echo "make incidents  ten minutes of what operators meet: is the cause found, does the alert fire?"
@@ -82,6 +83,11 @@ compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installe
 
 compat-%: .venv/installed
 	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
+
+# After a change of the chart, or of the gateway's settings.
+manifests: .venv/installed
+	$(BIN)/python deploy/helm/schema.py
+	$(BIN)/python deploy/manifests/render.py "$$(PYTHONPATH=tests $(BIN)/python -m helm)"
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
