@@ -129,8 +129,8 @@ def _dcgm(board: Board) -> None:
         board.row("As dcgm-exporter sees them")
         .graph(
             "Busy",
-            "Share of time in which something ran on the GPU, whoever it was.",
-            Query(_GPU.of("DCGM_FI_DEV_GPU_UTIL"), _NAME),
+            "Share of time in which something ran on the GPU, whoever it was. Not of GPUs in MIG mode.",
+            Query(_GPU.of("DCGM_FI_DEV_GPU_UTIL"), "{{Hostname}} {{gpu}}"),
             unit=units.Percent,
             maximum=100,
         )
