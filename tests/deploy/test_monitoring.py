@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,28 +10,27 @@ import yaml
 import helm
 from alerts import rules
 from deploy.grafana.dashboards import BOARDS, FOLDER, rendered
+from kubernetes_objects import faults, newest
 
-CHART = Path(__file__).parents[2] / "deploy" / "helm" / "visiongate"
 ALERTS = {rule["alert"]: rule for group in yaml.safe_load(rules())["groups"] for rule in group["rules"]}
-MONITORS, RULES, DASHBOARDS = (
-    f"monitoring.{name}.enabled=true" for name in ("monitors", "rules", "dashboards")
-)
+TRITON_MODES: dict[str, dict[str, Any]] = {
+    "sidecar": {"mode": "sidecar"},
+    "separate": {"mode": "separate"},
+    "external": {"mode": "external", "address": "10.0.0.7:8001"},
+}
 
 
-def template(*options: str) -> list[dict[str, Any]]:
-    """All objects of the chart."""
-    arguments = [word for option in options for word in ("--set", option)]
-    result = helm.run("helm", "template", "visiongate", CHART, *arguments)
-    assert result.returncode == 0, result.stderr
-    return [it for it in yaml.safe_load_all(result.stdout) if it]
+def monitored(of: str, values: dict[str, Any] | None = None, **more: Any) -> helm.Objects:
+    """The chart's objects with a part of `monitoring`. Kubernetes takes them all."""
+    objects = helm.template(
+        {"monitoring": {of: {"enabled": True, **(values or {})}}, **more}, version=newest()
+    )
+    assert faults(objects, newest()) == []
+    return objects
 
 
-def of_kind(kind: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [it for it in objects if it["kind"] == kind]
-
-
-def pod_templates(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [it["spec"]["template"] for it in of_kind("Deployment", objects)]
+def of_kind(kind: str, objects: helm.Objects) -> list[dict[str, Any]]:
+    return [it for it in objects.values() if it["kind"] == kind]
 
 
 def ports(pod: dict[str, Any]) -> set[str]:
@@ -42,15 +40,16 @@ def ports(pod: dict[str, Any]) -> set[str]:
 
 
 def test_nothing_is_there_unless_it_is_asked_for() -> None:
-    objects = template()
-    kinds = {it["kind"] for it in objects}
+    objects = helm.template()
+    kinds = {it["kind"] for it in objects.values()}
     assert not kinds & {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
     assert not [it for it in of_kind("ConfigMap", objects) if "dashboard" in it["metadata"]["name"]]
 
 
 @pytest.mark.parametrize("mode", ["sidecar", "separate"])
 def test_the_monitors_find_gateways_and_tritons(mode: str) -> None:
-    objects = template(MONITORS, f"triton.mode={mode}", "monitoring.monitors.labels.release=prometheus")
+    labels = {"release": "prometheus"}
+    objects = monitored("monitors", {"labels": labels, "interval": "20s"}, triton=TRITON_MODES[mode])
     (gateways,) = of_kind("ServiceMonitor", objects)
     (tritons,) = of_kind("PodMonitor", objects)
     for monitor in (gateways, tritons):
@@ -62,22 +61,23 @@ def test_the_monitors_find_gateways_and_tritons(mode: str) -> None:
     assert [it["metadata"]["name"] for it in services] == ["visiongate-headless"]
     (endpoint,) = gateways["spec"]["endpoints"]
     assert endpoint["port"] in {port["name"] for port in services[0]["spec"]["ports"]}
-    assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("15s", "10s")
+    assert (endpoint["interval"], endpoint["scrapeTimeout"]) == ("20s", "10s")
 
     wanted = tritons["spec"]["selector"]["matchLabels"].items()
-    (pod,) = [it for it in pod_templates(objects) if wanted <= it["metadata"]["labels"].items()]
+    pods = [it["spec"]["template"] for it in of_kind("Deployment", objects)]
+    (pod,) = [it for it in pods if wanted <= it["metadata"]["labels"].items()]
     (endpoint,) = tritons["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in ports(pod)
 
 
 def test_a_triton_elsewhere_has_no_monitor() -> None:
-    objects = template(MONITORS, "triton.mode=external", "triton.address=10.0.0.7:8001")
+    objects = monitored("monitors", triton=TRITON_MODES["external"])
     assert of_kind("ServiceMonitor", objects)
     assert not of_kind("PodMonitor", objects)
 
 
 def test_jobs_have_the_names_that_alerts_rely_on() -> None:
-    objects = template(MONITORS, "fullnameOverride=other")
+    objects = monitored("monitors", fullnameOverride="other")
     (gateways,) = of_kind("ServiceMonitor", objects)
     (tritons,) = of_kind("PodMonitor", objects)
     endpoints = gateways["spec"]["endpoints"] + tritons["spec"]["podMetricsEndpoints"]
@@ -89,8 +89,8 @@ def test_jobs_have_the_names_that_alerts_rely_on() -> None:
 
 
 def test_the_rules_are_those_of_the_file() -> None:
-    options = ("monitoring.rules.labels.release=prometheus", "monitoring.rules.alertLabels.team=vision")
-    (rule,) = of_kind("PrometheusRule", template(RULES, *options))
+    values = {"labels": {"release": "prometheus"}, "alertLabels": {"team": "vision"}}
+    (rule,) = of_kind("PrometheusRule", monitored("rules", values))
     assert rule["metadata"]["labels"]["release"] == "prometheus"
     rendered_rules = {it["alert"]: it for group in rule["spec"]["groups"] for it in group["rules"]}
     assert set(rendered_rules) == set(ALERTS)
@@ -101,41 +101,48 @@ def test_the_rules_are_those_of_the_file() -> None:
 
 def test_alerts_can_be_left_out() -> None:
     names = ["VisiongateGpuMemoryFull", "VisiongateGpuXid", "VisiongateGpuEcc", "VisiongateSlow"]
-    (rule,) = of_kind("PrometheusRule", template(RULES, f"monitoring.rules.exclude={{{','.join(names)}}}"))
+    (rule,) = of_kind("PrometheusRule", monitored("rules", {"exclude": names}))
     groups = {group["name"]: [it["alert"] for it in group["rules"]] for group in rule["spec"]["groups"]}
     assert {alert for each in groups.values() for alert in each} == set(ALERTS) - set(names)
     assert "visiongate-gpu" not in groups
 
 
+def test_an_alert_that_is_none_cannot_be_left_out() -> None:
+    with pytest.raises(helm.HelmError, match=r"rules\.exclude: there is no alert VisiongateSlowly"):
+        monitored("rules", {"exclude": ["VisiongateSlowly"]})
+
+
 @pytest.mark.parametrize(
-    ("option", "name"),
+    ("monitoring", "name"),
     [
-        ("monitoring.rules.exclude={VisiongateSlowly}", "monitoring.rules.exclude"),
-        ("monitoring.monitors.interval=soon", "interval"),
-        ("monitoring.dashboard.enabled=true", "dashboard"),
+        ({"monitors": {"interval": "soon"}}, "/monitoring/monitors/interval"),
+        ({"monitors": {"label": {}}}, "'label'"),
+        ({"rules": {"exclude": "VisiongateSlow"}}, "/monitoring/rules/exclude"),
+        ({"dashboards": {"enabled": "yes"}}, "/monitoring/dashboards/enabled"),
+        ({"dashboard": {}}, "'dashboard'"),
     ],
 )
-def test_wrong_values_are_refused_by_name(option: str, name: str) -> None:
-    result = helm.run("helm", "lint", CHART, "--set", RULES, "--set", option)
-    assert result.returncode != 0
-    assert name in result.stdout + result.stderr
+def test_wrong_values_are_refused_by_name(monitoring: dict[str, Any], name: str) -> None:
+    assert name in helm.lint({"monitoring": monitoring})
 
 
 def test_each_dashboard_is_a_config_map_for_grafanas_sidecar() -> None:
-    objects = template(DASHBOARDS, "monitoring.dashboards.annotations.grafana_folder=Vision")
+    values = {"labels": {"team": "vision"}, "annotations": {"grafana_folder": "Vision"}}
+    objects = monitored("dashboards", values)
     maps = [it for it in of_kind("ConfigMap", objects) if "grafana_dashboard" in it["metadata"]["labels"]]
     assert {it["metadata"]["name"] for it in maps} == {f"visiongate-dashboard-{name}" for name in BOARDS}
     for it in maps:
-        assert it["metadata"]["labels"]["grafana_dashboard"] == "1"
+        assert it["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "team": "vision"}.items()
         assert it["metadata"]["annotations"] == {"grafana_folder": "Vision"}
         ((file, text),) = it["data"].items()
         # Also Grafana's own words in braces are as they were.
-        assert text.strip() == (FOLDER / file.removeprefix("visiongate-")).read_text().strip()
+        assert text.split("\n") == (FOLDER / file.removeprefix("visiongate-")).read_text().splitlines()
 
 
 def test_the_files_of_dashboards_are_fresh() -> None:
     """Else: make dashboards."""
-    assert {file.stem: file.read_text() for file in FOLDER.iterdir()} == rendered()
+    made = {name: text.splitlines() for name, text in rendered().items()}
+    assert {file.stem: file.read_text().splitlines() for file in FOLDER.iterdir()} == made
 
 
 @pytest.mark.parametrize("name", BOARDS)

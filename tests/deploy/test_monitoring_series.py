@@ -3,6 +3,7 @@
 GPUs are what recorded pages say. Prometheus gives targets the labels that they have in Kubernetes.
 """
 
+import copy
 import datetime
 import json
 import threading
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import pytest
 import trustme
-import yaml
 
 import envoy
 import helm
@@ -27,23 +27,15 @@ from prometheus import Prometheus, parts, scraping
 from soak.service import Service, free_port, serving
 from visiongate import Client, VisiongateError
 
-CHART = Path(__file__).parents[2] / "deploy" / "helm" / "visiongate"
-DASHBOARDS = sorted((CHART / "files" / "dashboards").glob("*.json"))
+DASHBOARDS = sorted((helm.CHART / "files" / "dashboards").glob("*.json"))
 RECORDED = Path(__file__).with_name("exposition")
 POD, TRITON_POD = "visiongate-7d4f9c6b8-k2x8p", "visiongate-triton-6b5c8d7f4-x2f9z"
 
 
-def rendered(*options: str) -> list[dict[str, Any]]:
-    """The chart's objects."""
-    arguments = [word for option in options for word in ("--set", option)]
-    result = helm.run("helm", "template", "visiongate", CHART, *arguments)
-    assert result.returncode == 0, result.stderr
-    return [it for it in yaml.safe_load_all(result.stdout) if it]
-
-
 def alert_rules() -> dict[str, Any]:
-    (rule,) = [it for it in rendered("monitoring.rules.enabled=true") if it["kind"] == "PrometheusRule"]
-    spec: dict[str, Any] = rule["spec"]
+    """What Prometheus' operator gets of the chart, which the caller may change."""
+    objects = helm.template({"monitoring": {"rules": {"enabled": True}}})
+    spec: dict[str, Any] = copy.deepcopy(objects["PrometheusRule/visiongate"]["spec"])
     return spec
 
 
@@ -58,9 +50,11 @@ def recorded_pages() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(RECORDED))) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+        try:
+            yield f"127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @contextmanager
@@ -97,7 +91,7 @@ async def prometheus(
     with gateway(demo_triton, tmp_path_factory.mktemp("gateway")) as service, recorded_pages() as pages:
         address = service.metrics_url.removeprefix("http://").removesuffix("/metrics")
         async with envoy.serving([envoy.Behind("127.0.0.1", free_port(), free_port())]) as edge:
-            labels = {"namespace": "default", "service": "visiongate-headless", "container": "main"}
+            labels = {"namespace": helm.NAMESPACE, "service": "visiongate-headless", "container": "main"}
             triton = demo_triton.metrics_address
             targets: dict[str, list[dict[str, Any]]] = {
                 "visiongate": [{"targets": [address], "labels": {**labels, "pod": POD}}],
@@ -208,19 +202,20 @@ def test_the_charts_rules_are_loaded_and_fire(prometheus: Prometheus) -> None:
 
 @pytest.mark.parametrize("mode", ["sidecar", "separate"])
 def test_what_the_chart_scales_by_has_a_series(prometheus: Prometheus, mode: str) -> None:
-    keda = rendered(
-        f"triton.mode={mode}", "autoscaling.kind=keda", "autoscaling.prometheusAddress=http://p:9090"
+    triton = {"mode": mode}
+    keda = helm.template(
+        {"triton": triton, "autoscaling": {"kind": "keda", "prometheusAddress": "http://prometheus:9090"}}
     )
     queries = [
         trigger["metadata"]["query"]
-        for it in keda
+        for it in keda.values()
         if it["kind"] == "ScaledObject"
         for trigger in it["spec"]["triggers"]
     ]
     # prometheus-adapter offers gauges by their own names.
     metrics = [
         metric["pods"]["metric"]["name"]
-        for it in rendered(f"triton.mode={mode}", "autoscaling.kind=hpa")
+        for it in helm.template({"triton": triton, "autoscaling": {"kind": "hpa"}}).values()
         if it["kind"] == "HorizontalPodAutoscaler"
         for metric in it["spec"]["metrics"]
     ]
