@@ -16,6 +16,9 @@ from typing import Any
 import httpx
 import yaml
 
+from gateway.settings import Settings
+from http_front import serving_both
+
 FOLDER = Path(__file__).parents[1] / "deploy" / "envoy"
 CONFIG = FOLDER / "envoy.yaml"
 # The wheel's own module has the name of this one.
@@ -36,13 +39,21 @@ class Behind:
     http_port: int
 
 
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[Behind]:
+    """Run a gateway with its HTTP front in this process."""
+    async with serving_both(settings) as (server, front):
+        yield Behind("127.0.0.1", server.port, front.port)
+
+
 @dataclass(frozen=True)
 class Edge:
-    """A running Envoy. `log` is its standard output, the access log."""
+    """A running Envoy. tls_folder: for tls.crt and tls.key. log: its standard output, the access log."""
 
     process: subprocess.Popen[bytes]
     ports: dict[str, int]
     admin_port: int
+    tls_folder: Path
     log: Path
 
     @property
@@ -111,6 +122,22 @@ def listeners(config: Config) -> dict[str, Config]:
     return {listener["name"]: listener for listener in config["static_resources"]["listeners"]}
 
 
+def connection_manager(config: Config) -> Config:
+    """What the listener without TLS does with HTTP."""
+    [chain] = listeners(config)[PLAIN]["filter_chains"]
+    [manager] = chain["filters"]
+    typed: Config = manager["typed_config"]
+    return typed
+
+
+def http_filter(config: Config, name: str) -> Config:
+    """One of its HTTP filters."""
+    filters = connection_manager(config)["http_filters"]
+    [typed] = [each["typed_config"] for each in filters if each["name"] == name]
+    found: Config = typed
+    return found
+
+
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
@@ -144,14 +171,19 @@ async def serving(
         change(config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "envoy.json").write_text(json.dumps(config))
+        (folder / "tls").mkdir()
+        (folder / "tls.yaml").write_text(
+            (FOLDER / "tls.yaml").read_text().replace("/etc/envoy-tls", str(folder / "tls"))
+        )
+        text = json.dumps(config).replace("/etc/envoy/tls.yaml", str(folder / "tls.yaml"))
+        (folder / "envoy.json").write_text(text)
         command = [str(PROGRAM), "--config-path", str(folder / "envoy.json")]
         command += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         log = folder / "access.log"
         with log.open("wb") as output:
             process = subprocess.Popen([*command, "--file-flush-interval-msec", "100"], stdout=output)  # noqa: ASYNC220
         try:
-            edge = Edge(process, ports, admin_port, log)
+            edge = Edge(process, ports, admin_port, folder / "tls", log)
             await _until_live(edge)
             yield edge
         finally:
