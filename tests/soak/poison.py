@@ -3,9 +3,9 @@
     PYTHONPATH=tests python -m soak.poison [--edge]
 
 Five Tritons, or with --edge two gateways behind Envoy with two Tritons each. One that died is started anew,
-as Kubernetes would. They serve a gaze model that sleeps instead of calculating, and that kills its server when
-it sees a white face. Exits with 1 where one request kills more than two of them, where its caller is not told
-so, or where any other call fails.
+as Kubernetes would. They serve a gaze model that sleeps instead of calculating, and that kills its server
+when it sees a white face. Exits with 1 where one request kills more than two of them, where its caller is
+not told so, or where any other call fails.
 """
 
 import argparse
