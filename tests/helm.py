@@ -66,10 +66,20 @@ def lint(values: Mapping[str, Any]) -> str:
     return "" if output.returncode == 0 else output.stdout + output.stderr
 
 
+def notes(values: Mapping[str, Any]) -> str:
+    """Return what Helm tells after an install with these values."""
+    output = _helm(
+        "install", "--dry-run=client", RELEASE, "--namespace", NAMESPACE, values=json.dumps(values)
+    )
+    if output.returncode:
+        raise HelmError(output.stderr)
+    return output.stdout.partition("\nNOTES:\n")[2]
+
+
 def objects(text: str) -> Objects:
     """Return the objects of a manifest. Two of one kind and name are an AssertionError."""
     found: Objects = {}
-    for it in yaml.safe_load_all(text):
+    for it in yaml.load_all(text, Loader=yaml.CSafeLoader):
         if it is not None:
             name = f"{it['kind']}/{it['metadata']['name']}"
             assert name not in found, name

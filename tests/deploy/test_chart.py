@@ -1,8 +1,10 @@
 """Each value of the chart: what it changes, and that nothing else has that by default."""
 
+import base64
 import copy
 import fnmatch
 import math
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +14,6 @@ import yaml
 
 import helm
 from gateway import settings_sources
-from gateway.settings import Settings
 from kubernetes_objects import dangling, faults, insecure, newest
 
 OLDEST = "1.29"
@@ -279,11 +280,33 @@ def test_secrets_are_folders_whose_renewal_is_seen() -> None:
 
 
 def test_the_first_image_id_secret_is_random() -> None:
-    def secret(images: int) -> str:
-        objects = helm.template({"gateway": {"settings": {"max_images": images}}})
-        return str(at(objects, "Secret/visiongate-image-ids data image_id_secret"))
+    place = "Secret/visiongate-image-ids data image_id_secret"
+    secrets = {at(helm.template(values), place) for values in ({}, TRITON_APART)}
+    assert [len(base64.b64decode(secret)) for secret in secrets] == [32, 32]
 
-    assert secret(8) != secret(9)
+
+def test_a_gateway_alone_copies_only_tokenizers() -> None:
+    """Without Triton in its pod it needs nothing else of gigabytes of models."""
+    beside = helm.template({"models": {"source": "initImage"}})
+    apart = helm.template(TRITON_APART | {"models": {"source": "initImage"}})
+    copy_all = ["cp", "-R", "/models/.", "/copy"]
+    assert at(beside, f"{POD} initContainers copy-models command") == copy_all
+    assert at(apart, f"{TRITON_POD} initContainers copy-models command") == copy_all
+    assert at(apart, f"{POD} initContainers copy-models command") != copy_all
+
+
+def test_tokenizers_are_copied_with_their_folders(tmp_path: Path) -> None:
+    """The script of that container, in folders of this test."""
+    apart = helm.template(TRITON_APART | {"models": {"source": "initImage"}})
+    models, copies = tmp_path / "models", tmp_path / "copy"
+    for name in ("clip_text/tokenizer.json", "clip_text/1/model.onnx", "gaze/1/model.onnx"):
+        (models / name).parent.mkdir(parents=True, exist_ok=True)
+        (models / name).write_text(name)
+    copies.mkdir()
+    *shell, script = at(apart, f"{POD} initContainers copy-models command")
+    script = script.replace("/models", str(models)).replace("/copy", str(copies))
+    subprocess.run([*shell, script], check=True)
+    assert [str(it.relative_to(copies)) for it in copies.rglob("*.*")] == ["clip_text/tokenizer.json"]
 
 
 def test_an_export_is_waited_for_and_done_once() -> None:
@@ -291,6 +314,7 @@ def test_an_export_is_waited_for_and_done_once() -> None:
     objects = helm.template({"models": values})
     other = helm.template({"models": values | {"export": {"enabled": True, "args": ["gaze"]}}})
     later = helm.template({"models": values, "triton": {"shmSize": "2Gi"}})
+    larger = helm.template({"models": values | {"export": {"enabled": True, "tmpSize": "50Gi"}}})
 
     def marker(of: helm.Objects) -> Any:
         written = at(of, f"{EXPORT} command")
@@ -301,9 +325,11 @@ def test_an_export_is_waited_for_and_done_once() -> None:
     def job(of: helm.Objects) -> str:
         return next(name for name in of if name.startswith("Job/"))
 
-    # Another export is another Job with a marker of its own, and the pods wait for that.
-    assert marker(other) != marker(objects) == marker(later)
-    assert len({job(objects), job(other), job(later)}) == 3
+    # Another export has a marker of its own, and the pods wait for that.
+    assert marker(other) != marker(objects) == marker(later) == marker(larger)
+    # A Job that changes needs another name, and one that does not must not run again.
+    assert job(later) == job(objects)
+    assert len({job(objects), job(other), job(larger)}) == 3
     annotation = "Deployment/visiongate spec template metadata annotations checksum/models"
     assert at(other, annotation) != at(objects, annotation) == at(later, annotation)
     order = at(objects, f"{POD} initContainers")
@@ -322,27 +348,3 @@ def test_the_bucket_is_read_by_identity_alone() -> None:
     for policy in ("visiongate", "visiongate-triton"):
         rules = at(objects, f"NetworkPolicy/{policy} spec egress")
         assert 443 in {port["port"] for rule in rules for port in rule["ports"]}
-
-
-def test_memory_is_enough_for_what_the_settings_allow() -> None:
-    """README's rule: twice the bytes in flight, the caches, 150 MB, and a third more."""
-    variables = environment(helm.template())
-    limit = at(helm.template(), f"{GATEWAY} resources limits memory")
-    assert needed(settings_sources.load({}, variables, None).settings) <= gibibytes(limit)
-
-
-def needed(settings: Settings) -> float:
-    """Return the memory that README says a gateway's container needs, in bytes."""
-    caches = (
-        settings.image_cache_bytes
-        + settings.sam_embedding_cache_bytes
-        + settings.clip_image_cache_bytes
-        + settings.clip_text_cache_bytes
-    )
-    return settings.processes * (2 * settings.max_bytes_in_flight + caches + 150e6) * 4 / 3
-
-
-def gibibytes(quantity: str) -> int:
-    """Return the bytes of 7Gi, for instance."""
-    assert quantity.endswith("Gi"), quantity
-    return int(quantity.removesuffix("Gi")) << 30

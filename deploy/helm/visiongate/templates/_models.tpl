@@ -60,14 +60,22 @@ gs://{{ $bucket }}{{ with $models.gcs.prefix }}/{{ trimAll "/" . }}{{ end }}
 {{- end }}
 {{- end -}}
 
-{{/* The init container that fills the volume, if one has to: (dict "root" $ "securityContext" …). */}}
+{{/* The init container that fills the volume, if one has to: (dict "root" $ "securityContext" … "component" "gateway").
+A gateway without Triton in its pod needs the tokenizers alone. */}}
 {{- define "visiongate.modelCopy" -}}
 {{- $models := .root.Values.models -}}
 {{- if eq $models.source "initImage" -}}
 - name: copy-models
   image: {{ include "visiongate.image" (dict "root" .root "image" $models.image "own" true) }}
   imagePullPolicy: {{ $models.image.pullPolicy }}
+  {{- if and (eq .component "gateway") (ne .root.Values.triton.mode "sidecar") }}
+  command:
+    - /bin/sh
+    - -ec
+    - cd /models; for file in */tokenizer.json; do mkdir -p "/copy/${file%/*}"; cp "$file" "/copy/$file"; done
+  {{- else }}
   command: [cp, -R, /models/., /copy]
+  {{- end }}
   resources:
     requests: {cpu: 100m, memory: 64Mi}
   {{- with .securityContext }}
