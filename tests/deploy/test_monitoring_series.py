@@ -225,6 +225,22 @@ def test_what_the_chart_scales_by_has_a_series(prometheus: Prometheus, mode: str
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        "rate(visiongate_call_total[30s])",
+        'visiongate_calls_total{fault="servers"}',
+        'visiongate_ready{service=""} == 0',
+        "visiongate_triton_up == 0 or visiongate_triton_ready == 0",
+        # Their labels differ.
+        "visiongate_calls_in_flight > 0.8 * visiongate_cache_max_bytes",
+        "visiongate_triton_model_ready == 0 unless visiongate_triton_up == 0",
+    ],
+)
+def test_wrong_names_are_noticed(prometheus: Prometheus, wrong: str) -> None:
+    assert len(without_series(prometheus, [wrong])) == 1
+
+
+@pytest.mark.parametrize(
     ("expression", "asked"),
     [
         ("a > 1", ["(a{}) > bool (1)"]),
