@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[1]
 GROUPS: list[dict[str, Any]] = yaml.safe_load(rules())["groups"]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
 START = 40  # scrapes before the incident: 10 minutes
-STEPS = 160
+STEPS = 130
 METHOD = "/visiongate.v1.DetectionService/DetectObjects"
 Scrape = dict[str, float]
 # What an incident changes of a scrape: it gets the number of scrapes since its start.
