@@ -1,4 +1,4 @@
-"""Answers how many gateways and GPUs a demand takes: `python deploy/capacity --help`."""
+"""Answers how many gateways and GPUs a demand takes: `python -m deploy.capacity --help`."""
 
 import asyncio
 import sys
@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from costs import CapacityError, Costs, Demand, read, to_toml
-from model import on_many_machines, on_one_machine, steps
-from plan import make_plan
+from deploy.capacity.costs import CapacityError, Costs, Demand, read, to_toml
+from deploy.capacity.model import on_many_machines, on_one_machine, steps
+from deploy.capacity.plan import make_plan
 
 HERE = Path(__file__).parent
 app = typer.Typer(
@@ -93,7 +93,7 @@ def measure(
     device: Annotated[str, typer.Option(help="The name that the costs get: cpu, h100.")] = "cpu",
 ) -> None:
     """Measure costs on this machine, and print them as TOML. Nothing else should run here."""
-    import measure as measuring  # noqa: PLC0415
+    from deploy.capacity import measure as measuring  # noqa: PLC0415
 
     runs: dict[str, list[tuple[float, measuring.Run]]] = {}
 
@@ -111,7 +111,7 @@ def measure(
                         )
 
     asyncio.run(all_runs())
-    print(to_toml(measuring.costs_of(runs, device, "measured by `python deploy/capacity measure`")))
+    print(to_toml(measuring.costs_of(runs, device, "measured by `python -m deploy.capacity measure`")))
 
 
 @app.command()
@@ -123,7 +123,7 @@ def check(
     cores: Annotated[int, typer.Option(min=1, help="Of this machine.")] = 2,
 ) -> None:
     """Compare the simulation with runs on this machine: costs of one and four callers, runs of 1 to 16."""
-    import measure as measuring  # noqa: PLC0415
+    from deploy.capacity import measure as measuring  # noqa: PLC0415
 
     async def all_checks() -> None:
         print(

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tritonclient.grpc import InferenceServerClient
 
-from costs import Costs, ModelCost, TaskCost
+from deploy.capacity.costs import Costs, ModelCost, TaskCost
 from gateway.embedded import EmbeddedTriton
 from visiongate import AsyncClient
 

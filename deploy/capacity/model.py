@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from costs import Costs, Demand, TaskCost, check
-from simulation import Clock, Group, Machine, Model, Place, Simulation, Step, Workers
+from deploy.capacity.costs import Costs, Demand, TaskCost, check
+from deploy.capacity.simulation import Clock, Group, Machine, Model, Place, Simulation, Step, Workers
 
 GATEWAY, TRITON, CALLER = "gateway", "triton", "caller"
 LOOP, THREADS, FRONT = "loop", "threads", "front"

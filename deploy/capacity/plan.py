@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from costs import Costs, Demand, check
-from simulation import batch_seconds
+from deploy.capacity.costs import Costs, Demand, check
+from deploy.capacity.simulation import batch_seconds
 
 SECONDS_OF_BATCH = 0.1
 """A batch is planned no larger than what a model finishes in this time: larger ones make callers wait."""

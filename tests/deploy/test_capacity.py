@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from costs import CapacityError, Costs, Demand, check, read, to_toml
-from model import on_many_machines, steps
-from plan import best_batch_s, make_plan, spare
-from simulation import Clock, Group, Machine, Model, Simulation, Step, Workers, batch_seconds
+from deploy.capacity.costs import CapacityError, Costs, Demand, check, read, to_toml
+from deploy.capacity.model import on_many_machines, steps
+from deploy.capacity.plan import best_batch_s, make_plan, spare
+from deploy.capacity.simulation import Clock, Group, Machine, Model, Simulation, Step, Workers, batch_seconds
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "capacity"
 BATCHES = [(1, 0.010), (4, 0.016), (8, 0.024)]
@@ -214,7 +214,7 @@ def test_costs_that_are_written_can_be_read(tmp_path: Path) -> None:
 
 
 COMMANDS = re.findall(
-    r"^    (python deploy/capacity .*)$", (FOLDER.parent / "capacity.md").read_text(), re.MULTILINE
+    r"^    (python -m deploy.capacity .*)$", (FOLDER.parent / "capacity.md").read_text(), re.MULTILINE
 )
 
 
@@ -234,6 +234,8 @@ def test_commands_of_the_document(command: str) -> None:
 def test_a_file_that_is_wrong_is_one_line(tmp_path: Path) -> None:
     file = tmp_path / "demand.toml"
     file.write_text("device = 5")
-    done = subprocess.run([sys.executable, FOLDER, "plan", file], check=False, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.capacity", "plan", file], check=False, capture_output=True, text=True
+    )
     assert done.returncode == 1
     assert done.stderr == f"{file}: device: Input should be a valid string\n"
