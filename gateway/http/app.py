@@ -31,6 +31,7 @@ from gateway.http.statuses import CallError, HttpError
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
+from visiongate.affinity import IMAGE_ID
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
                 CORSMiddleware,
                 allow_origins=[origin.lower().rstrip("/") for origin in settings.http_origins],
                 allow_methods=["GET", "POST"],
-                allow_headers=["content-type", REQUEST_ID, TIMEOUT_HEADER, *PASSED_ON],
+                allow_headers=["content-type", REQUEST_ID, IMAGE_ID, TIMEOUT_HEADER, *PASSED_ON],
                 expose_headers=[REQUEST_ID, "retry-after"],
                 max_age=_PREFLIGHT_S,
             )
