@@ -1,0 +1,171 @@
+"""Two hosts with a Triton each, two with a gateway each, and one with an edge in front of the gateways."""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+import yaml
+
+from envoy import FOLDER, Behind, in_front_of
+from hosts.network import Host, hosts
+from hosts.parts import (
+    COMMAND,
+    GRPC_PORT,
+    HTTP_PORT,
+    PLAIN_PORT,
+    TLS_PORT,
+    Edge,
+    Gateway,
+    Part,
+    Series,
+    Triton,
+)
+
+CLUSTERS = ("gateway-grpc", "gateway-http")
+_WELL_S = 90.0
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the edge, and each gateway, has counted so far."""
+
+    edge: Series
+    gateways: list[Series]
+
+
+@dataclass
+class Cluster:
+    """The parts, and their files."""
+
+    folder: Path
+    tritons: list[Triton]
+    gateways: list[Gateway]
+    edge: Edge
+    ca: trustme.CA
+    key: str = ""
+    """The API key that callers use now."""
+
+    @property
+    def address(self) -> str:
+        """The edge's, for gRPC and HTTP without encryption."""
+        return f"{self.edge.host.address}:{PLAIN_PORT}"
+
+    @property
+    def tls_address(self) -> str:
+        return f"{self.edge.host.address}:{TLS_PORT}"
+
+    @property
+    def parts(self) -> list[Part]:
+        return [self.edge, *self.gateways, *self.tritons]
+
+    async def until_well(self) -> None:
+        """Wait until the edge sends calls to all gateways, and these ask all Tritons. Raises TimeoutError."""
+        await until(self.is_well, _WELL_S)
+
+    async def is_well(self) -> bool:
+        seen = await self.edge.metrics()
+        healthy = [
+            seen.get(f'envoy_cluster_membership_healthy{{envoy_cluster_name="{name}"}}') for name in CLUSTERS
+        ]
+        up = [
+            (await gateway.metrics()).get(f'visiongate_triton_up{{server="{triton.address}"}}')
+            for gateway in self.gateways
+            for triton in self.tritons
+        ]
+        return healthy == [len(self.gateways)] * len(CLUSTERS) and all(up)
+
+    async def counted(self) -> Counted:
+        return Counted(await self.edge.metrics(), [await gateway.metrics() for gateway in self.gateways])
+
+    # Files
+
+    def add_key(self, name: str) -> str:
+        """Make an API key, by the command, and return it."""
+        command = [COMMAND, "keys", "add", name, "--file", str(self.folder / "keys.toml")]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return next(word for word in done.stdout.split() if word.startswith("vg_"))
+
+    def remove_key(self, name: str) -> None:
+        command = [COMMAND, "keys", "remove", name, "--file", str(self.folder / "keys.toml")]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def put_certificate(self) -> None:
+        """Give the edge a new certificate, as cert-manager does: files are moved into the folder."""
+        issued = self.ca.issue_cert(self.edge.host.address)
+        folder = self.folder / "tls"
+        folder.mkdir(exist_ok=True)
+        for name, data in (
+            ("tls.key", issued.private_key_pem.bytes()),
+            ("tls.crt", b"".join(pem.bytes() for pem in issued.cert_chain_pems)),
+        ):
+            new = self.folder / f"{name}.new"
+            new.write_bytes(data)
+            new.rename(folder / name)
+
+    async def certificate(self) -> str:
+        """The certificate that the edge shows to new connections."""
+        host, port = self.tls_address.split(":")
+        return await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)))
+
+    def write_edge(self) -> None:
+        """Write the edge's configuration: deploy/envoy/envoy.yaml, for these gateways and files."""
+        behind = [Behind(gateway.host.address, GRPC_PORT, HTTP_PORT) for gateway in self.gateways]
+        secrets = yaml.safe_load((FOLDER / "tls.yaml").read_text())
+        folder = self.folder / "tls"
+        for secret in secrets["resources"]:
+            secret["tls_certificate"] |= {
+                "certificate_chain": {"filename": f"{folder / 'tls.crt'}"},
+                "private_key": {"filename": f"{folder / 'tls.key'}"},
+                "watched_directory": {"path": f"{folder}"},
+            }
+        (self.folder / "tls.yaml").write_text(yaml.safe_dump(secrets))
+        config = json.dumps(in_front_of(behind)).replace("/etc/envoy/tls.yaml", str(self.folder / "tls.yaml"))
+        (self.folder / "envoy.json").write_text(config)
+
+
+async def until(is_so: Callable[[], Awaitable[object]], timeout_s: float) -> None:
+    """Ask again and again. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not await is_so():  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def cluster(folder: Path) -> AsyncIterator[Cluster]:
+    """The hosts, with nothing started yet. At the end every process that was started is stopped.
+
+    folder: what was there before is removed.
+    """
+    _empty(folder)
+    with hosts("triton1", "triton2", "gateway1", "gateway2", "edge") as made:
+        made_by_name: dict[str, Host] = {host.port: host for host in made}
+        tritons = [Triton(made_by_name[name], folder) for name in ("triton1", "triton2")]
+        gateways = [Gateway(made_by_name[name], folder, tritons) for name in ("gateway1", "gateway2")]
+        edge = Edge.on(made_by_name["edge"], folder, folder / "envoy.json")
+        whole = Cluster(folder, tritons, gateways, edge, trustme.CA())
+        whole.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
+        whole.key = whole.add_key("callers")
+        whole.put_certificate()
+        whole.write_edge()
+        try:
+            yield whole
+        finally:
+            for part in whole.parts:
+                with contextlib.suppress(OSError, IndexError):
+                    part.thaw()
+            await asyncio.gather(*(part.stop() for part in whole.parts))
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    (folder / "secret").write_bytes(os.urandom(32))
