@@ -8,13 +8,14 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import grpc
+import numpy as np
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import call, metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
-from gateway.triton import ModelConfig, ModelState
+from gateway.triton import ModelConfig, ModelState, Tensors
 from visiongate.connection import NO_PROXY
 
 # For questions that a healthy server answers at once. One that does not is silent.
@@ -60,19 +61,17 @@ CHANNEL_ARGUMENTS = [
 ]
 
 
-class SilentServerError(InferenceServerException):  # type: ignore[misc]
-    """A request was taken from a server that answers nothing any more."""
-
-    def __init__(self) -> None:
-        super().__init__("the server answers nothing", "StatusCode.UNAVAILABLE")
+class SilentServerError(Exception):
+    """A request has left a server that answers nothing any more."""
 
 
 class TritonServer:
     """A server, by its address, with what it last said of itself. Nothing is known before the first look.
 
-    is_up: whether it answers. absence: why not. is_silent: it takes questions and answers none. states: of the models that it was told to load. configs: of
-    those of them that were asked for and are ready. in_flight: requests that it has now.
-    last_turn: the number of the last request, of all servers' requests, that it was chosen for.
+    is_up: whether it answers. absence: why not. is_silent: it does not, and refuses nothing either.
+    states: of the models that it was told to load. configs: of those of them that were asked for and are
+    ready. in_flight: requests that it has now. last_turn: the number of the last request, of all servers'
+    requests, that it was chosen for.
     """
 
     def __init__(self, name: str, target: str) -> None:
@@ -159,12 +158,12 @@ class TritonServer:
         model: str,
         tensors: Sequence[InferInput],
         wanted: Sequence[InferRequestedOutput],
-        may_leave: Callable[[], bool] = lambda: False,
+        leave: Callable[[], bool] | None = None,
     ) -> InferResult:
         """Send a request once; count, time and trace it. Raises InferenceServerException.
 
-        While the server is silent, `may_leave` is asked again and again whether the request should go
-        elsewhere. Then SilentServerError is raised.
+        leave: while the server is silent, it is asked again and again whether the request leaves, which
+        raises SilentServerError.
         """
         start = time.perf_counter()
         span = tracing.start_inference(model, self.name)
@@ -173,10 +172,13 @@ class TritonServer:
         self._count(1)
         try:
             return await self._answer(
-                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span)), may_leave
+                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span)), leave
             )
         except InferenceServerException as error:
             code = code_of(error)
+            raise
+        except SilentServerError:
+            code = "UNAVAILABLE"
             raise
         except asyncio.CancelledError:
             code = "CANCELLED"
@@ -192,26 +194,51 @@ class TritonServer:
         metrics.TRITON_IN_FLIGHT.labels(self.name).set(self.in_flight)
 
     async def _answer(
-        self, call: Coroutine[Any, Any, InferResult], may_leave: Callable[[], bool]
+        self, call: Coroutine[Any, Any, InferResult], leave: Callable[[], bool] | None
     ) -> InferResult:
-        """Return the request's result. If it is cancelled, give it time to end if Triton needs that."""
+        """Return the request's result.
+
+        One that is cancelled, or left with a silent server, has time to end by itself if Triton needs that.
+        """
         request = asyncio.ensure_future(call)
+        # Otherwise Python logs that nobody asked for the error of one that was left.
+        request.add_done_callback(_look_at_error)
         try:
             while not (await asyncio.wait([request], timeout=_SILENCE_CHECK_S))[0]:
-                if self.is_silent and may_leave():
-                    if not self._cancels_safely:
-                        asyncio.get_running_loop().call_later(PATIENCE_S, request.cancel)
-                        request = _unwatched(request)
+                if self.is_silent and leave is not None and leave():
+                    self._drop(request)
                     raise SilentServerError
             return request.result()
         except asyncio.CancelledError:
-            # A second cancellation does not wait.
-            if not self._cancels_safely:
-                await asyncio.wait([request], timeout=PATIENCE_S)
+            try:
+                # A second cancellation does not wait.
+                if not self._cancels_safely:
+                    await asyncio.wait([request], timeout=PATIENCE_S)
+            finally:
+                request.cancel()
             raise
-        finally:
-            if not request.cancel() and not request.cancelled():
-                request.exception()  # otherwise Python logs that nobody asked for it
+
+    def _drop(self, request: "asyncio.Future[InferResult]") -> None:
+        """End a request whose result nobody waits for any more."""
+        if self._cancels_safely:
+            request.cancel()
+        else:
+            asyncio.get_running_loop().call_later(PATIENCE_S, request.cancel)
+
+
+def _look_at_error(request: "asyncio.Future[InferResult]") -> None:
+    if not request.cancelled():
+        request.exception()
+
+
+def input_tensors(inputs: Tensors) -> list[InferInput]:
+    """Return a request's inputs as Triton's client sends them."""
+    tensors = []
+    for name, array in inputs.items():
+        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        tensors.append(tensor)
+    return tensors
 
 
 def status_error(error: InferenceServerException, model: str = "") -> StatusError:
