@@ -37,13 +37,15 @@ async def befall(fault: Fault, made: Cluster, load: Load) -> tuple[Report, Goals
     before, begun_s = await made.counted(), time.monotonic()
     await fault.happen(made)
     await made.until_well()
+    await load.until_ended(time.monotonic())
     await asyncio.sleep(CALM_S)
     after = await made.counted()
     seen = report(fault.name, begun_s, load.since(begun_s), before, after)
     goals = {f"{fault.name}: no call by {way} fails": way not in seen.failed for way in WAYS}
     if fault.max_s is not None:
-        slowest = max(seen.slowest_s.values())
-        goals[f"{fault.name}: no call takes over {fault.max_s:g} s"] = slowest <= fault.max_s
+        slowest = max(value for way, value in seen.slowest_s.items() if way not in fault.patient)
+        but = f", but by {' and '.join(sorted(fault.patient))}" if fault.patient else ""
+        goals[f"{fault.name}: no call takes over {fault.max_s:g} s{but}"] = slowest <= fault.max_s
     if fault.name == "balance":
         goals |= balance(made, before, after)
     return seen, goals

@@ -88,15 +88,17 @@ class Cluster:
 
     # Files
 
-    def add_key(self, name: str) -> str:
+    async def add_key(self, name: str) -> str:
         """Make an API key, by the command, and return it."""
-        command = [COMMAND, "keys", "add", name, "--file", str(self.folder / "keys.toml")]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return next(word for word in done.stdout.split() if word.startswith("vg_"))
+        return next(word for word in (await self._keys("add", name)).split() if word.startswith("vg_"))
 
-    def remove_key(self, name: str) -> None:
-        command = [COMMAND, "keys", "remove", name, "--file", str(self.folder / "keys.toml")]
-        subprocess.run(command, check=True, capture_output=True)
+    async def remove_key(self, name: str) -> None:
+        await self._keys("remove", name)
+
+    async def _keys(self, *words: str) -> str:
+        command = [COMMAND, "keys", *words, "--file", str(self.folder / "keys.toml")]
+        done = await asyncio.to_thread(subprocess.run, command, check=True, capture_output=True, text=True)
+        return done.stdout
 
     def put_certificate(self) -> None:
         """Give the edge a new certificate, as cert-manager does: files are moved into the folder."""
@@ -153,7 +155,7 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
         edge = Edge.on(made_by_name["edge"], folder, folder / "envoy.json")
         whole = Cluster(folder, tritons, gateways, edge, trustme.CA())
         whole.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
-        whole.key = whole.add_key("callers")
+        whole.key = await whole.add_key("callers")
         whole.put_certificate()
         whole.write_edge()
         try:

@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from hosts.cluster import Cluster
+from hosts.cluster import Cluster, until
 from visiongate import AsyncClient, VisiongateError
 
 TIMEOUT_S = 60.0
@@ -151,11 +151,20 @@ class Load:
 
     cluster: Cluster
     calls: list[Call] = field(default_factory=list)
+    _begun_s: set[float] = field(default_factory=set)
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
 
     def since(self, start_s: float) -> list[Call]:
         """The calls that have ended since a moment."""
         return [call for call in self.calls if call.end_s >= start_s]
+
+    async def until_ended(self, start_s: float) -> None:
+        """Wait for the calls that began before a moment."""
+
+        async def have_ended() -> bool:
+            return all(begun_s >= start_s for begun_s in self._begun_s)
+
+        await until(have_ended, TIMEOUT_S + 1)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -174,22 +183,23 @@ class Load:
         while not is_over.is_set():
             async with way(self.cluster) as ask:
                 for _ in range(CALLS_OF_A_CONNECTION):
-                    self.calls.append(await _made(name, ask, next(self._numbers)))
+                    self.calls.append(await self._made(name, ask))
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(is_over.wait(), PAUSE_S)
                     if is_over.is_set():
                         break
 
-
-async def _made(way: str, ask: Ask, number: int) -> Call:
-    start = time.monotonic()
-    outcome = "OK"
-    try:
-        await ask(number)
-    except VisiongateError as error:
-        outcome = f"{error.code.name}: {error.message}"
-    except httpx.HTTPStatusError as error:
-        outcome = f"{error.response.status_code}: {error.response.text}"
-    except httpx.TransportError as error:
-        outcome = f"{type(error).__name__}: {error}"
-    return Call(way, start, time.monotonic() - start, outcome)
+    async def _made(self, way: str, ask: Ask) -> Call:
+        start_s = time.monotonic()
+        self._begun_s.add(start_s)
+        outcome = "OK"
+        try:
+            await ask(next(self._numbers))
+        except VisiongateError as error:
+            outcome = f"{error.code.name}: {error.message}"
+        except httpx.HTTPStatusError as error:
+            outcome = f"{error.response.status_code}: {error.response.text}"
+        except httpx.TransportError as error:
+            outcome = f"{type(error).__name__}: {error}"
+        self._begun_s.remove(start_s)
+        return Call(way, start_s, time.monotonic() - start_s, outcome)

@@ -16,8 +16,8 @@ _SWITCH = "switch"
 _NETWORK = "10.231.0"
 HERE = f"{_NETWORK}.1"
 """The address of this process, on the switch."""
-SLOW = ("tbf", "rate", "5mbit", "burst", "32kbit", "latency", "2s")
-"""5 megabits a second. The kernels at hand lack netem, with which packets could be late as well."""
+SLOW = ("tbf", "rate", "1mbit", "burst", "32kbit", "latency", "2s")
+"""A megabit a second. The kernels at hand lack netem, with which packets could be late as well."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The parts of the service as processes on hosts, by the commands that operators use."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -151,12 +152,19 @@ class Edge(Part):
 
     @classmethod
     def on(cls, host: Host, folder: Path, config: Path) -> "Edge":
-        # Others on this machine have their own memory for that, by this number.
-        base = os.getpid() % 100_000
+        # Others on this machine have memory of their own for that, by this number.
+        base = _base_id()
         words = [str(PROGRAM), "--config-path", str(config), "--concurrency", "1", "--log-level", "warning"]
         words += ["--base-id", str(base), "--drain-time-s", str(DRAIN_S)]
         words += ["--parent-shutdown-time-s", str(DRAIN_S + 3), "--file-flush-interval-msec", "500"]
         return cls(host, words, folder)
+
+    async def stop(self) -> int:
+        code = await super().stop()
+        # Envoy leaves it behind.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(f"/dev/shm/envoy_shared_memory_{10 * _base_id()}")
+        return code
 
     def replace(self) -> subprocess.Popen[bytes]:
         """Start the next process, and return the one before, which drains and ends by itself."""
@@ -171,6 +179,10 @@ class Edge(Part):
 
     async def metrics(self) -> Series:
         return await _page(f"http://{self.host.address}:{EDGE_METRICS_PORT}/stats/prometheus")
+
+
+def _base_id() -> int:
+    return os.getpid() % 100_000
 
 
 async def _page(url: str) -> Series:
