@@ -78,7 +78,11 @@ async def watch(faults: list[Fault]) -> Goals:
         async with load.running():
             await asyncio.sleep(WARM_UP_S)
             for fault in faults:
-                seen, reached = await befall(fault, made, load)
+                try:
+                    seen, reached = await befall(fault, made, load)
+                except (TimeoutError, RuntimeError) as error:
+                    goals[f"{fault.name}: all are well again ({error!r})"] = False
+                    break
                 reports.append(seen)
                 goals |= reached
                 print(table([HEADER, seen.row()]), flush=True)
@@ -99,6 +103,9 @@ def main() -> None:
         raise SystemExit(f"no fault is called {', '.join(sorted(unknown))}: there are {', '.join(names)}")
     if os.geteuid():
         raise SystemExit("make hosts needs root: it makes network namespaces")
+    # Those of the machine are not to be reached from these hosts.
+    for variable in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        del os.environ[variable]
     try:
         network.enter()
     except PermissionError as error:

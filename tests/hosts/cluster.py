@@ -68,20 +68,30 @@ class Cluster:
         return [self.edge, *self.gateways, *self.tritons]
 
     async def until_well(self) -> None:
-        """Wait until the edge sends calls to all gateways, and these ask all Tritons. Raises TimeoutError."""
+        """Wait until the edge sends calls to all gateways, and these all models' requests to all Tritons.
+
+        Raises TimeoutError.
+        """
         await until(self.is_well, _WELL_S)
 
     async def is_well(self) -> bool:
-        seen = await self.edge.metrics()
+        counted = await self.counted()
         healthy = [
-            seen.get(f'envoy_cluster_membership_healthy{{envoy_cluster_name="{name}"}}') for name in CLUSTERS
+            counted.edge.get(f'envoy_cluster_membership_healthy{{envoy_cluster_name="{name}"}}')
+            for name in CLUSTERS
         ]
         up = [
-            (await gateway.metrics()).get(f'visiongate_triton_up{{server="{triton.address}"}}')
-            for gateway in self.gateways
+            seen.get(f'visiongate_triton_up{{server="{triton.address}"}}')
+            for seen in counted.gateways
             for triton in self.tritons
         ]
-        return healthy == [len(self.gateways)] * len(CLUSTERS) and all(up)
+        models = [
+            value
+            for seen in counted.gateways
+            for name, value in seen.items()
+            if name.startswith("visiongate_triton_model_ready{")
+        ]
+        return healthy == [len(self.gateways)] * len(CLUSTERS) and all(up) and all(models)
 
     async def counted(self) -> Counted:
         return Counted(await self.edge.metrics(), [await gateway.metrics() for gateway in self.gateways])

@@ -19,7 +19,10 @@ Happen = Callable[[Cluster], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Fault:
-    """No call may fail. max_s: what the slowest may take, but for those of the patient ways; None: any time."""
+    """No call may fail.
+
+    max_s: what the slowest may take, if it matters. patient: ways whose calls may take longer.
+    """
 
     name: str
     happen: Happen

@@ -111,15 +111,15 @@ def json(*, wait: bool, tls: bool) -> Way:
                 end = time.monotonic() + TIMEOUT_S
                 path, body = _request(number)
                 while True:
+                    is_last = not wait or time.monotonic() > end
                     try:
                         answer = await client.post(path, json=body)
-                    except httpx.TransportError:
-                        if not wait or time.monotonic() > end:
-                            raise
-                    else:
-                        if answer.status_code not in _MENDED_BY_WAITING or not wait or time.monotonic() > end:
+                        if is_last or answer.status_code not in _MENDED_BY_WAITING:
                             answer.raise_for_status()
                             return
+                    except httpx.TransportError:
+                        if is_last:
+                            raise
                     await asyncio.sleep(random.uniform(0, _PAUSE_AFTER_FAILURE_S))
 
             yield ask
