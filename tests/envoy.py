@@ -178,13 +178,7 @@ async def serving(
         change(config)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "tls").mkdir()
-        (folder / "tls.yaml").write_text(
-            (FOLDER / "tls.yaml").read_text().replace("/etc/envoy-tls", str(folder / "tls"))
-        )
-        text = json.dumps(config).replace("/etc/envoy/tls.yaml", str(folder / "tls.yaml"))
-        (folder / "envoy.json").write_text(text)
-        command = [str(PROGRAM), "--config-path", str(folder / "envoy.json")]
+        command = [str(PROGRAM), "--config-path", str(write(config, folder))]
         command += ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         log = folder / "access.log"
         with log.open("wb") as output:
@@ -196,6 +190,15 @@ async def serving(
         finally:
             process.terminate()
             await asyncio.to_thread(process.wait, 20)
+
+
+def write(config: Config, folder: Path) -> Path:
+    """Write the configuration for Envoy, and what it reads of TLS beside it."""
+    certificates, tls, path = folder / "tls", folder / "tls.yaml", folder / "envoy.json"
+    certificates.mkdir()
+    tls.write_text((FOLDER / "tls.yaml").read_text().replace("/etc/envoy-tls", str(certificates)))
+    path.write_text(json.dumps(config).replace("/etc/envoy/tls.yaml", str(tls)))
+    return path
 
 
 async def _until_live(edge: Edge) -> None:

@@ -119,7 +119,7 @@ async def test_a_gateway_that_stops_or_dies_under_load_costs_no_call(
     calls = Tally()
     async with AsyncExitStack() as stack:
         staying = await stack.enter_async_context(envoy.gateway(demo_settings))
-        stopping = envoy.gateway(demo_settings.model_copy(update={"drain_s": 4, "grace_s": 5}))
+        stopping = envoy.gateway(demo_settings.model_copy(update={"drain_s": 5, "grace_s": 5}))
         leaving = await stopping.__aenter__()
         edge = await stack.enter_async_context(envoy.serving([staying, leaving, dying]))
         await edge.until_well(3)
@@ -129,11 +129,13 @@ async def test_a_gateway_that_stops_or_dies_under_load_costs_no_call(
         )
 
         async def ask() -> None:
-            await calls.count(client.embed_texts(["a red circle"]))
-            answer = await http.post("/v1/texts:embed", json={"texts": ["a red circle"]})
+            await calls.count(client.detect(next(FILES), ["red circle"]))
+            answer = await http.post(
+                "/v1/objects:detect", files={"image": next(FILES)}, data={"phrases": "red circle"}
+            )
             calls.codes[str(answer.status_code)] += 1
 
-        async with asking(6, ask):
+        async with asking(8, ask):
             await asyncio.sleep(0.5)
             stop = asyncio.create_task(stopping.__aexit__(None, None, None))
             await edge.until_well(2)
@@ -143,8 +145,12 @@ async def test_a_gateway_that_stops_or_dies_under_load_costs_no_call(
             await edge.until_well(1)
         asked = await edge.stats("cluster.gateway-")
     assert set(calls.codes) == {"OK", "200"}, calls
-    assert asked[f"cluster.{GRPC}.upstream_rq_retry"] > 0
-    assert asked[f"cluster.{HTTP}.upstream_rq_retry"] > 0
+
+    def count(name: str) -> int:
+        return sum(asked[f"cluster.{cluster}.{name}"] for cluster in (GRPC, HTTP))
+
+    assert count("upstream_cx_destroy_remote_with_active_rq") > 0, "no call was with the one that died"
+    assert count("upstream_rq_retry_success") > 0
 
 
 @pytest.fixture(scope="module")
