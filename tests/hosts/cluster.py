@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import shutil
 import ssl
@@ -13,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import trustme
-import yaml
 
-from envoy import FOLDER, Behind, in_front_of
+from envoy import Behind, in_front_of, write
 from hosts.network import Host, hosts
 from hosts.parts import (
     COMMAND,
@@ -114,7 +112,6 @@ class Cluster:
         """Give the edge a new certificate, as cert-manager does: files are moved into the folder."""
         issued = self.ca.issue_cert(self.edge.host.address)
         folder = self.folder / "tls"
-        folder.mkdir(exist_ok=True)
         for name, data in (
             ("tls.key", issued.private_key_pem.bytes()),
             ("tls.crt", b"".join(pem.bytes() for pem in issued.cert_chain_pems)),
@@ -127,21 +124,6 @@ class Cluster:
         """The certificate that the edge shows to new connections."""
         host, port = self.tls_address.split(":")
         return await asyncio.to_thread(ssl.get_server_certificate, (host, int(port)))
-
-    def write_edge(self) -> None:
-        """Write the edge's configuration: deploy/envoy/envoy.yaml, for these gateways and files."""
-        behind = [Behind(gateway.host.address, GRPC_PORT, HTTP_PORT) for gateway in self.gateways]
-        secrets = yaml.safe_load((FOLDER / "tls.yaml").read_text())
-        folder = self.folder / "tls"
-        for secret in secrets["resources"]:
-            secret["tls_certificate"] |= {
-                "certificate_chain": {"filename": f"{folder / 'tls.crt'}"},
-                "private_key": {"filename": f"{folder / 'tls.key'}"},
-                "watched_directory": {"path": f"{folder}"},
-            }
-        (self.folder / "tls.yaml").write_text(yaml.safe_dump(secrets))
-        config = json.dumps(in_front_of(behind)).replace("/etc/envoy/tls.yaml", str(self.folder / "tls.yaml"))
-        (self.folder / "envoy.json").write_text(config)
 
 
 async def until(is_so: Callable[[], Awaitable[object]], timeout_s: float) -> None:
@@ -162,12 +144,12 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
         made_by_name: dict[str, Host] = {host.port: host for host in made}
         tritons = [Triton(made_by_name[name], folder) for name in ("triton1", "triton2")]
         gateways = [Gateway(made_by_name[name], folder, tritons) for name in ("gateway1", "gateway2")]
-        edge = Edge.on(made_by_name["edge"], folder, folder / "envoy.json")
+        behind = [Behind(gateway.host.address, GRPC_PORT, HTTP_PORT) for gateway in gateways]
+        edge = Edge.on(made_by_name["edge"], folder, write(in_front_of(behind), folder))
         whole = Cluster(folder, tritons, gateways, edge, trustme.CA())
         whole.ca.cert_pem.write_to_path(str(folder / "ca.pem"))
         whole.key = await whole.add_key("callers")
         whole.put_certificate()
-        whole.write_edge()
         try:
             yield whole
         finally:
