@@ -153,10 +153,11 @@ async def cluster(folder: Path) -> AsyncIterator[Cluster]:
         try:
             yield whole
         finally:
-            for part in whole.parts:
+            started = [part for part in whole.parts if part.process is not None]
+            for part in started:
                 with contextlib.suppress(OSError, IndexError):
                     part.thaw()
-            await asyncio.gather(*(part.stop() for part in whole.parts))
+            await asyncio.gather(*(part.stop() for part in started))
 
 
 def _empty(folder: Path) -> None:

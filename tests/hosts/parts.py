@@ -61,8 +61,7 @@ class Part:
 
     async def stop(self) -> int:
         """Tell it to stop, and return its exit code. It is killed if it takes too long."""
-        if self.process is None:
-            return 0
+        assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
         return await ended(self.process)
