@@ -162,8 +162,10 @@ async def _live(exchange: Exchange) -> Answer:
 
 
 async def _ready(calls: Calls, exchange: Exchange) -> Answer:
-    is_ready = await calls.is_ready()
-    return Answer([b"ready\n" if is_ready else b"not ready\n"], "text/plain", 200 if is_ready else 503)
+    if await calls.is_ready():
+        return Answer([b"ready\n"], "text/plain")
+    # Envoy tells it by this header from a server that hangs, whose connections it closes.
+    return Answer([b"not ready\n"], "text/plain", 503, {"x-envoy-degraded": "true"})
 
 
 class _Forwarding:
