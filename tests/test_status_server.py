@@ -61,7 +61,7 @@ def test_metrics_and_readiness_are_those_of_the_registry_given() -> None:
 
 def test_readiness_names_tritons_that_do_not_answer() -> None:
     registry = CollectorRegistry()
-    Gauge("visiongate_ready", "", ["service"], registry=registry).labels("").set(0)
+    Gauge("visiongate_ready", "", ["grpc_service"], registry=registry).labels("").set(0)
     up = Gauge("visiongate_triton_up", "", ["server"], registry=registry)
     up.labels("10.0.0.7:8001").set(0)
     up.labels("10.0.0.8:8001").set(1)
