@@ -4,6 +4,7 @@ import base64
 import copy
 import fnmatch
 import math
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 import helm
 from gateway import settings_sources
+from gateway.embedded.environment import ensure_environment, process_environment, triton_folder
 from kubernetes_objects import dangling, faults, insecure, newest
 
 OLDEST = "1.29"
@@ -397,3 +399,17 @@ def test_policies_let_the_test_of_the_release_in() -> None:
     assert peers[1]["podSelector"]["matchLabels"].items() <= labels.items()
     without = helm.template(policy | {"helmTest": {"enabled": False}})
     assert at(without, "NetworkPolicy/visiongate spec ingress 0 from") == callers
+
+
+def test_triton_knows_its_arguments() -> None:
+    """One that it does not know ends it at the start. Triton from pip is older than the chart's."""
+    environment = ensure_environment(print)
+    program = triton_folder(environment) / "bin" / "tritonserver"
+    asked = subprocess.run(
+        [program, "--help"], env=process_environment(environment), capture_output=True, text=True, check=False
+    )
+    known = set(re.findall(r"--[a-z-]+", asked.stdout + asked.stderr))
+    values = {"triton": {"modelControl": "explicit", "loadModels": ["gaze"]}}
+    name, *arguments = at(helm.template(values), f"{SIDECAR} args")
+    assert name == "tritonserver"
+    assert {it.partition("=")[0] for it in arguments} <= known
