@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat manifests lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat dashboards manifests lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -15,6 +15,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
+	@echo "make dashboards  renew Grafana's dashboards in the chart"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
 	@echo "make manifests  renew the chart's schema of values and the plain manifest, after a change of the chart or of a setting"
@@ -88,6 +89,10 @@ compat-%: .venv/installed
 manifests: .venv/installed
 	$(BIN)/python deploy/helm/schema.py
 	$(BIN)/python deploy/manifests/render.py "$$(PYTHONPATH=tests $(BIN)/python -m helm)"
+
+# After a change of deploy/grafana.
+dashboards: .venv/installed
+	$(BIN)/python -m deploy.grafana.dashboards
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
