@@ -15,7 +15,7 @@
     - --model-repository={{ include "visiongate.repository" . }}
     - --model-control-mode={{ $triton.modelControl }}
     {{- if and $triton.loadModels (ne $triton.modelControl "explicit") }}
-    {{- fail "triton.loadModels: only triton.modelControl explicit loads models by name" }}
+    {{- include "visiongate.refuse" "triton.loadModels: only triton.modelControl explicit loads models by name" }}
     {{- end }}
     {{- range $triton.loadModels }}
     - --load-model={{ . }}
