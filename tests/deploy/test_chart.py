@@ -203,6 +203,8 @@ def test_a_sidecar_is_reached_by_its_gateway_alone_and_outlives_it() -> None:
     triton = at(objects, SIDECAR)
     assert triton["restartPolicy"] == "Always"
     assert {"--grpc-address=127.0.0.1", "--http-address=127.0.0.1"} <= set(triton["args"])
+    # Its metrics are for Prometheus, which asks the pod from outside.
+    assert "--metrics-address=0.0.0.0" in triton["args"]
     assert [port["containerPort"] for port in triton["ports"]] == [8002]
     ingress = objects["NetworkPolicy/visiongate"]["spec"]["ingress"]
     assert {port["port"] for rule in ingress for port in rule["ports"]} == {50051, 8080, 9090, 8002}
@@ -225,6 +227,14 @@ def test_tritons_apart_are_reached_by_gateways_alone() -> None:
     assert at(objects, f"{TRITON} restartPolicy") is None
     arguments = at(objects, f"{TRITON} args")
     assert not [it for it in arguments if it.startswith(("--grpc-address", "--http-address"))]
+
+
+def test_pods_with_ipv6_addresses() -> None:
+    objects = helm.template(TRITON_APART | {"gateway": {"listenHost": "::"}})
+    assert environment(objects)["VISIONGATE_HOST"] == environment(objects)["VISIONGATE_METRICS_HOST"] == "::"
+    # As Triton's gRPC and HTTP libraries write it.
+    addresses = {"--grpc-address=[::]", "--http-address=ipv6:::", "--metrics-address=ipv6:::"}
+    assert addresses <= set(at(objects, f"{TRITON} args"))
 
 
 @pytest.mark.parametrize("kind", ["hpa", "keda"])
