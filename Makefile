@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat images lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -14,6 +14,7 @@ help:
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
+	@echo "make images  the images of deploy/docker, built by buildah, and what they hold and do; root, and 5 GB"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
@@ -83,12 +84,27 @@ compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installe
 compat-%: .venv/installed
 	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
 
+CHECKOV := 3.3.30
+
+build/checkov/$(CHECKOV): .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/checkov
+	$(BIN)/uv pip install --quiet --python build/checkov/bin/python checkov==$(CHECKOV)
+	touch $@
+
+# The containers have ports and a loopback of their own, and no other network.
+images: .venv/installed build/checkov/$(CHECKOV)
+	PYTHONPATH=tests $(BIN)/python -m images.policies build/checkov/bin/checkov
+	PYTHONPATH=tests $(BIN)/python -m images.build
+	unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -rA \
+		tests/images/contents.py tests/images/serving.py tests/images/faults.py'
+
 lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(MAKE) --jobs 2 types types-newest
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
+	$(BIN)/hadolint deploy/docker/*.Dockerfile
 	$(BIN)/buf breaking proto --against proto/api.binpb
 
 # Callers rely on the API as this file has it. Renew it only to add to the API, or with a reason.

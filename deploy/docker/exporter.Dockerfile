@@ -18,9 +18,11 @@ ARG EXTRAS=export,heic
 ARG TORCH_BACKEND=cpu
 RUN /uv/bin/uv venv --quiet --python "$(command -v python3)" /opt/visiongate \
     && /uv/bin/uv pip install --quiet --python /opt/visiongate/bin/python --no-cache --no-sources \
-        ${TORCH_BACKEND:+--torch-backend "${TORCH_BACKEND}"} --constraint requirements.lock ./proto ".[${EXTRAS}]"
+        ${TORCH_BACKEND:+--torch-backend "${TORCH_BACKEND}"} --constraint requirements.lock ./proto ".[${EXTRAS}]" \
+    && rm /opt/visiongate/.lock
 
 FROM ${BASE}
+# Its name is for a label below.
 ARG BASE
 ARG VERSION=0.1.0
 ARG REVISION=unknown

@@ -4,13 +4,13 @@
 # copies the models add --target copy.
 ARG BASE=busybox:1.37
 
-# Copies all to /target, an empty volume.
+# Copies all to /copy, an empty volume.
 FROM ${BASE} AS copy
 LABEL org.opencontainers.image.title="visiongate-models"
 # Any user may read them, whatever umask they were exported with.
 COPY --chmod=755 . /models
 USER 10001:10001
-CMD ["cp", "-R", "/models/.", "/target"]
+CMD ["cp", "-R", "/models/.", "/copy"]
 
 FROM scratch AS models
 LABEL org.opencontainers.image.title="visiongate-models"
