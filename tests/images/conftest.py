@@ -1,7 +1,6 @@
 """What the tests of images share: Triton outside of all containers, on the files of the models' image."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -10,9 +9,8 @@ import pytest
 from gateway.embedded import EmbeddedTriton
 from images.build import GATEWAY, MODELS
 from images.buildah import mounted
-from images.container import Container, Mount, running
-
-Run = Callable[..., AbstractContextManager[Container]]
+from images.container import Mount, running
+from images.front import Run
 
 
 @pytest.fixture(scope="session")

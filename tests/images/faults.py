@@ -12,9 +12,8 @@ import pytest
 from export.demo import show
 from gateway.embedded import EmbeddedTriton
 from images.build import GATEWAY
-from images.conftest import Run
 from images.container import Mount, running
-from images.front import GRPC, look, wait_for, wait_until_ready
+from images.front import GRPC, Run, look, wait_for, wait_until_ready
 from visiongate import AsyncClient
 
 KEYS = {"VISIONGATE_API_KEYS": "/etc/visiongate/keys/keys.toml"}
@@ -75,25 +74,26 @@ def test_a_variable_that_is_no_setting_ends_it(run: Run) -> None:
     assert "VISIONGATE_MAX_IMAGE is not a setting: did you mean VISIONGATE_MAX_IMAGES?" in log
 
 
-def test_before_its_models_are_there_it_is_not_ready(models: Path, tmp_path: Path) -> None:
-    with (
-        EmbeddedTriton(models, model_control="explicit", grpc_port=8011),
-        running(
-            GATEWAY, Mount(models, "/models"), environment={"VISIONGATE_TRITON": "127.0.0.1:8011"}
-        ) as container,
-    ):
-        wait_for(container, lambda: "no models" in container.log(), "told of the models")
+def test_before_triton_answers_it_is_alive_and_not_ready(run: Run) -> None:
+    with run(environment={"VISIONGATE_TRITON": "127.0.0.1:8011"}) as container:
+        wait_for(container, lambda: "no Triton answers at 127.0.0.1:8011" in container.log(), "waiting")
         assert look("/livez")[0] == 200
         assert look("/readyz")[0] == 503
+
+
+def test_a_triton_without_any_model_ends_it(run: Run, models: Path) -> None:
+    # As from an empty volume.
+    with EmbeddedTriton(models, model_control="explicit", grpc_port=8011):
+        log = ends_with(run, environment={"VISIONGATE_TRITON": "127.0.0.1:8011"})
+    assert "Triton has loaded none of the models that visiongate serves" in log
 
 
 def test_with_an_empty_volume_it_says_which_files_it_lacks(tmp_path: Path, triton: EmbeddedTriton) -> None:
     tmp_path.chmod(0o755)
     needs_text = {"VISIONGATE_REQUIRED_SERVICES": "DetectionService"}
     with running(GATEWAY, Mount(tmp_path, "/models"), environment=needs_text) as container:
-        wait_for(
-            container, lambda: "/models/grounding_dino/tokenizer.json" in container.log(), "told of the file"
-        )
+        missing = "There is no file /models/grounding_dino/tokenizer.json"
+        wait_for(container, lambda: missing in container.log(), "missing it")
         status, words = look("/readyz")
         assert status == 503
         assert "DetectionService" in words

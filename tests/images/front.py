@@ -4,8 +4,12 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from images.container import Container
+
+Run = Callable[..., AbstractContextManager[Container]]
+"""What the fixture `run` is."""
 
 GRPC, HTTP, STATUS = "127.0.0.1:50051", "http://127.0.0.1:8080", "http://127.0.0.1:9090"
 PATIENCE_S = 60

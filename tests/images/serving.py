@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from export.demo import show
-from images.conftest import Run
 from images.container import status
-from images.front import GRPC, HTTP, look, wait_for, wait_until_ready
+from images.front import GRPC, HTTP, Run, look, wait_for, wait_until_ready
 from recorded_calls import png
 from visiongate import AsyncClient, VisiongateError
 
