@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat images lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -92,6 +92,7 @@ build/checkov/$(CHECKOV): .venv/installed
 	touch $@
 
 # The containers have ports and a loopback of their own, and no other network.
+.PHONY: images
 images: .venv/installed build/checkov/$(CHECKOV)
 	PYTHONPATH=tests $(BIN)/python -m images.policies build/checkov/bin/checkov
 	PYTHONPATH=tests $(BIN)/python -m images.build
