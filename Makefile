@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat dashboards manifests lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -16,8 +16,10 @@ help:
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
 	@echo "make images  the images of deploy/docker, built by buildah, and what they hold and do; root, and 5 GB"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
+	@echo "make dashboards  renew Grafana's dashboards in the chart"
 	@echo "make format  rewrite the code as lint wants it"
 	@echo "make api     renew proto/api.binpb, against which lint looks for changes that break callers"
+	@echo "make manifests  renew the chart's schema of values and the plain manifest, after a change of the chart or of a setting"
 	@echo "make bench   speed, as ratios to what Triton alone reaches"
 	@echo "make soak    an hour of overload, of bad company and of mixed traffic: does the gateway hold, does it leak"
 	@echo "make incidents  ten minutes of what operators meet: is the cause found, does the alert fire?"
@@ -98,6 +100,15 @@ images: .venv/installed build/checkov/$(CHECKOV)
 	PYTHONPATH=tests $(BIN)/python -m images.build
 	unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -rA \
 		tests/images/contents.py tests/images/serving.py tests/images/faults.py'
+
+# After a change of the chart, or of the gateway's settings.
+manifests: .venv/installed
+	$(BIN)/python deploy/helm/schema.py
+	$(BIN)/python deploy/manifests/render.py "$$(PYTHONPATH=tests $(BIN)/python -m helm)"
+
+# After a change of deploy/grafana.
+dashboards: .venv/installed
+	$(BIN)/python -m deploy.grafana.dashboards
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

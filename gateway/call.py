@@ -17,6 +17,7 @@ from urllib.parse import unquote
 from gateway import metrics, tracing
 from gateway.errors import End, end_of
 from gateway.line_limiter import LineLimiter
+from gateway.trusted_proxies import NO_PROXIES, TrustedProxies
 
 logger = logging.getLogger("gateway.calls")
 
@@ -36,7 +37,7 @@ STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
 class Call:
     """A call under way. Whoever answers it fills in what becomes known.
 
-    connection: gRPC's name for the caller's end of it. peer: the address in that. certificate: the subject of
+    connection: gRPC's name for its other end. peer: the caller's address. certificate: the subject of
     the caller's certificate, if it showed one. asked: the name of a method that does not
     exist. tritons: the servers that were asked. stage_seconds: only of stages that began. Work that calls
     share counts for the first of them.
@@ -78,13 +79,18 @@ def current() -> Call | None:
 
 
 @contextmanager
-def observe(method: str, metadata: Mapping[str, str], connection: str = "") -> Iterator[Call]:
+def observe(
+    method: str,
+    metadata: Mapping[str, str],
+    connection: str = "",
+    proxies: TrustedProxies = NO_PROXIES,
+) -> Iterator[Call]:
     """Measure a call, log it in one line and end its span, however it ends.
 
-    `connection` is gRPC's name for the caller's end of it.
+    `connection` is gRPC's name for the other end of it: the caller's, or that of one of `proxies`.
     """
     request_id = valid_id(metadata.get(REQUEST_ID, ""))
-    call = Call(method, request_id, connection, _address(connection))
+    call = Call(method, request_id, connection, proxies.caller(_address(connection), metadata))
     outer = _current_call.get()
     _current_call.set(call)
     start = time.perf_counter()

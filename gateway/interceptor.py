@@ -31,6 +31,7 @@ from gateway.health import HEALTH
 from gateway.loopback import Loopback, is_loopback
 from gateway.message_pieces import pieces_of
 from gateway.message_structure import MAX_GROWTH, structure_bytes
+from gateway.trusted_proxies import NO_PROXIES, TrustedProxies
 
 logger = logging.getLogger(__name__)
 
@@ -77,11 +78,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         limits: Limits,
         authenticator: Authenticator | None,
         loopback: Loopback | None = None,
+        proxies: TrustedProxies = NO_PROXIES,
     ) -> None:
         self._gate = gate
         self._limits = limits
         self._authenticator = authenticator
         self._loopback = loopback
+        self._proxies = proxies
         self._cut_off_s = math.inf
 
     def stop(self, grace_s: float) -> None:
@@ -125,7 +128,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self, method: str, context: Context, work: Callable[[Call], Awaitable[Answer]]
     ) -> Answer | None:
         """Do a call's work. Its errors become the call's status; then there is no answer."""
-        with observe(method, metadata_of(context), self._connection(context)) as call:
+        with observe(method, metadata_of(context), self._connection(context), self._proxies) as call:
             call.certificate = subject_of(context)
             try:
                 answer = await work(call)

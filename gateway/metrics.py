@@ -235,8 +235,9 @@ TASKS = Gauge(
 )
 READY = Gauge(
     "visiongate_ready",
+    # Not `service`: targets in Kubernetes have a label of that name, which Prometheus would keep instead.
     "1 while a service can answer; the service '' is the server as a whole.",
-    ["service"],
+    ["grpc_service"],
     multiprocess_mode="livemin",
 )
 RELOADS = _at_zero(
@@ -297,7 +298,7 @@ def render(accept: str, registry: CollectorRegistry = REGISTRY) -> tuple[bytes, 
 def readiness(registry: CollectorRegistry = REGISTRY) -> dict[str, bool]:
     """Return whether each service can answer; empty before anything is known."""
     return {
-        sample.labels["service"]: sample.value == 1
+        sample.labels["grpc_service"]: sample.value == 1
         for metric in registry.collect()
         if metric.name == "visiongate_ready"
         for sample in metric.samples

@@ -30,6 +30,7 @@ from gateway.services.registry import FAMILIES, SERVICES
 from gateway.settings import Settings
 from gateway.tls import server_credentials
 from gateway.triton_servers import GrpcTriton
+from gateway.trusted_proxies import TrustedProxies
 from visiongate.address import join
 
 logger = logging.getLogger(__name__)
@@ -141,7 +142,8 @@ class Gateway:
             settings.max_message_bytes,
             settings.max_response_bytes,
         )
-        self._interceptor = CallInterceptor(gate, limits, self.authenticator, self._loopback)
+        proxies = TrustedProxies(settings.trusted_proxies)
+        self._interceptor = CallInterceptor(gate, limits, self.authenticator, self._loopback, proxies)
         server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=[

@@ -155,6 +155,13 @@ class Settings(Checks):
         "File of 32 or more random bytes. Servers with the same one know each other's image ids.",
     )
 
+    trusted_proxies: tuple[str, ...] = _setting(
+        "Who may call",
+        (),
+        "Addresses or networks (10.0.0.0/8) of proxies whose X-Forwarded-For is believed: limits and log are "
+        "then about the address that it names.",
+    )
+
     # Receiving a larger one would delay all other calls by more than 50 milliseconds.
     max_message_bytes: PositiveInt = _setting("Limits", 36 * MEBIBYTE, "Largest request message, in bytes.")
     max_response_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest answer, in bytes.")

@@ -9,6 +9,7 @@ from pydantic import BaseModel, field_validator, model_validator
 
 from gateway import address
 from gateway.allowed_hosts import AllowedHosts
+from gateway.trusted_proxies import TrustedProxies
 
 
 class Checks(BaseModel):
@@ -27,6 +28,12 @@ class Checks(BaseModel):
     def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
         AllowedHosts(hosts)
         return hosts
+
+    @field_validator("trusted_proxies", check_fields=False)
+    @classmethod
+    def _are_networks(cls, networks: tuple[str, ...]) -> tuple[str, ...]:
+        TrustedProxies(networks)
+        return networks
 
     @field_validator("http_hosts", check_fields=False)
     @classmethod

@@ -1,8 +1,8 @@
-"""The alerts of gateway/README.md, and which of them fire for what was seen at /metrics.
+"""The alerts of the chart, and which of them fire for what was seen at /metrics.
 
 scrapes = []
 for _ in range(120):
-    scrapes.append(samples(page))  # {'visiongate_ready{service=""}': 1.0, ...}; or None: no answer
+    scrapes.append(samples(page))  # {'visiongate_ready{grpc_service=""}': 1.0, ...}; or None: no answer
     time.sleep(1)
 replay(scrapes)  # {"VisiongateNotReady": [31, 32, 33]}: it fires at these scrapes
 """
@@ -17,19 +17,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-README = Path(__file__).parents[1] / "gateway" / "README.md"
+FILE = Path(__file__).parents[1] / "deploy" / "helm" / "visiongate" / "files" / "alerts.yaml"
 PROMTOOL = shutil.which("promtool")
 """Debian's package prometheus has it. None where it is missing: `replay` then cannot work."""
 
 INTERVAL_S = 15
 """Seconds between two scrapes, as Prometheus is told."""
-JOB, INSTANCE = "visiongate", "replay:9090"
+JOBS = {"nv_": "visiongate-triton", "envoy_": "visiongate-envoy", "DCGM_": "dcgm-exporter", "": "visiongate"}
+"""The job of a series, by how its name begins."""
+INSTANCE = "replay:9090"
 
 
 def rules() -> str:
-    """Return the alerts as README has them: a file of rules for Prometheus, YAML."""
-    (block,) = re.findall(r"^```yaml\n(groups:.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
-    return str(block)
+    """Return the alerts: a file of rules for Prometheus, YAML."""
+    return FILE.read_text()
 
 
 def samples(page: str) -> dict[str, float]:
@@ -44,8 +45,8 @@ def replay(scrapes: Sequence[Mapping[str, float] | None]) -> dict[str, list[int]
     scrapes: what `samples` makes of one page after the other, or None for one that did not come: `up` is
     then 0. They may be taken each second. Prometheus is told that 15 seconds lie between two, so `for: 5m`
     is 20 scrapes. Shares stay what they were, but rates become a 15th. time() is the time since the first
-    scrape: values that are times, such as the certificate's, must be given accordingly. Prometheus sees one
-    target, with the labels job="visiongate" and instance="replay:9090".
+    scrape: values that are times, such as the certificate's, must be given accordingly. Prometheus adds the
+    label instance="replay:9090", and job where a series has none: by its name, as JOBS has it.
 
     `promtool test rules` evaluates the rules. Raises RuntimeError if it does not run.
     """
@@ -133,7 +134,10 @@ def _series(scrapes: Sequence[Mapping[str, float] | None]) -> list[dict[str, str
 def _labelled(series: str) -> str:
     """Add the labels of the target, as Prometheus does."""
     name, _, labels = series.removesuffix("}").partition("{")
-    return f'{name}{{job="{JOB}",instance="{INSTANCE}"{"," if labels else ""}{labels}}}'
+    own = [f'instance="{INSTANCE}"', *([labels] if labels else [])]
+    if not labels.startswith("job="):
+        own.append(f'job="{next(job for start, job in JOBS.items() if name.startswith(start))}"')
+    return f"{name}{{{','.join(own)}}}"
 
 
 def _values(values: Sequence[float | None]) -> list[str]:

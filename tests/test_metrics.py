@@ -153,9 +153,23 @@ def test_another_programs_folder_is_left_alone(
     assert not is_there or not list(folder.iterdir())
 
 
+def test_no_label_is_one_that_prometheus_gives_to_targets() -> None:
+    """Prometheus would keep its own, and call ours exported_service."""
+    of_targets = {"job", "instance", "namespace", "pod", "container", "service", "endpoint", "node"}
+    metrics.READY.labels("some.Service").set(1)
+    labels = {
+        label
+        for family in [*REGISTRY.collect(), *WorkerMetrics(1).collect()]
+        for sample in family.samples
+        for label in sample.labels
+    }
+    assert "grpc_service" in labels
+    assert not labels & of_targets
+
+
 def test_every_metric_is_in_the_table_of_readme() -> None:
     readme = (Path(__file__).parents[1] / "gateway" / "README.md").read_text()
-    table = readme.partition("## Metrics and alerts")[2].partition("```yaml")[0]
+    table = readme.partition("## Metrics and alerts")[2].partition("### Alerts")[0]
     families = [*REGISTRY.collect(), *WorkerMetrics(0).collect()]
     names = {family.name + ("_total" if family.type == "counter" else "") for family in families}
     documented = {name for name in names if name.startswith("visiongate_")}

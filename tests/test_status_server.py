@@ -53,7 +53,7 @@ def test_metrics(server: StatusServer) -> None:
 
 def test_metrics_and_readiness_are_those_of_the_registry_given() -> None:
     registry = CollectorRegistry()
-    Gauge("visiongate_ready", "", ["service"], registry=registry).labels("only.Here").set(1)
+    Gauge("visiongate_ready", "", ["grpc_service"], registry=registry).labels("only.Here").set(1)
     with StatusServer(Settings(metrics_port=0), Heartbeat(), registry) as server:
         assert "visiongate_calls" not in get(server, "/metrics")[2]
         assert get(server, "/readyz/Here")[0::2] == (200, "only.Here ready\n")

@@ -128,7 +128,7 @@ def test_ready_is_the_least_of_the_workers_that_answer() -> None:
         return metrics.readiness(parent.registry).get("a")
 
     def told(ready: int) -> list[Any]:
-        return [["visiongate_ready", "visiongate_ready", [["service", "a"]], "livemin", ready]]
+        return [["visiongate_ready", "visiongate_ready", [["grpc_service", "a"]], "livemin", ready]]
 
     parent.born(1, os.getpid())
     parent.update(1, told(1))

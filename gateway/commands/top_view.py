@@ -45,7 +45,9 @@ def _whole(change: Change) -> Section:
 
 def _state(now: Samples) -> list[tuple[str, str]]:
     """Return whether the server as a whole is ready, and which services are and are not."""
-    ready = {_short(name): value == 1 for (name,), value in now.by("visiongate_ready", "service").items()}
+    ready = {
+        _short(name): value == 1 for (name,), value in now.by("visiongate_ready", "grpc_service").items()
+    }
     whole = ready.pop("", None)
     return [
         ("state", "" if whole is None else "ready" if whole else "not ready"),

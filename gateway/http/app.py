@@ -31,12 +31,16 @@ from gateway.http.statuses import CallError, HttpError
 from gateway.message_structure import MAX_STRUCTURE_BYTES
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
+from gateway.trusted_proxies import TrustedProxies
+from visiongate.affinity import IMAGE_ID
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[Exchange], Awaitable[Answer]]
 """Answers a request. Raises StatusError for what it refuses itself, CallError for what the gateway did."""
 _PREFLIGHT_S = 600
+_CONNECTION = "visiongate.connection"
+"""In a scope whose `client` is not the other end of the connection: gRPC's name for that."""
 
 
 class Endpoint:
@@ -60,8 +64,8 @@ class Endpoint:
         self._write_error = write_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        peer = peer_of(scope)
-        with in_use(peer), self._room.share_of((scope["client"] or ("",))[0]) as share:
+        connection = scope.get(_CONNECTION) or peer_of(scope)
+        with in_use(connection), self._room.share_of((scope["client"] or ("",))[0]) as share:
             exchange = Exchange(scope, receive, send, self._limits, share)
             try:
                 answer = await self._answer(exchange)
@@ -70,11 +74,11 @@ class Endpoint:
             try:
                 await exchange.send(answer)
             except TimeoutError:
-                if close_connection(peer, "answer"):
+                if close_connection(connection, "answer"):
                     logger.warning(
                         "request %s: %s has not taken the answer of %s within %g seconds: "
                         "its connection is closed",
-                        *(exchange.request_id, peer, scope["path"], self._limits.max_send_s),
+                        *(exchange.request_id, connection, scope["path"], self._limits.max_send_s),
                     )
 
     async def _answer(self, exchange: Exchange) -> Answer:
@@ -131,14 +135,17 @@ def application(settings: Settings, calls: Calls) -> ASGIApp:
         Route("/openapi.json", Endpoint(openapi.answer, limits, room), methods=["GET"]),
         Route("/docs", Endpoint(docs.answer, limits, room), methods=["GET"]),
     ]
-    middleware = [Middleware(_DoorKeeper, door=Door(settings.http_hosts, settings.http_origins))]
+    middleware = [
+        Middleware(_Forwarding, proxies=TrustedProxies(settings.trusted_proxies)),
+        Middleware(_DoorKeeper, door=Door(settings.http_hosts, settings.http_origins)),
+    ]
     if settings.http_origins:
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=[origin.lower().rstrip("/") for origin in settings.http_origins],
                 allow_methods=["GET", "POST"],
-                allow_headers=["content-type", REQUEST_ID, TIMEOUT_HEADER, *PASSED_ON],
+                allow_headers=["content-type", REQUEST_ID, IMAGE_ID, TIMEOUT_HEADER, *PASSED_ON],
                 expose_headers=[REQUEST_ID, "retry-after"],
                 max_age=_PREFLIGHT_S,
             )
@@ -157,6 +164,21 @@ async def _live(exchange: Exchange) -> Answer:
 async def _ready(calls: Calls, exchange: Exchange) -> Answer:
     is_ready = await calls.is_ready()
     return Answer([b"ready\n" if is_ready else b"not ready\n"], "text/plain", 200 if is_ready else 503)
+
+
+class _Forwarding:
+    """Puts the caller into the place of a trusted proxy: all inside takes it for the client."""
+
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies) -> None:
+        self._app = app
+        self._proxies = proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        host, port = scope["client"] or ("", 0)
+        caller = self._proxies.caller(host, Headers(scope=scope))
+        if caller != host:
+            scope = {**scope, "client": (caller, port), _CONNECTION: peer_of(scope)}
+        await self._app(scope, receive, send)
 
 
 class _DoorKeeper:

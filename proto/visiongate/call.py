@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from visiongate.affinity import IMAGE_ID, image_name
 from visiongate.connection import Connection
 from visiongate.errors import CallCancelledError, OverloadedError, UnavailableError, VisiongateError
 from visiongate.operations import Operation
@@ -44,12 +45,19 @@ class Call(Generic[R]):
         self._end = self._start + options.timeout_s
         self._growth = 1
         self._request_id = options.request_id or uuid.uuid4().hex
-        self.metadata: Metadata = (
+        self._metadata: Metadata = (
             *connection.metadata,
             *options.metadata,
             (REQUEST_ID, self._request_id),
         )
         self._response: Any = None
+
+    def metadata_of(self, request: Message) -> Metadata:
+        """Return what is sent beside one of the requests."""
+        if any(key == IMAGE_ID for key, _ in self._metadata):
+            return self._metadata
+        name = image_name(request)
+        return (*self._metadata, (IMAGE_ID, name)) if name else self._metadata
 
     @property
     def left_s(self) -> float | None:

@@ -87,6 +87,7 @@ class Client(BaseClient[SyncChannels]):
         """Send an operation of `visiongate.operations` and read its answer."""
         call = self._begin(operation)
         for request in call.requests:
+            metadata = call.metadata_of(request)
             while True:
                 method = self._channels.get().unary_unary(
                     operation.method,
@@ -94,9 +95,7 @@ class Client(BaseClient[SyncChannels]):
                     response_deserializer=operation.response_type.FromString,
                 )
                 try:
-                    response, finished = method.with_call(
-                        request, timeout=call.left_s, metadata=call.metadata
-                    )
+                    response, finished = method.with_call(request, timeout=call.left_s, metadata=metadata)
                 except (grpc.RpcError, ValueError) as error:
                     # gRPC raises ValueError for a channel that has been closed meanwhile.
                     if self._channels.is_closed:
@@ -149,6 +148,7 @@ class AsyncClient(BaseClient[AsyncChannels]):
         """Send an operation of `visiongate.operations` and read its answer."""
         call = self._begin(operation)
         for request in call.requests:
+            metadata = call.metadata_of(request)
             while True:
                 method = self._channels.get().unary_unary(
                     operation.method,
@@ -156,7 +156,7 @@ class AsyncClient(BaseClient[AsyncChannels]):
                     response_deserializer=operation.response_type.FromString,
                 )
                 try:
-                    sent = method(request, timeout=call.left_s, metadata=call.metadata)
+                    sent = method(request, timeout=call.left_s, metadata=metadata)
                     call.take(await sent, await sent.trailing_metadata())
                     break
                 except grpc.aio.AioRpcError as error:

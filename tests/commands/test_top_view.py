@@ -10,9 +10,9 @@ visiongate_cache_lookups_total{cache="image",result="hit"} 1
 """
 AFTER = """
 visiongate_build_info{version="1.2.3"} 1
-visiongate_ready{service=""} 1
-visiongate_ready{service="visiongate.v1.GazeService"} 1
-visiongate_ready{service="visiongate.v1.TextService"} 0
+visiongate_ready{grpc_service=""} 1
+visiongate_ready{grpc_service="visiongate.v1.GazeService"} 1
+visiongate_ready{grpc_service="visiongate.v1.TextService"} 0
 visiongate_calls_in_flight 12
 visiongate_max_calls_in_flight 64
 visiongate_bytes_in_flight 3145728

@@ -9,14 +9,17 @@ import grpc
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 from prometheus_client import REGISTRY
 
 from gateway.api_keys import ApiKey, write_keys
 from gateway.server import Gateway
 from gateway.settings import Settings
 from inference_counts import InferenceCounts
-from visiongate import AsyncClient, ImageHandle, ImageId, ImageNotCachedError, VisiongateError
+from visiongate import AsyncClient, ImageHandle, ImageId, ImageNotCachedError, Pixels, VisiongateError
+from visiongate.affinity import image_name
 from visiongate.operations import Operation, embedding, segmentation, text
+from visiongate.operations.image import ImageLike
 
 BOX: Any = [[5, 5, 40, 40]]
 
@@ -191,3 +194,24 @@ async def test_crops_do_not_push_out_embeddings(settings: Settings) -> None:
         assert one > 0
         await client.segment_everything(picture(51), points_per_side=2, crop_layers=1)
         assert held() == 2 * one
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        picture(1),
+        Pixels(picture(1), color="bgr"),
+        picture(1)[:, :, 0],
+        Image.fromarray(picture(1)),
+    ],
+    ids=["rgb", "bgr", "grey", "file"],
+)
+async def test_an_id_begins_with_the_name_by_which_proxies_know_the_image(
+    demo_client: AsyncClient, image: ImageLike
+) -> None:
+    sent = segmentation.encode_image(image)
+    handle = await demo_client.call(sent)
+    name = image_name(sent.request)
+    assert len(name) == 64
+    assert handle.image_id.startswith(name)
+    assert image_name(segmentation.encode_image(handle).request) == name

@@ -313,7 +313,7 @@ def test_readiness_by_service(seen: Seen) -> None:
     assert status == 200
     assert "visiongate.v1.DetectionService ready\n" in body
     assert len(body.splitlines()) == len(SERVICES)
-    assert seen.value("visiongate_ready", service="") == 1
+    assert seen.value("visiongate_ready", grpc_service="") == 1
 
 
 def test_the_log_has_a_line_a_call(seen: Seen) -> None:

@@ -1,10 +1,11 @@
 """A request that kills whichever Triton gets it, again and again, while others ask: what does it cost?
 
-    PYTHONPATH=tests python -m soak.poison
+    PYTHONPATH=tests python -m soak.poison [--edge]
 
-Five Tritons, each started anew once it has died, as Kubernetes would. They serve a gaze model that sleeps
-instead of calculating, and that kills its server when it sees a white face. Exits with 1 where one request
-kills more than two of them, where its caller is not told so, or where any other call fails.
+Five Tritons, or with --edge two gateways behind Envoy with two Tritons each. One that died is started anew,
+as Kubernetes would. They serve a gaze model that sleeps instead of calculating, and that kills its server
+when it sees a white face. Exits with 1 where one request kills more than two of them, where its caller is
+not told so, or where any other call fails.
 """
 
 import argparse
@@ -15,20 +16,23 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+import envoy
 from export.demo.serving import REPOSITORY
 from gateway.embedded import EmbeddedTriton
 from soak.goals import Goals, finish
-from soak.service import Service, serving
+from soak.service import Service, free_port, serving
 from soak.traffic import Tally, asking
 from visiongate import AsyncClient
 
 SERVERS, CALLERS = 5, 32
+GATEWAYS, SERVERS_OF_EACH = 2, 2
 POISON_EVERY_S = 10.0
 MAX_DEATHS = 2
 """Of one request."""
@@ -96,11 +100,11 @@ def face(seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, SIZE, np.uint8)
 
 
-async def measure(service: Service, watch: Watch, minutes: float) -> Goals:
+async def measure(address: str, services: Sequence[Service], watch: Watch, minutes: float) -> Goals:
     others, poison = Tally(), Tally()
     deaths: list[int] = []
     numbers = itertools.count()
-    async with AsyncClient(service.address, timeout=30) as client:
+    async with AsyncClient(address, timeout=30) as client:
 
         async def ask() -> None:
             await others.count(client.estimate_gaze(face(next(numbers)), boxes=FACE))
@@ -110,7 +114,9 @@ async def measure(service: Service, watch: Watch, minutes: float) -> Goals:
             start = time.monotonic()
             for number in range(1, max(1, round(60 * minutes / POISON_EVERY_S)) + 1):
                 before = watch.deaths
-                await poison.count(client.estimate_gaze(np.full(SIZE, 255, np.uint8), boxes=FACE))
+                # Of another size each time: the edge sends one image to one gateway.
+                white = np.full((SIZE[0], SIZE[1] + number, 3), 255, np.uint8)
+                await poison.count(client.estimate_gaze(white, boxes=FACE))
                 await asyncio.sleep(max(0.0, start + number * POISON_EVERY_S - time.monotonic()))
                 deaths.append(watch.deaths - before)
                 if watching.done():
@@ -120,7 +126,9 @@ async def measure(service: Service, watch: Watch, minutes: float) -> Goals:
         watching.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await watching
-    metrics = service.metrics()
+    metrics: Counter[str] = Counter()
+    for service in services:
+        metrics.update(service.metrics())
     codes = {
         name: f"{value:.0f}" for name, value in metrics.items() if "triton_requests_total" in name and value
     }
@@ -136,20 +144,43 @@ async def measure(service: Service, watch: Watch, minutes: float) -> Goals:
     }
 
 
+async def measure_edge(services: Sequence[Service], watch: Watch, minutes: float) -> Goals:
+    # The edge needs no HTTP of them here: nobody is at that port.
+    behind = [
+        envoy.Behind("127.0.0.1", int(service.address.rpartition(":")[2]), free_port())
+        for service in services
+    ]
+    async with envoy.serving(behind) as edge:
+        await edge.until_well(len(behind), envoy.GRPC)
+        return await measure(edge.address, services, watch, minutes)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--edge", action="store_true", help="through Envoy, before two gateways")
     arguments = parser.parse_args()
+    count, of_each = (GATEWAYS, SERVERS_OF_EACH) if arguments.edge else (1, SERVERS)
     with contextlib.ExitStack() as stack:
         repository = stack.enter_context(mortal_repository())
-        servers = [
-            stack.enter_context(EmbeddedTriton(repository, grpc_port=port)) for port in free_ports(SERVERS)
-        ]
-        addresses = ",".join(server.grpc_address for server in servers)
-        service = stack.enter_context(serving(addresses, "--log-level", "error", repository=repository))
-        goals = asyncio.run(measure(service, Watch(servers), arguments.minutes))
+        servers, services = [], []
+        for _ in range(count):
+            own = [
+                stack.enter_context(EmbeddedTriton(repository, grpc_port=port))
+                for port in free_ports(of_each)
+            ]
+            addresses = ",".join(server.grpc_address for server in own)
+            services.append(
+                stack.enter_context(serving(addresses, "--log-level", "error", repository=repository))
+            )
+            servers += own
+        watch = Watch(servers)
+        if arguments.edge:
+            goals = asyncio.run(measure_edge(services, watch, arguments.minutes))
+        else:
+            goals = asyncio.run(measure(services[0].address, services, watch, arguments.minutes))
     finish(goals)
 
 

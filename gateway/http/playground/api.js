@@ -39,12 +39,12 @@ export const addressOf = (path) => new URL(path, document.baseURI).href;
  * Send a request, and return the answer as an object.
  *
  * While the server starts, or is full, the request is sent again after the pause that the server asks for;
- * onWait is told why, in words. body: an object for POST, nothing for GET. Throws ApiError, or an AbortError
- * when the signal says so.
+ * onWait is told why, in words. body: an object for POST, nothing for GET. imageName: by which a proxy finds the
+ * server that keeps the request's image. Throws ApiError, or an AbortError when the signal says so.
  */
-export async function ask(path, body, signal, onWait) {
+export async function ask(path, body, signal, onWait, imageName) {
   for (;;) {
-    const response = await send(path, body, signal);
+    const response = await send(path, body, signal, imageName);
     if (response.ok) return response.json();
     const error = await readError(response);
     if (response.status !== 503 && response.status !== 429) throw error;
@@ -66,8 +66,9 @@ const WAITS = {
   429: "The server has no room for this call at present.",
 };
 
-async function send(path, body, signal) {
+async function send(path, body, signal, imageName) {
   const headers = {};
+  if (imageName) headers["x-image-id"] = imageName;
   if (apiKey()) headers["x-api-key"] = apiKey();
   if (body) headers["content-type"] = "application/json";
   const options = { method: body ? "POST" : "GET", headers, signal, body: body && JSON.stringify(body) };

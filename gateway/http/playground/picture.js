@@ -9,6 +9,8 @@ const JPEG_QUALITY = 0.92;
 /** A picture to ask about. url: an address of its bytes in this page. */
 export class Picture {
   imageId = "";
+  // Any text does, if all calls about the picture bring it. Hashes of the bytes are only for pages over https.
+  #name = String(crypto.getRandomValues(new BigUint64Array(1))[0]);
 
   constructor(blob, name, width, height, note = "") {
     Object.assign(this, { blob, name, width, height, note, url: URL.createObjectURL(blob) });
@@ -29,7 +31,7 @@ export class Picture {
   async ask(path, fields, list, signal, onWait) {
     const request = async () => {
       const image = this.imageId ? { image_id: this.imageId } : { encoded: await this.#base64() };
-      return ask(path, { ...fields, ...(list ? { images: [image] } : { image }) }, signal, onWait);
+      return ask(path, { ...fields, ...(list ? { images: [image] } : { image }) }, signal, onWait, this.#name);
     };
     let answer;
     try {
