@@ -11,7 +11,10 @@ from road.environments import ROOT
 from visiongate import cli
 
 READMES = [
-    *(ROOT / name / "README.md" for name in ("", "deploy", "export", "gateway", "proto", "tests", "model_repository")),
+    *(
+        ROOT / name / "README.md"
+        for name in ("", "deploy", "export", "gateway", "proto", "tests", "model_repository")
+    ),
     ROOT / "gateway" / "HTTP.md",
     ROOT / "deploy" / "capacity.md",
 ]
