@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat dashboards manifests lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat hosts dashboards manifests lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -14,6 +14,7 @@ help:
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
+	@echo "make hosts   edge, gateways and Tritons on hosts of their own, and what befalls them; needs root, takes ten minutes"
 	@echo "make images  the images of deploy/docker, built by buildah, and what they hold and do; root, and 5 GB"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make dashboards  renew Grafana's dashboards in the chart"
@@ -85,6 +86,10 @@ compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installe
 
 compat-%: .venv/installed
 	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
+
+# All faults, or some: make hosts HOSTS=kill-gateway,cut-triton
+hosts: .venv/installed
+	@PYTHONPATH=tests $(BIN)/python -m hosts --only "$(HOSTS)"
 
 CHECKOV := 3.3.30
 
