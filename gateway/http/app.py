@@ -162,10 +162,8 @@ async def _live(exchange: Exchange) -> Answer:
 
 
 async def _ready(calls: Calls, exchange: Exchange) -> Answer:
-    if await calls.is_ready():
-        return Answer([b"ready\n"], "text/plain")
-    # Envoy tells it by this header from a server that hangs, whose connections it closes.
-    return Answer([b"not ready\n"], "text/plain", 503, {"x-envoy-degraded": "true"})
+    is_ready = await calls.is_ready()
+    return Answer([b"ready\n" if is_ready else b"not ready\n"], "text/plain", 200 if is_ready else 503)
 
 
 class _Forwarding:
