@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo exporter onnx ocr wheels test compat dashboards manifests lint api types types-newest format bench soak incidents clean
+.PHONY: demo exporter onnx ocr wheels test compat hosts dashboards manifests lint api types types-newest format bench soak incidents clean
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -14,6 +14,8 @@ help:
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
+	@echo "make hosts   edge, gateways and Tritons on hosts of their own, and what befalls them; needs root, takes ten minutes"
+	@echo "make images  the images of deploy/docker, built by buildah, and what they hold and do; root, and 5 GB"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
 	@echo "make dashboards  renew Grafana's dashboards in the chart"
 	@echo "make format  rewrite the code as lint wants it"
@@ -85,6 +87,25 @@ compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installe
 compat-%: .venv/installed
 	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
 
+# All faults, or some: make hosts HOSTS=kill-gateway,cut-triton
+hosts: .venv/installed
+	@PYTHONPATH=tests $(BIN)/python -m hosts --only "$(HOSTS)"
+
+CHECKOV := 3.3.30
+
+build/checkov/$(CHECKOV): .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/checkov
+	$(BIN)/uv pip install --quiet --python build/checkov/bin/python checkov==$(CHECKOV)
+	touch $@
+
+# The containers have ports and a loopback of their own, and no other network.
+.PHONY: images
+images: .venv/installed build/checkov/$(CHECKOV)
+	PYTHONPATH=tests $(BIN)/python -m images.policies build/checkov/bin/checkov
+	PYTHONPATH=tests $(BIN)/python -m images.build
+	unshare --net sh -c 'ip link set lo up && exec $(BIN)/python -m pytest -rA \
+		tests/images/contents.py tests/images/serving.py tests/images/faults.py'
+
 # After a change of the chart, or of the gateway's settings.
 manifests: .venv/installed
 	$(BIN)/python deploy/helm/schema.py
@@ -100,6 +121,7 @@ lint: .venv/installed
 	$(MAKE) --jobs 2 types types-newest
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
+	$(BIN)/hadolint deploy/docker/*.Dockerfile
 	$(BIN)/buf breaking proto --against proto/api.binpb
 
 # Callers rely on the API as this file has it. Renew it only to add to the API, or with a reason.

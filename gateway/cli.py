@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from gateway.address import checked_host
 from gateway.commands import keys, top
 from gateway.settings import Settings, group, metavar
 from gateway.settings_sources import (
@@ -162,14 +163,21 @@ def triton_command(
     arguments: ServerArguments = None,
     demo: Demo = False,
     model_control: ModelControl = "none",
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Address to listen on, such as ::1 or 10.0.0.7; 0.0.0.0 or :: for every interface. Whoever "
+            "reaches it may use it: Triton has no keys and no TLS."
+        ),
+    ] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8000,
     metrics_port: Annotated[int, typer.Option(min=0, max=65535, help="0 picks a free one.")] = 8002,
 ) -> None:
-    """Start a real Triton server from pip on this machine, without Docker, on loopback.
+    """Start a real Triton server from pip on this machine, without Docker.
 
-    A Triton that dies is started anew. With --model-control explicit it starts without models, and loads and
-    unloads them when it is told to:
+    With --host gateways of other hosts reach it. A Triton that dies is started anew. With --model-control
+    explicit it starts without models, and loads and unloads them when it is told to:
 
     ```
     curl -X POST 127.0.0.1:8000/v2/repository/models/clip_text/load
@@ -187,8 +195,13 @@ def triton_command(
 
     if arguments and not arguments[0].startswith("-"):
         raise CommandError(f"{arguments[0]} is no option: what is after -- are tritonserver's (--help)")
+    try:
+        host = checked_host(host)
+    except ValueError as error:
+        raise CommandError(f"--host is {host!r}: {error}") from None
     with EmbeddedTriton(
         _repository(loaded, demo),
+        host=host,
         grpc_port=grpc_port,
         http_port=http_port,
         metrics_port=metrics_port,
@@ -197,13 +210,15 @@ def triton_command(
         log=lambda line: print(line, file=sys.stderr),
         progress=note,
     ) as triton:
-        say(
-            f"Triton answers gRPC at {triton.grpc_address}, HTTP at {triton.http_address}, "
-            f"metrics at {triton.metrics_address}; Ctrl-C stops it."
-        )
+        if not triton.is_on_loopback:
+            note("Triton has no keys and no TLS: let nobody but gateways reach its ports.")
 
         async def wait() -> None:
             with StopSignals() as stop:
+                say(
+                    f"Triton answers gRPC at {triton.grpc_address}, HTTP at {triton.http_address}, "
+                    f"metrics at {triton.metrics_address}; Ctrl-C stops it."
+                )
                 await until_first(stop.first.wait(), keep_running(triton))
 
         asyncio.run(wait())

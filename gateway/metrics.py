@@ -303,3 +303,13 @@ def readiness(registry: CollectorRegistry = REGISTRY) -> dict[str, bool]:
         if metric.name == "visiongate_ready"
         for sample in metric.samples
     }
+
+
+def silent_tritons(registry: CollectorRegistry = REGISTRY) -> list[str]:
+    """Return the Triton servers that do not answer."""
+    return [
+        sample.labels["server"]
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "visiongate_triton_up" and sample.value == 0
+    ]

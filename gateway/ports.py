@@ -27,10 +27,13 @@ class ListenError(CommandError):
         super().__init__(f"cannot listen on {join(host, port)}: {reason}")
 
 
-def check_free(host: str, port: int, option: str) -> None:
-    """Raise ListenError if nobody can listen on the port now. Port 0 stands for any free port."""
-    with _bind(host, port, option):
-        pass
+def check_free(host: str, port: int, option: str) -> str:
+    """Return the IP address of the host; raise ListenError if nobody can listen on its port now.
+
+    Port 0 stands for any free port.
+    """
+    with _bind(host, port, option) as bound:
+        return str(bound.getsockname()[0])
 
 
 @contextlib.contextmanager

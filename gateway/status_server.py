@@ -116,7 +116,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing: probes come every few seconds."""
 
     def _answer_readiness(self, asked: str) -> None:
-        """Answer for one service, or for the whole server with a line for each service."""
+        """Answer for one service, or for the whole server with a line for each service.
+
+        Tritons that do not answer have a line each, too: they are mostly why something is not ready.
+        """
         readiness = metrics.readiness(self.server.registry)
         if not readiness:
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, "starting\n")
@@ -130,6 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             is_ready = readiness[service]
             readiness = {service: is_ready}
         lines = [f"{name} {'ready' if ready else 'not ready'}\n" for name, ready in readiness.items()]
+        lines += [f"Triton {name} does not answer\n" for name in metrics.silent_tritons(self.server.registry)]
         self._answer(HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE, "".join(lines))
 
     def _answer(

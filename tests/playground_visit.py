@@ -18,15 +18,18 @@ _PATIENCE_MS = 20_000
 
 @dataclass
 class Visit:
-    """A page that is open, what it asked the server, and what went wrong in it."""
+    """A page that is open, what it asked the server, by which names of images, and what went wrong in it."""
 
     page: Page
     asked: list[tuple[str, Any]] = field(default_factory=list)
+    image_names: set[str] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
 
     def note(self, request: Request) -> None:
         if "/v1/" in request.url:
             self.asked.append((request.url.rpartition("/")[2], request.post_data_json))
+            if request.method == "POST":
+                self.image_names.add(request.headers.get("x-image-id", ""))
 
     async def open(self, url: str, tab: str = "find") -> None:
         """Open the page at a tab, and wait for its picture and the models."""

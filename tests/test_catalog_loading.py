@@ -342,11 +342,12 @@ async def test_a_variant_that_breaks_is_unavailable_until_it_is_mended(
 async def test_a_missing_file_may_come_later(tmp_path: Path) -> None:
     fake = Offering(gaze() | grounding_dino())
     async with loaded(fake, repository=tmp_path) as loader:
-        assert sentences(loader) == ["model grounding_dino: The model has no tokenizer.json."]
+        path = tmp_path / "grounding_dino" / "tokenizer.json"
+        assert sentences(loader) == [f"model grounding_dino: There is no file {path}."]
         await look(loader)
         assert loader.catalog.faults
-        (tmp_path / "grounding_dino").mkdir()
-        shutil.copy(REPOSITORY / "grounding_dino" / "tokenizer.json", tmp_path / "grounding_dino")
+        path.parent.mkdir()
+        shutil.copy(REPOSITORY / "grounding_dino" / "tokenizer.json", path)
         await look(loader, 1)
         assert loader.catalog.choose(GROUNDING_DINO, "").spec.input_size == 1333
 

@@ -111,6 +111,21 @@ def test_what_other_commands_read_is_no_fault(
     assert "something" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::]"])
+def test_a_triton_that_others_reach_says_that_it_has_no_keys(host: str) -> None:
+    ports = ["--host", host, "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+    command = [str(Path(sys.executable).parent / "visiongate"), "triton", "--demo", *ports]
+    with subprocess.Popen(
+        [*command, "--model-control", "explicit"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert f"gRPC at {host}:" in process.stdout.readline()
+        process.terminate()
+        said = process.communicate(timeout=30)[1]
+        assert process.returncode == 0
+    assert ("Triton has no keys and no TLS" in said) == (host == "[::]")
+
+
 def test_tritonserver_gets_model_control_and_what_is_after_the_dashes() -> None:
     ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
     command = [str(Path(sys.executable).parent / "visiongate"), "triton", "--demo", *ports]
@@ -136,6 +151,8 @@ def test_tritonserver_gets_model_control_and_what_is_after_the_dashes() -> None:
     ("arguments", "says"),
     [
         (["explicit"], "explicit is no option"),
+        (["--host", "10.0.0.7:8001"], "--host is '10.0.0.7:8001': it must be the name of a host"),
+        (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0: this machine does not have the address"),
         (["--", "--http-port=1"], "--http-port: visiongate gives tritonserver this argument itself"),
     ],
 )

@@ -59,6 +59,16 @@ def test_metrics_and_readiness_are_those_of_the_registry_given() -> None:
         assert get(server, "/readyz/Here")[0::2] == (200, "only.Here ready\n")
 
 
+def test_readiness_names_tritons_that_do_not_answer() -> None:
+    registry = CollectorRegistry()
+    Gauge("visiongate_ready", "", ["grpc_service"], registry=registry).labels("").set(0)
+    up = Gauge("visiongate_triton_up", "", ["server"], registry=registry)
+    up.labels("10.0.0.7:8001").set(0)
+    up.labels("10.0.0.8:8001").set(1)
+    with StatusServer(Settings(metrics_port=0), Heartbeat(), registry) as server:
+        assert get(server, "/readyz")[0::2] == (503, "Triton 10.0.0.7:8001 does not answer\n")
+
+
 def test_alive_while_not_ready(server: StatusServer) -> None:
     assert get(server, "/livez")[0] == 200
     assert get(server, "/readyz")[0::2] == (503, "starting\n")

@@ -168,6 +168,102 @@ async def mortals() -> AsyncIterator[list[tuple[asyncio.subprocess.Process, int]
         await server.wait()
 
 
+class Freezing(Offering):
+    """Has a model, and answers nothing from its first request on until it is thawed."""
+
+    def __init__(self, version: str = "2.57.0") -> None:
+        super().__init__(sam())
+        self.version = version
+        self.is_frozen = asyncio.Event()
+        self.requests = 0
+        self.seen: list[str] = []
+
+    async def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests += 1
+        self.is_silent = True
+        self.is_frozen.set()
+        try:
+            while self.is_silent:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            self.seen.append("answered")
+        except asyncio.CancelledError:
+            self.seen.append("cancelled")
+            raise
+        return await super().ModelInfer(request, context)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.triton_server.HEALTH_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("gateway.triton_server.PATIENCE_S", 0.1)
+    monkeypatch.setattr("gateway.triton_server._SILENCE_CHECK_S", 0.02)
+
+
+async def frozen(first: Freezing, triton: GrpcTriton) -> asyncio.Task[Any]:
+    """A request under way at a server that has frozen, which has just been found out."""
+    await known(triton)
+    task = asyncio.create_task(infer(triton))
+    await first.is_frozen.wait()
+    await triton.absence()
+    await triton._servers[next(iter(triton._servers))].look()
+    return task
+
+
+# Of an older version, too: it must not be asked to cancel at once, but it is left at once.
+@pytest.mark.parametrize("version", ["2.51.0", "2.57.0"])
+@pytest.mark.usefixtures("_impatient")
+async def test_a_request_leaves_a_server_that_answers_nothing(version: str) -> None:
+    first, other = Freezing(version), Offering(sam())
+    async with reached(first, other) as triton:
+        await asyncio.wait_for(await frozen(first, triton), 60)
+        assert first.requests == 1
+        async with asyncio.timeout(60):
+            while not first.seen:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert first.seen == ["cancelled"]
+        for _ in range(4):
+            await infer(triton)
+        assert first.requests == 1, "it gets no more"
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_request_that_silences_servers_is_sent_to_two_at_most() -> None:
+    servers = [Freezing() for _ in range(3)]
+    async with reached(*servers) as triton:
+        task = await frozen(servers[0], triton)
+        await servers[1].is_frozen.wait()
+        await triton.absence()
+        await asyncio.wait([task], timeout=1)
+        assert not task.done(), "its second server may still answer"
+        assert [server.requests for server in servers] == [1, 1, 0]
+        servers[1].is_silent = False
+        await asyncio.wait_for(task, 60)
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_a_request_waits_for_a_silent_server_where_there_is_no_other() -> None:
+    (only, lacking) = Freezing(), Offering({})
+    async with reached(only, lacking) as triton:
+        task = await frozen(only, triton)
+        await asyncio.wait([task], timeout=0.5)
+        assert not task.done()
+        only.is_silent = False
+        await asyncio.wait_for(task, 60)
+        assert only.seen == ["answered"]
+
+
+@pytest.mark.usefixtures("_impatient")
+async def test_few_requests_leave_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = Freezing(), Offering(sam())
+    async with reached(first, other) as triton:
+        monkeypatch.setattr(triton._budget, "_tokens", triton._budget._MAX / 2)
+        task = await frozen(first, triton)
+        await asyncio.wait([task], timeout=0.5)
+        assert not task.done()
+        first.is_silent = False
+        await asyncio.wait_for(task, 60)
+
+
 # 2: callers repeat what is unavailable, so the last attempt must not say that.
 @pytest.mark.parametrize("attempts", [2, 9])
 async def test_a_request_that_kills_servers_is_sent_to_two_at_most(

@@ -109,7 +109,9 @@ async def test_models_of_one_export_or_made_by_hand_are_a_variant() -> None:
 async def test_a_missing_tokenizer_names_the_file(tmp_path: Path) -> None:
     fault = await load_variant((GROUNDING_DINO, ""), tuple(grounding_dino().values()), tmp_path, "")
     assert isinstance(fault, Fault)
-    assert fault.sentence == "model grounding_dino: The model has no tokenizer.json."
+    assert (
+        fault.sentence == f"model grounding_dino: There is no file {tmp_path}/grounding_dino/tokenizer.json."
+    )
 
 
 async def test_a_fault_of_the_program_is_none_of_the_models() -> None:

@@ -1,12 +1,9 @@
-"""A real Triton as a child process: started on loopback ports, watched, and never left behind."""
+"""A real Triton as a child process: started on an address, watched, and never left behind."""
 
 import asyncio
 import contextlib
-import http.client
-import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,16 +21,9 @@ from gateway.embedded.environment import (
     process_environment,
 )
 from gateway.embedded.error import EmbeddedTritonError
-from gateway.embedded.server_command import (
-    HOST,
-    PORT_OPTIONS,
-    STOP_GRACE_S,
-    ModelControl,
-    Ports,
-    ServerCommand,
-)
+from gateway.embedded.listening import LOOPBACK, Listening, Ports
+from gateway.embedded.server_command import STOP_GRACE_S, ModelControl, ServerCommand
 from gateway.embedded.server_log import ServerLog, explanation, last_words
-from gateway.ports import check_free
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _POLL_S = 0.05
@@ -50,15 +40,17 @@ class EmbeddedTriton:
     """Triton from pip, serving a model repository until the `with` block or this process ends.
 
     Without model control it serves every model that can be served, and tells `progress` which ones cannot.
-    Every port is bound to loopback; port 0 picks a free one. `log` gets the server's log line by line, in
-    another thread; `progress` gets what the user waits for. A supervisor process ends Triton and its Python
-    processes when this process dies, even by SIGKILL.
+    Every port is bound to `host`, a name or an IP address; port 0 picks a free one. Triton has no keys and no
+    TLS: who reaches the ports may use it. `log` gets the server's log line by line, in another thread;
+    `progress` gets what the user waits for. A supervisor process ends Triton and its Python processes when
+    this process dies, even by SIGKILL.
     """
 
     def __init__(
         self,
         repository: Path,
         *,
+        host: str = LOOPBACK,
         grpc_port: int = 0,
         http_port: int = 0,
         metrics_port: int = 0,
@@ -71,6 +63,7 @@ class EmbeddedTriton:
         self._repository = repository
         # The path by which Triton gets the repository.
         self._served = repository
+        self._host = host
         self._requested_ports = (grpc_port, http_port, metrics_port)
         self._model_control = model_control
         self._start_timeout_s = start_timeout_s
@@ -80,7 +73,7 @@ class EmbeddedTriton:
         self._supervisor: subprocess.Popen[str] | None = None
         self._log: ServerLog | None = None
         self._pid = 0
-        self._ports: Ports = (0, 0, 0)
+        self._listening = Listening(LOOPBACK, (0, 0, 0))
         # The environment and the backends, once they are there.
         self._installed = (Path(), Path())
         self._server_id = ""
@@ -89,18 +82,24 @@ class EmbeddedTriton:
 
     @property
     def grpc_address(self) -> str:
-        """`127.0.0.1:PORT` of the gRPC service."""
+        """`IP:PORT` of the gRPC service."""
         return self._address(0)
 
     @property
     def http_address(self) -> str:
-        """`127.0.0.1:PORT` of the HTTP service."""
+        """`IP:PORT` of the HTTP service."""
         return self._address(1)
 
     @property
     def metrics_address(self) -> str:
-        """`127.0.0.1:PORT` where Prometheus finds the metrics, at /metrics."""
+        """`IP:PORT` where Prometheus finds the metrics, at /metrics."""
         return self._address(2)
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        self._running()
+        return self._listening.is_loopback
 
     @property
     def pid(self) -> int:
@@ -135,15 +134,15 @@ class EmbeddedTriton:
 
     def _start_again(self) -> None:
         self.stop()
-        self._start(self._check(self._ports), self._ports)
+        ports = self._listening.ports
+        self._start(self._check(ports), ports)
 
     def _check(self, ports: Ports) -> list[repository.Model]:
         """Read the repository, and raise what would keep Triton from starting."""
         models = repository.read_models(self._repository, may_be_empty=self._model_control != "none")
         if self._model_control == "none" and (faults := repository.faults_of(models)):
             self._progress(f"not served: {faults}")
-        for port, option in zip(ports, PORT_OPTIONS, strict=True):
-            check_free(HOST, port, option)
+        Listening.at(self._host, ports)
         runs.sweep()
         shared_memory.check(self._progress)
         return models
@@ -151,7 +150,7 @@ class EmbeddedTriton:
     def _start(self, models: list[repository.Model], ports: Ports) -> None:
         deadline = time.monotonic() + self._start_timeout_s
         for attempt in range(_MAX_PORT_ATTEMPTS):
-            self._ports = _fill_ports(ports)
+            self._listening = Listening.at(self._host, ports)
             try:
                 self._launch(models)
                 self._wait_until_ready(deadline)
@@ -240,7 +239,7 @@ class EmbeddedTriton:
 
     def _address(self, index: int) -> str:
         self._running()
-        return f"{HOST}:{self._ports[index]}"
+        return self._listening.address(index)
 
     def _launch(self, models: list[repository.Model]) -> None:
         environment, backends = self._installed
@@ -258,7 +257,7 @@ class EmbeddedTriton:
                 name=run.name,
                 repository=self._served,
                 model_control=self._model_control,
-                ports=self._ports,
+                listening=self._listening,
                 is_complete=all(model.is_complete for model in models if model.versions),
                 extra_arguments=self._extra_arguments,
             )
@@ -290,7 +289,7 @@ class EmbeddedTriton:
         assert self._log is not None
         start = time.monotonic()
         next_progress = start + _PROGRESS_EVERY_S
-        while not self._is_ready():
+        while not self._listening.is_ready(self._server_id):
             status = self.poll()
             if status is not None:
                 message = self.explanation()
@@ -307,36 +306,9 @@ class EmbeddedTriton:
             if self._is_cancelled.wait(_POLL_S):
                 raise EmbeddedTritonError("The start of Triton was cancelled.")
 
-    def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self._ports[1], timeout=2)
-        try:
-            connection.request("GET", "/v2")
-            # Another server may have taken the port while this one is still loading its models.
-            if json.load(connection.getresponse()).get("name") != self._server_id:
-                return False
-            connection.request("GET", "/v2/health/ready")
-            return connection.getresponse().status == http.client.OK
-        except (OSError, http.client.HTTPException, ValueError, AttributeError):
-            return False
-        finally:
-            connection.close()
-
 
 class _PortTakenError(EmbeddedTritonError):
     """Another program listens on one of the ports."""
-
-
-def _fill_ports(ports: Ports) -> Ports:
-    """Replace each 0 by a port that is free now."""
-    # All are open at a time, so that no two get the same port.
-    sockets = [socket.create_server((HOST, 0)) for _ in ports]
-    free_ports = [opened.getsockname()[1] for opened in sockets]
-    for opened in sockets:
-        opened.close()
-    grpc_port, http_port, metrics_port = (
-        port or free_port for port, free_port in zip(ports, free_ports, strict=True)
-    )
-    return grpc_port, http_port, metrics_port
 
 
 def _ending(status: int) -> str:

@@ -7,14 +7,11 @@ from typing import Literal
 
 from gateway.embedded.environment import triton_folder
 from gateway.embedded.error import EmbeddedTritonError
+from gateway.embedded.listening import Listening
 
-HOST = "127.0.0.1"
 STOP_GRACE_S = 10
-PORT_OPTIONS = ("--grpc-port", "--http-port", "--metrics-port")
 
 ModelControl = Literal["none", "explicit", "poll"]
-Ports = tuple[int, int, int]
-"""Of gRPC, HTTP and metrics."""
 
 # Arguments that may be added although they are given here: Triton takes them more than once.
 _MAY_BE_ADDED = {"--backend-config", "--disable-auto-complete-config"}
@@ -29,7 +26,7 @@ class ServerCommand:
     name: str
     repository: Path
     model_control: ModelControl
-    ports: Ports
+    listening: Listening
     is_complete: bool
     extra_arguments: Sequence[str]
 
@@ -46,7 +43,6 @@ class ServerCommand:
 
     def _own_arguments(self) -> list[str]:
         triton = triton_folder(self.environment)
-        grpc_port, http_port, metrics_port = self.ports
         return [
             str(triton / "bin" / "tritonserver"),
             f"--id={self.name}",
@@ -55,12 +51,7 @@ class ServerCommand:
             f"--backend-directory={self.backends}",
             f"--backend-config=python,shm-region-prefix-name={self.name}",
             f"--cache-directory={triton / 'caches'}",
-            f"--grpc-address={HOST}",
-            f"--grpc-port={grpc_port}",
-            f"--http-address={HOST}",
-            f"--http-port={http_port}",
-            f"--metrics-address={HOST}",
-            f"--metrics-port={metrics_port}",
+            *self.listening.arguments(),
             "--allow-gpu-metrics=false",
             f"--exit-timeout-secs={STOP_GRACE_S}",
             # Completion starts and ends a Python process for each model, which takes about a second each.

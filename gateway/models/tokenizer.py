@@ -25,11 +25,11 @@ def load_tokenizer(folder: Path, needed_tokens: Iterable[str]) -> Tokenizer:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise ValueError("The model has no tokenizer.json.")
+        raise ValueError(f"There is no file {path}.")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise ValueError("The model's tokenizer.json cannot be read.") from error
+        raise ValueError(f"{path} cannot be read.") from error
     for token in needed_tokens:
         token_id(tokenizer, token)
     # A file keeps the settings of the tokenizer that was saved: truncation would cut texts silently.

@@ -4,6 +4,7 @@ import base64
 import copy
 import fnmatch
 import math
+import re
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 
 import helm
 from gateway import settings_sources
+from gateway.embedded.environment import ensure_environment, process_environment, triton_folder
 from kubernetes_objects import dangling, faults, insecure, newest
 
 OLDEST = "1.29"
@@ -201,6 +203,8 @@ def test_a_sidecar_is_reached_by_its_gateway_alone_and_outlives_it() -> None:
     triton = at(objects, SIDECAR)
     assert triton["restartPolicy"] == "Always"
     assert {"--grpc-address=127.0.0.1", "--http-address=127.0.0.1"} <= set(triton["args"])
+    # Its metrics are for Prometheus, which asks the pod from outside.
+    assert "--metrics-address=0.0.0.0" in triton["args"]
     assert [port["containerPort"] for port in triton["ports"]] == [8002]
     ingress = objects["NetworkPolicy/visiongate"]["spec"]["ingress"]
     assert {port["port"] for rule in ingress for port in rule["ports"]} == {50051, 8080, 9090, 8002}
@@ -223,6 +227,14 @@ def test_tritons_apart_are_reached_by_gateways_alone() -> None:
     assert at(objects, f"{TRITON} restartPolicy") is None
     arguments = at(objects, f"{TRITON} args")
     assert not [it for it in arguments if it.startswith(("--grpc-address", "--http-address"))]
+
+
+def test_pods_with_ipv6_addresses() -> None:
+    objects = helm.template(TRITON_APART | {"gateway": {"listenHost": "::"}})
+    assert environment(objects)["VISIONGATE_HOST"] == environment(objects)["VISIONGATE_METRICS_HOST"] == "::"
+    # As Triton's gRPC and HTTP libraries write it.
+    addresses = {"--grpc-address=[::]", "--http-address=ipv6:::", "--metrics-address=ipv6:::"}
+    assert addresses <= set(at(objects, f"{TRITON} args"))
 
 
 @pytest.mark.parametrize("kind", ["hpa", "keda"])
@@ -348,3 +360,66 @@ def test_the_bucket_is_read_by_identity_alone() -> None:
     for policy in ("visiongate", "visiongate-triton"):
         rules = at(objects, f"NetworkPolicy/{policy} spec egress")
         assert 443 in {port["port"] for rule in rules for port in rule["ports"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "volume", "mount"),
+    [
+        ({"source": "image"}, {"image": {"reference": "visiongate-models:0.1.0"}}, {"subPath": "models"}),
+        ({"source": "initImage"}, {"emptyDir": {"sizeLimit": "20Gi"}}, {}),
+        ({"source": "pvc"}, {"persistentVolumeClaim": {"claimName": "visiongate-models"}}, {}),
+        ({"source": "hostPath", "hostPath": {"path": "/a"}}, {"hostPath": {"path": "/a"}}, {}),
+    ],
+)
+def test_gateway_and_triton_have_the_same_models(
+    source: dict[str, Any], volume: dict[str, Any], mount: dict[str, str]
+) -> None:
+    """The image has them in its folder /models."""
+    objects = helm.template({"models": source})
+    (kind,) = volume
+    assert at(objects, f"{POD} volumes models {kind}").items() >= volume[kind].items()
+    for container in (GATEWAY, SIDECAR):
+        found = at(objects, f"{container} volumeMounts models")
+        assert found == {"name": "models", "mountPath": "/models", "readOnly": True} | mount
+    assert "--model-repository=/models" in at(objects, f"{SIDECAR} args")
+    assert environment(objects)["VISIONGATE_REPOSITORY"] == "/models"
+
+
+def test_gateways_reach_tritons_elsewhere_and_hosts_of_images() -> None:
+    values = {
+        "triton": {"mode": "external", "address": "10.0.0.7:9001, dns:///t.example.com:8001"},
+        "networkPolicy": {"enabled": True},
+        "gateway": {"settings": {"uri_hosts": ["images.example.com"]}},
+    }
+    objects = helm.template(values)
+    _, triton, public = at(objects, "NetworkPolicy/visiongate spec egress")
+    assert [port["port"] for port in triton["ports"]] == [9001, 8001]
+    anywhere, newer = (it["ipBlock"] for it in public["to"])
+    assert (anywhere["cidr"], newer["cidr"]) == ("0.0.0.0/0", "::/0")
+    assert {"10.0.0.0/8", "169.254.0.0/16"} <= set(anywhere["except"])
+    assert faults(objects, newest()) == []
+
+
+def test_policies_let_the_test_of_the_release_in() -> None:
+    callers = [{"namespaceSelector": {"matchLabels": {"team": "apps"}}}]
+    policy = {"networkPolicy": {"enabled": True, "callersFrom": callers}}
+    peers = at(helm.template(policy), "NetworkPolicy/visiongate spec ingress 0 from")
+    labels = at(helm.template(policy), "Pod/visiongate-test-health metadata labels")
+    assert peers[0] == callers[0]
+    assert peers[1]["podSelector"]["matchLabels"].items() <= labels.items()
+    without = helm.template(policy | {"helmTest": {"enabled": False}})
+    assert at(without, "NetworkPolicy/visiongate spec ingress 0 from") == callers
+
+
+def test_triton_knows_its_arguments() -> None:
+    """One that it does not know ends it at the start. Triton from pip is older than the chart's."""
+    environment = ensure_environment(print)
+    program = triton_folder(environment) / "bin" / "tritonserver"
+    asked = subprocess.run(
+        [program, "--help"], env=process_environment(environment), capture_output=True, text=True, check=False
+    )
+    known = set(re.findall(r"--[a-z-]+", asked.stdout + asked.stderr))
+    values = {"triton": {"modelControl": "explicit", "loadModels": ["gaze"]}}
+    name, *arguments = at(helm.template(values), f"{SIDECAR} args")
+    assert name == "tritonserver"
+    assert {it.partition("=")[0] for it in arguments} <= known

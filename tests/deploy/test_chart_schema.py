@@ -107,8 +107,12 @@ def merge(into: dict[str, Any], values: dict[str, Any]) -> None:
     ],
 )
 def test_values_that_contradict_each_other_are_refused(values: dict[str, Any], words: str) -> None:
-    with pytest.raises(helm.HelmError, match=words.replace(".", r"\.")):
-        helm.template(values)
+    assert words in helm.lint(values)
+
+
+def test_what_lint_refuses_is_not_rendered() -> None:
+    with pytest.raises(helm.HelmError, match=r"models\.s3\.bucket: models\.source s3 needs it"):
+        helm.template({"models": {"source": "s3"}})
 
 
 def test_image_volumes_need_a_kubernetes_that_has_them() -> None:

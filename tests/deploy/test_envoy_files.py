@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 import envoy
-from envoy import FOLDER, GRPC
+from envoy import FOLDER, GRPC, HTTP
+from gateway.http.protocol import KEEP_ALIVE_S
 from gateway.server import KEEPALIVE
 from gateway.settings import Settings
 
@@ -101,6 +102,8 @@ def test_limits_leave_room_for_those_of_a_gateway() -> None:
         # As base64 in JSON.
         assert route["request_body_buffer_limit"] > settings.max_message_bytes * 4 / 3
     assert seconds(envoy.connection_manager(config)["stream_idle_timeout"]) > settings.max_call_s
+    [options] = envoy.clusters(config)[HTTP]["typed_extension_protocol_options"].values()
+    assert seconds(options["common_http_protocol_options"]["idle_timeout"]) < KEEP_ALIVE_S
     [options] = envoy.clusters(config)[GRPC]["typed_extension_protocol_options"].values()
     http2 = options["explicit_http_config"]["http2_protocol_options"]
     assert http2["initial_stream_window_size"] > settings.max_response_bytes

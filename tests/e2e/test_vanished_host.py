@@ -22,29 +22,7 @@ from visiongate import AsyncClient, VisiongateError
 
 # Addresses for documentation: no real network has them.
 HERE, THERE, PORT = "192.0.2.1", "192.0.2.2", 8001
-# A Triton, and what makes it answer on more than loopback.
-SERVER = f"""
-import asyncio, sys
-from pathlib import Path
-from gateway.embedded import EmbeddedTriton
-
-async def pump(reader, writer):
-    while data := await reader.read(1 << 16):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
-
-async def serve(address):
-    async def relay(reader, writer):
-        ends = await asyncio.open_connection(*address.split(":"))
-        await asyncio.gather(pump(reader, ends[1]), pump(ends[0], writer), return_exceptions=True)
-    async with await asyncio.start_server(relay, "{THERE}", {PORT}):
-        print("ready", flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-
-with EmbeddedTriton(Path(sys.argv[1])) as triton:
-    asyncio.run(serve(triton.grpc_address))
-"""
+COMMAND = str(Path(sys.executable).parent / "visiongate")
 
 
 def ip(*arguments: str) -> None:
@@ -68,15 +46,14 @@ def host() -> Iterator[str]:
         for device in (far, "lo"):
             ip("-n", name, "link", "set", device, "up")
         with subprocess.Popen(
-            ["ip", "netns", "exec", name, sys.executable, "-c", SERVER, str(REPOSITORY)],
-            stdin=subprocess.PIPE,
+            ["ip", "netns", "exec", name, COMMAND, "triton", "--demo", "--host", THERE],
             stdout=subprocess.PIPE,
             text=True,
         ) as process:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
+            assert f"gRPC at {THERE}:{PORT}" in process.stdout.readline()
             yield name
-            process.communicate()
+            process.terminate()
     finally:
         subprocess.run(["ip", "netns", "delete", name], check=False)
 

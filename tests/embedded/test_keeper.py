@@ -13,6 +13,7 @@ import pytest
 import tritonclient.grpc
 
 from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, keep_running, keeper
+from gateway.embedded.listening import Listening
 from gateway.ports import ListenError
 
 
@@ -122,7 +123,7 @@ async def test_a_start_that_is_cancelled_leaves_no_process(
 ) -> None:
     os.kill(triton.pid, signal.SIGKILL)
     await triton.death()
-    monkeypatch.setattr(triton, "_is_ready", lambda: False)
+    monkeypatch.setattr(Listening, "is_ready", lambda *_: False)
     restarting = asyncio.create_task(triton.restart())
     async with asyncio.timeout(60):
         while True:

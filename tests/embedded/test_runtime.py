@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import onnx
 import pytest
 import tritonclient.grpc
 
-from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, runs, runtime
+from gateway.embedded import EmbeddedTriton, EmbeddedTritonError, listening, runs
 from gateway.ports import ListenError
 
 PLACES = Path("/dev/shm"), Path(tempfile.gettempdir())
@@ -83,6 +85,44 @@ def test_everything_is_served_on_loopback_and_logged(server: Any) -> None:
             assert response.status == 200
     assert server.triton.poll() is None
     assert any("successfully loaded 'scale'" in line for line in server.log)
+
+
+@pytest.mark.parametrize(("host", "reached_at"), [("::1", "::1"), ("0.0.0.0", "127.0.0.1")])
+def test_it_listens_on_the_host_and_again_after_its_death(tmp_path: Path, host: str, reached_at: str) -> None:
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this machine has no ::1")
+    with EmbeddedTriton(tmp_path, host=host, model_control="explicit") as triton:
+        addresses = triton.grpc_address, triton.http_address, triton.metrics_address
+        assert triton.is_on_loopback == (host == "::1")
+        for life in range(2):
+            for address in addresses[1:]:
+                # Metrics are there a moment after the rest.
+                port = int(address.rpartition(":")[2])
+                assert eventually(partial(can_connect, reached_at, port))
+            client = tritonclient.grpc.InferenceServerClient(triton.grpc_address)
+            assert client.is_server_ready()
+            client.close()
+            if not life:
+                os.kill(triton.pid, signal.SIGKILL)
+                triton.wait(10)
+                asyncio.run(triton.restart())
+                assert (triton.grpc_address, triton.http_address, triton.metrics_address) == addresses
+
+
+def can_connect(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), 5).close()
+    except OSError:
+        return False
+    return True
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
 
 
 def test_stop_leaves_nothing_and_start_works_again(repository: Path) -> None:
@@ -155,11 +195,17 @@ def test_a_port_in_use_is_named(repository: Path) -> None:
             EmbeddedTriton(repository, http_port=port).start()
 
 
+def test_an_address_of_another_machine_is_named(repository: Path) -> None:
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1:0: this machine does not have the address"):
+        EmbeddedTriton(repository, host="192.0.2.1").start()
+
+
 def test_a_port_taken_in_between_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fill_ports = runtime._fill_ports
+    filled = listening._filled
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        answers = [(taken.getsockname()[1], 0, 0), (0, 0, 0)]
-        monkeypatch.setattr(runtime, "_fill_ports", lambda _: fill_ports(answers.pop(0)))
+        # The first is the check before the start.
+        answers = [(0, 0, 0), (taken.getsockname()[1], 0, 0), (0, 0, 0)]
+        monkeypatch.setattr(listening, "_filled", lambda ip, _: filled(ip, answers.pop(0)))
         with EmbeddedTriton(tmp_path, model_control="explicit") as triton:
             assert not triton.grpc_address.endswith(f":{taken.getsockname()[1]}")
     assert not answers

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from gateway.embedded.error import EmbeddedTritonError
+from gateway.embedded.listening import Listening
 from gateway.embedded.server_command import ServerCommand
 
 
@@ -13,7 +14,7 @@ def arguments(*extra: str) -> list[str]:
         name="visiongate_1_0123abcd",
         repository=Path("/models"),
         model_control="explicit",
-        ports=(1, 2, 3),
+        listening=Listening("127.0.0.1", (1, 2, 3)),
         is_complete=False,
         extra_arguments=extra,
     ).arguments()

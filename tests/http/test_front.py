@@ -424,7 +424,7 @@ async def test_pages_that_may_use_it(settings: Settings) -> None:
         asks = {
             "origin": "https://app.example.com",
             "access-control-request-method": "POST",
-            "access-control-request-headers": "content-type, x-api-key, x-timeout-s",
+            "access-control-request-headers": "content-type, x-api-key, x-timeout-s, x-image-id",
         }
         answer = await http.options("/v1/texts:embed", headers=asks)
         assert answer.status_code == 200

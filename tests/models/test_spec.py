@@ -149,7 +149,7 @@ def test_wrong_parameters_are_named(
 
 @pytest.mark.parametrize("family", ["clip", "grounding_dino"])
 def test_models_that_read_text_need_their_tokenizer(tmp_path: Path, family: str) -> None:
-    with pytest.raises(ValueError, match=r"^The model has no tokenizer\.json\.$"):
+    with pytest.raises(ValueError, match=r"^There is no file .+/tokenizer\.json\.$"):
         READERS[family](PARAMETERS[family], tmp_path)
     Tokenizer(models.BPE()).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ValueError, match=r"^The model's tokenizer\.json has no token "):

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,11 @@ def test_settings_of_a_used_tokenizer_are_undone(tmp_path: Path) -> None:
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^The model has no tokenizer\.json\.$"):
+    path = tmp_path / "tokenizer.json"
+    with pytest.raises(ValueError, match=rf"^There is no file {re.escape(str(path))}\.$"):
         load_tokenizer(tmp_path, ())
-    (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"^The model's tokenizer\.json cannot be read\.$"):
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))} cannot be read\.$"):
         load_tokenizer(tmp_path, ())
 
 

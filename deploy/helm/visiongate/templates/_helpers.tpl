@@ -18,7 +18,7 @@
 {{- if .Values.serviceAccount.create -}}
 {{- default (include "visiongate.fullname" .) .Values.serviceAccount.name -}}
 {{- else -}}
-{{- required "serviceAccount.name: without serviceAccount.create it must name an account" .Values.serviceAccount.name -}}
+{{- include "visiongate.required" (list "serviceAccount.name: without serviceAccount.create it must name an account" .Values.serviceAccount.name) -}}
 {{- end -}}
 {{- end -}}
 
@@ -75,4 +75,18 @@ namespace={{ .root.Release.Namespace | quote }},pod=~"{{ include "visiongate.dep
 {{- range .constraints }}
 - {{ mergeOverwrite (dict "labelSelector" (dict "matchLabels" $labels)) . | toYaml | nindent 2 | trim }}
 {{- end }}
+{{- end -}}
+
+{{/* Stop with a message. `helm lint` takes no notice of `fail`, but it does of a template that does not exist. */}}
+{{- define "visiongate.refuse" -}}
+{{- fail . -}}
+{{- include . "" -}}
+{{- end -}}
+
+{{/* A value, or stop with a message if it is empty: (list "message" value). */}}
+{{- define "visiongate.required" -}}
+{{- if not (last .) -}}
+{{- include "visiongate.refuse" (first .) -}}
+{{- end -}}
+{{- last . -}}
 {{- end -}}

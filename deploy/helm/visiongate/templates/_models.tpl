@@ -4,10 +4,10 @@
 {{- define "visiongate.repository" -}}
 {{- $models := .Values.models -}}
 {{- if eq $models.source "s3" -}}
-{{- $bucket := required "models.s3.bucket: models.source s3 needs it" $models.s3.bucket -}}
+{{- $bucket := include "visiongate.required" (list "models.s3.bucket: models.source s3 needs it" $models.s3.bucket) -}}
 s3://{{ with $models.s3.endpoint }}{{ . }}/{{ end }}{{ $bucket }}{{ with $models.s3.prefix }}/{{ trimAll "/" . }}{{ end }}
 {{- else if eq $models.source "gcs" -}}
-{{- $bucket := required "models.gcs.bucket: models.source gcs needs it" $models.gcs.bucket -}}
+{{- $bucket := include "visiongate.required" (list "models.gcs.bucket: models.source gcs needs it" $models.gcs.bucket) -}}
 gs://{{ $bucket }}{{ with $models.gcs.prefix }}/{{ trimAll "/" . }}{{ end }}
 {{- else -}}
 /models
@@ -25,7 +25,7 @@ gs://{{ $bucket }}{{ with $models.gcs.prefix }}/{{ trimAll "/" . }}{{ end }}
 - name: models
 {{- if eq $models.source "image" }}
   {{- if semverCompare "<1.33-0" .Capabilities.KubeVersion.Version }}
-  {{- fail (printf "models.source: image needs Kubernetes 1.33, this is %s; initImage works with older ones" .Capabilities.KubeVersion.Version) }}
+  {{- include "visiongate.refuse" (printf "models.source: image needs Kubernetes 1.33, this is %s; initImage works with older ones" .Capabilities.KubeVersion.Version) }}
   {{- end }}
   image:
     reference: {{ include "visiongate.image" (dict "root" . "image" $models.image "own" true) }}
@@ -35,7 +35,7 @@ gs://{{ $bucket }}{{ with $models.gcs.prefix }}/{{ trimAll "/" . }}{{ end }}
     claimName: {{ include "visiongate.modelClaim" . }}
 {{- else if eq $models.source "hostPath" }}
   hostPath:
-    path: {{ required "models.hostPath.path: models.source hostPath needs it" $models.hostPath.path }}
+    path: {{ include "visiongate.required" (list "models.hostPath.path: models.source hostPath needs it" $models.hostPath.path) }}
     type: Directory
 {{- else }}
   emptyDir:

@@ -54,7 +54,7 @@ VISIONGATE_{{ upper $name }}: {{ include "visiongate.settingText" $value | quote
 {{- else if eq $triton.mode "separate" -}}
 dns:///{{ include "visiongate.fullname" . }}-triton:8001
 {{- else -}}
-{{- required "triton.address: triton.mode external needs it" $triton.address -}}
+{{- include "visiongate.required" (list "triton.address: triton.mode external needs it" $triton.address) -}}
 {{- end -}}
 {{- end -}}
 
@@ -87,7 +87,7 @@ dns:///{{ include "visiongate.fullname" . }}-triton:8001
 {{- define "visiongate.tlsSecret" -}}
 {{- if .Values.tls.certManager.enabled -}}
 {{- if .Values.tls.existingSecret -}}
-{{- fail "tls.existingSecret: tls.certManager.enabled makes the Secret itself, set one of the two" -}}
+{{- include "visiongate.refuse" "tls.existingSecret: tls.certManager.enabled makes the Secret itself, set one of the two" -}}
 {{- end -}}
 {{- include "visiongate.fullname" . }}-tls
 {{- else -}}
@@ -111,7 +111,7 @@ dns:///{{ include "visiongate.fullname" . }}-triton:8001
 {{- if kindIs "invalid" $wanted -}}
 {{- $needed -}}
 {{- else if lt (int $wanted) $needed -}}
-{{- fail (printf "gateway.terminationGracePeriodSeconds: %d is less than drain_s + grace_s + 5, which is %d: calls would be lost" (int $wanted) $needed) -}}
+{{- include "visiongate.refuse" (printf "gateway.terminationGracePeriodSeconds: %d is less than drain_s + grace_s + 5, which is %d: calls would be lost" (int $wanted) $needed) -}}
 {{- else -}}
 {{- int $wanted -}}
 {{- end -}}

@@ -3,6 +3,7 @@
 {{- define "visiongate.tritonContainer" -}}
 {{- $triton := .Values.triton -}}
 {{- $isSidecar := eq $triton.mode "sidecar" -}}
+{{- $isIpv6 := eq .Values.gateway.listenHost "::" -}}
 - name: triton
   image: {{ include "visiongate.image" (dict "root" . "image" $triton.image) }}
   imagePullPolicy: {{ $triton.image.pullPolicy }}
@@ -15,7 +16,7 @@
     - --model-repository={{ include "visiongate.repository" . }}
     - --model-control-mode={{ $triton.modelControl }}
     {{- if and $triton.loadModels (ne $triton.modelControl "explicit") }}
-    {{- fail "triton.loadModels: only triton.modelControl explicit loads models by name" }}
+    {{- include "visiongate.refuse" "triton.loadModels: only triton.modelControl explicit loads models by name" }}
     {{- end }}
     {{- range $triton.loadModels }}
     - --load-model={{ . }}
@@ -27,7 +28,12 @@
     {{- if $isSidecar }}
     - --grpc-address=127.0.0.1
     - --http-address=127.0.0.1
+    {{- else if $isIpv6 }}
+    - "--grpc-address=[::]"
+    - "--http-address=ipv6:::"
     {{- end }}
+    # Prometheus asks from outside. By default it would be the address of HTTP.
+    - {{ printf "--metrics-address=%s" (ternary "ipv6:::" "0.0.0.0" $isIpv6) | quote }}
     - --grpc-port=8001
     - --http-port=8000
     - --metrics-port=8002

@@ -20,6 +20,6 @@
 {{- define "visiongate.checkRange" -}}
 {{- $range := (get .root.Values .component).autoscaling -}}
 {{- if gt (int $range.minReplicas) (int $range.maxReplicas) -}}
-{{- fail (printf "%s.autoscaling.minReplicas: %d is more than maxReplicas, which is %d" .component (int $range.minReplicas) (int $range.maxReplicas)) -}}
+{{- include "visiongate.refuse" (printf "%s.autoscaling.minReplicas: %d is more than maxReplicas, which is %d" .component (int $range.minReplicas) (int $range.maxReplicas)) -}}
 {{- end -}}
 {{- end -}}
