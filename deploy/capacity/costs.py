@@ -27,30 +27,39 @@ class TaskCost(Table):
 
     loop_ms, thread_ms: CPU of the gateway in its event loop, of which a process has one, and in its threads.
     thread_ms_per_megapixel: what decoding and masks add, by the size of the image.
+    locked_share: how much of the threads' work holds Python's lock: only one of them does it at a time.
     requests: to each model, such as clip_image = 1. Of text recognition: one for each batch of words.
     """
 
     loop_ms: NotNegative
     thread_ms: NotNegative
     thread_ms_per_megapixel: NotNegative = 0
+    locked_share: Annotated[float, Field(ge=0, le=1)] = 0.3
     request_bytes_per_megapixel: NotNegative
     answer_bytes: NotNegative
     requests: dict[str, Positive]
 
     def threads_s(self, megapixels: float) -> float:
+        """Return the seconds of work in threads."""
         return (self.thread_ms + self.thread_ms_per_megapixel * megapixels) / 1e3
+
+    def locked_s(self, megapixels: float) -> float:
+        """Return the seconds of work of which a process does one thing at a time."""
+        return self.loop_ms / 1e3 + self.locked_share * self.threads_s(megapixels)
 
 
 class ModelCost(Table):
     """What one request to a model costs.
 
     batch_ms: milliseconds of a batch of requests on a device, by device and number of requests.
+    cores: of processors, on how many a batch works at a time.
     triton_ms: CPU of Triton's own for each request: receiving, queueing, sending.
     tensor_bytes: between gateway and Triton, both ways together.
     """
 
     batch_ms: dict[str, dict[int, Positive]]
     max_batch: int = Field(1, ge=1)
+    cores: int = Field(1, ge=1)
     triton_ms: NotNegative = 0
     tensor_bytes: NotNegative
 
@@ -80,6 +89,7 @@ class Demand(Table):
     peak_factor: the busiest minute over the average. headroom: how much of a core, GPU or line is planned to
     be used at the peak. availability: the share of time in which there are machines enough for the peak.
     mtbf_h, mttr_h: hours between two failures of a machine, and until it is replaced.
+    gateway_processes: the gateway's setting `processes`; each has an event loop and a lock of its own.
     """
 
     device: str
@@ -89,6 +99,7 @@ class Demand(Table):
     mtbf_h: Positive = 720
     mttr_h: Positive = 0.5
     gateway_cores: Annotated[int, Field(ge=1)] = 4
+    gateway_processes: Annotated[int, Field(ge=1)] = 1
     gateway_price_per_h: NotNegative = 0
     device_price_per_h: NotNegative = 0
     task: dict[str, TaskDemand]

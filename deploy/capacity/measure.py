@@ -26,6 +26,7 @@ from gateway.embedded import EmbeddedTriton
 from visiongate import AsyncClient
 
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+WARM_UP_S = 2.0
 QUALITY = 90  # of the JPEG files that are sent
 PICTURES = 64  # more than callers: the gateway works once for callers that send the same at the same time
 NO_CACHES = (
@@ -124,7 +125,9 @@ class Stack:
 async def run(stack: Stack, call: Call, pictures: list[bytes], callers: int, seconds: float) -> Run:
     """Let callers ask one call after the other for so many seconds."""
     async with AsyncClient(stack.server) as client:
-        await asyncio.gather(*(call(client, picture) for picture in pictures[:callers]))  # warm
+        warm = time.perf_counter() + min(WARM_UP_S, seconds)
+        while time.perf_counter() < warm:
+            await asyncio.gather(*(call(client, picture) for picture in pictures[:callers]))
         before = stack.statistics()
         loop, threads = _cpu(stack.gateway_pid)
         own, triton = time.process_time(), _cpu_of(stack.triton_pids - {os.getpid()})
@@ -185,7 +188,9 @@ def pictures(photo: Path, megapixels: float) -> list[bytes]:
 def costs_of(runs: dict[str, list[tuple[float, Run]]], device: str, source: str) -> Costs:
     """Return what runs of each task, with the megapixels of their images, say of costs."""
     batches: dict[str, dict[int, list[float]]] = {}
-    tasks, triton_s = {}, {}
+    tasks: dict[str, TaskCost] = {}
+    triton_s: dict[str, float] = {}
+    cores: dict[str, int] = {}
     for name, of_task in runs.items():
         tasks[name] = _task_cost(of_task)
         for _, run in of_task:
@@ -195,19 +200,25 @@ def costs_of(runs: dict[str, list[tuple[float, Run]]], device: str, source: str)
                     # waiting, which the simulation adds by itself.
                     if device != "cpu" or run.callers == 1:
                         batches.setdefault(model, {}).setdefault(size, []).append(seconds)
-        # What Triton's processes work beside the models is told by those runs in which they did not wait.
+        # How many cores models work on, and what Triton does beside them, is told by runs without waiting.
         alone = [run for _, run in of_task if run.callers == 1]
-        spent = statistics.mean(
-            run.triton_s
-            - sum(run.items[model] * by_size[1] for model, by_size in run.batch_s.items() if 1 in by_size)
+        spent_s = statistics.mean(run.triton_s for run in alone)
+        models_s = statistics.mean(
+            sum(
+                run.items[model] * min(seconds / size for size, seconds in by_size.items())
+                for model, by_size in run.batch_s.items()
+            )
             for run in alone
         )
         for model in alone[0].items:
-            triton_s[model] = max(0.0, spent) / sum(alone[0].items.values())
+            cores[model] = max(1, round(spent_s / models_s)) if models_s and device == "cpu" else 1
+            beside_s = max(0.0, spent_s - cores[model] * models_s) if device == "cpu" else spent_s
+            triton_s[model] = beside_s / sum(alone[0].items.values())
     models = {
         model: ModelCost(
             batch_ms={device: {size: _ms(statistics.mean(s)) for size, s in sorted(by_size.items())}},
             max_batch=max(by_size),
+            cores=cores.get(model, 1),
             triton_ms=_ms(triton_s.get(model, 0.0)),
             tensor_bytes=0,
         )

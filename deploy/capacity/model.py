@@ -13,13 +13,14 @@ REPEAT_S, MAX_REPEATS = 0.1, 3
 
 def steps(costs: Costs, task: TaskCost, megapixels: float, caller_ms: float = 0) -> list[Step]:
     """Return a call's way: half of the gateway's work comes before the models, and half after."""
-    loop_s, threads_s = task.loop_ms / 1e3, task.threads_s(megapixels)
-    way = [Step(GATEWAY, LOOP, loop_s / 2), Step(GATEWAY, THREADS, threads_s)]
+    locked_s = task.locked_s(megapixels)
+    free_s = task.loop_ms / 1e3 + task.threads_s(megapixels) - locked_s
+    way = [Step(GATEWAY, LOOP, locked_s / 2), Step(GATEWAY, THREADS, free_s)]
     for model, requests in task.requests.items():
         count = max(1, round(requests))
         way.append(Step(TRITON, FRONT, costs.model[model].triton_ms / 1e3, count))
         way.append(Step(TRITON, model, count=count))
-    way.append(Step(GATEWAY, LOOP, loop_s / 2))
+    way.append(Step(GATEWAY, LOOP, locked_s / 2))
     if caller_ms:
         way = [Step(CALLER, LOOP, caller_ms / 2e3), *way, Step(CALLER, LOOP, caller_ms / 2e3)]
     return way
@@ -31,7 +32,10 @@ def on_many_machines(costs: Costs, demand: Demand, gateways: int, devices: int) 
     clock = Clock()
     groups = {
         GATEWAY: Group(
-            [_gateway(Machine(clock, demand.gateway_cores), demand.gateway_cores) for _ in range(gateways)]
+            [
+                _gateway(Machine(clock, demand.gateway_cores), demand.gateway_cores, demand.gateway_processes)
+                for _ in range(gateways)
+            ]
         ),
         TRITON: Group(
             [
@@ -49,7 +53,7 @@ def on_one_machine(costs: Costs, device: str, models: Mapping[str, object], core
     machine = Machine(clock, cores)
     groups = {
         CALLER: Group([{LOOP: Workers(machine, 1)}]),
-        GATEWAY: Group([_gateway(machine, cores)]),
+        GATEWAY: Group([_gateway(machine, cores, 1)]),
         TRITON: Group([_triton(costs, device, machine, machine, list(models))]),
     }
     return Simulation(groups, clock, repeat_s=REPEAT_S, max_repeats=MAX_REPEATS)
@@ -60,8 +64,8 @@ def costs_of(costs: Costs, demand: Demand) -> list[str]:
     return sorted({model for name in demand.task for model in costs.task[name].requests})
 
 
-def _gateway(machine: Machine, threads: int) -> dict[str, Place]:
-    return {LOOP: Workers(machine, 1), THREADS: Workers(machine, threads)}
+def _gateway(machine: Machine, threads: int, processes: int) -> dict[str, Place]:
+    return {LOOP: Workers(machine, processes), THREADS: Workers(machine, threads)}
 
 
 def _triton(
@@ -71,5 +75,6 @@ def _triton(
     places: dict[str, Place] = {FRONT: Workers(front, 8)}
     for name in models:
         cost = costs.model[name]
-        places[name] = Model(machine, cost.batch_s(device), instances=1, max_batch=cost.max_batch)
+        cores = cost.cores if machine is front else 1
+        places[name] = Model(machine, cost.batch_s(device), 1, cost.max_batch, cores)
     return places

@@ -67,12 +67,13 @@ def make_plan(costs: Costs, demand: Demand) -> Plan:
     """Return what the peak of the demand takes. Raises CapacityError for what has no costs."""
     check(costs, demand)
     peak = {name: task.images_per_s * demand.peak_factor for name, task in demand.task.items()}
-    loop_s = threads_s = device_s = triton_s = outside = inside = 0.0
+    loop_s = locked_s = threads_s = device_s = triton_s = outside = inside = 0.0
     parts = []
     for name, rate in peak.items():
         task, megapixels = costs.task[name], demand.task[name].megapixels
         loop_s += rate * task.loop_ms / 1e3
         threads_s += rate * task.threads_s(megapixels)
+        locked_s += rate * task.locked_s(megapixels)
         outside += rate * (task.request_bytes_per_megapixel * megapixels + task.answer_bytes)
         for model, requests in task.requests.items():
             cost = costs.model[model]
@@ -82,10 +83,10 @@ def make_plan(costs: Costs, demand: Demand) -> Plan:
             inside += rate * requests * cost.tensor_bytes
             parts.append(Part(f"{model} for {name}", busy, demand.device, f"{requests:g} requests an image"))
     down = demand.mttr_h / (demand.mtbf_h + demand.mttr_h)
-    # Each process has one event loop, and is run with so many threads as it has cores.
-    by_loop = loop_s / demand.headroom
+    # One process does one thing at a time of what holds Python's lock, however many cores it has.
+    by_lock = locked_s / demand.gateway_processes / demand.headroom
     by_cores = (loop_s + threads_s) / demand.gateway_cores / demand.headroom
-    gateways = math.ceil(max(by_loop, by_cores))
+    gateways = math.ceil(max(by_lock, by_cores))
     devices = math.ceil(device_s / demand.headroom)
     spares = (
         spare(gateways, demand.availability, down),
@@ -97,6 +98,7 @@ def make_plan(costs: Costs, demand: Demand) -> Plan:
     parts += [
         Part("gateway event loops", loop_s, "cores", "gRPC, protobuf, JSON"),
         Part("gateway threads", threads_s, "cores", "decoding, resizing, masks"),
+        Part("of both, one at a time", locked_s, "cores", "with Python's lock: at most one of a process"),
         Part("Triton", triton_s, "cores", "beside the models"),
         Part("callers to gateways", outside * 8 / 1e9, "Gbit/s", "files in, answers out"),
         Part(

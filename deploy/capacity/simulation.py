@@ -117,12 +117,18 @@ class Model:
     """A model in Triton: an instance that is free takes all that waits, up to the largest batch.
 
     batch_s: the seconds of a batch by its size, sorted; between two sizes the line through both holds.
+    cores: on how many a batch works at a time.
     """
 
     def __init__(
-        self, machine: Machine, batch_s: Sequence[tuple[int, float]], instances: int, max_batch: int
+        self,
+        machine: Machine,
+        batch_s: Sequence[tuple[int, float]],
+        instances: int,
+        max_batch: int,
+        cores: int = 1,
     ) -> None:
-        self._machine, self._batch_s, self._max_batch = machine, batch_s, max_batch
+        self._machine, self._batch_s, self._max_batch, self._cores = machine, batch_s, max_batch, cores
         self._free = instances
         self._queue: deque[Then] = deque()
         self.waiting = 0
@@ -144,7 +150,19 @@ class Model:
             batch = [self._queue.popleft() for _ in range(min(self._max_batch, len(self._queue)))]
             self.batches += 1
             self.items += len(batch)
-            self._machine.work(self.seconds(len(batch)), lambda batch=batch: self._done(batch))  # type: ignore[misc]
+            self._work(batch)
+
+    def _work(self, batch: list[Then]) -> None:
+        left = self._cores
+
+        def one_done() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._done(batch)
+
+        for _ in range(self._cores):
+            self._machine.work(self.seconds(len(batch)), one_done)
 
     def _done(self, batch: list[Then]) -> None:
         self._free += 1

@@ -93,6 +93,7 @@ COSTS = Costs.model_validate(
                 "loop_ms": 1,
                 "thread_ms": 2,
                 "thread_ms_per_megapixel": 4,
+                "locked_share": 0.1,
                 "request_bytes_per_megapixel": 250_000,
                 "answer_bytes": 4_000,
                 "requests": {"clip": 1},
@@ -128,6 +129,7 @@ def test_a_plan_is_arithmetic() -> None:
     assert plan.images_per_s == 1000
     assert parts["gateway event loops"] == pytest.approx(1.0)
     assert parts["gateway threads"] == pytest.approx(10.0)  # 2 + 4 x 2 ms
+    assert parts["of both, one at a time"] == pytest.approx(2.0)
     assert plan.gateways == 6  # 11 cores / 4 / 0.5
     assert parts["clip for embed"] == pytest.approx(1.0)  # 1 ms each in batches of 8
     assert plan.devices == 2
@@ -138,11 +140,12 @@ def test_a_plan_is_arithmetic() -> None:
     assert plan.price_per_million == pytest.approx(7.2 / 3.6)
 
 
-def test_one_event_loop_a_gateway_bounds_it_too() -> None:
+def test_one_lock_a_gateway_bounds_it_too() -> None:
     slow = COSTS.model_copy(
         update={"task": {"embed": COSTS.task["embed"].model_copy(update={"loop_ms": 8.0})}}
     )
-    assert make_plan(slow, demand(gateway_cores=64)).gateways == 16  # 8 cores of loops, half used
+    assert make_plan(slow, demand(gateway_cores=64)).gateways == 18  # 9 cores of what holds a lock, half used
+    assert make_plan(slow, demand(gateway_cores=64, gateway_processes=4)).gateways == 5
 
 
 def test_a_batch_is_no_larger_than_callers_can_wait_for() -> None:
