@@ -86,8 +86,9 @@ def make_plan(costs: Costs, demand: Demand) -> Plan:
     # One process does one thing at a time of what holds Python's lock, however many cores it has.
     by_lock = locked_s / demand.gateway_processes / demand.headroom
     by_cores = (loop_s + threads_s) / demand.gateway_cores / demand.headroom
-    gateways = math.ceil(max(by_lock, by_cores))
-    devices = math.ceil(device_s / demand.headroom)
+    # Rounded first: 18.000000000000004 is 18.
+    gateways = math.ceil(round(max(by_lock, by_cores), 6))
+    devices = math.ceil(round(device_s / demand.headroom, 6))
     spares = (
         spare(gateways, demand.availability, down),
         spare(devices, demand.availability, down),
