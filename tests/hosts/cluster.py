@@ -73,6 +73,8 @@ class Cluster:
         await until(self.is_well, _WELL_S)
 
     async def is_well(self) -> bool:
+        if not all([await triton.is_ready() for triton in self.tritons]):
+            return False
         counted = await self.counted()
         healthy = [
             counted.edge.get(f'envoy_cluster_membership_healthy{{envoy_cluster_name="{name}"}}')

@@ -17,7 +17,7 @@ from export.demo.serving import REPOSITORY
 from hosts.network import Host
 
 COMMAND = str(Path(sys.executable).parent / "visiongate")
-TRITON_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT = 8001, 50051, 8080, 9090
+TRITON_HTTP_PORT, TRITON_PORT, GRPC_PORT, HTTP_PORT, METRICS_PORT = 8000, 8001, 50051, 8080, 9090
 PLAIN_PORT, TLS_PORT, EDGE_METRICS_PORT = 8080, 8443, 9902
 DRAIN_S = 5
 """Of a gateway that is told to stop, and of an edge that is replaced."""
@@ -96,6 +96,15 @@ class Triton(Part):
             pid for pid in _descendants(self.pid) if _name(pid) == "tritonserver" and os.getpgid(pid) == pid
         ]
         return found[0]
+
+    async def is_ready(self) -> bool:
+        """Ask itself: what gateways know of it may be older than its last start."""
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+                answer = await client.get(f"http://{self.host.address}:{TRITON_HTTP_PORT}/v2/health/ready")
+        except httpx.TransportError:
+            return False
+        return answer.status_code == 200
 
     def kill(self) -> None:
         os.kill(self.server, signal.SIGKILL)
