@@ -5,6 +5,7 @@ locked while its process lives: by that the next process finds what one that was
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import mmap
@@ -62,6 +63,8 @@ class SharedTensors:
         self._free = [(0, self.size)]
         # Rooms of tensors that are gone. Whoever drops the last reference may hold the lock.
         self._given_back: deque[tuple[int, int]] = deque()
+        # What is before it has memory, and keeps it.
+        self._allocated = 0
         self._has_told = False
         self.readers: set[str] = set()
 
@@ -79,8 +82,7 @@ class SharedTensors:
         if start is None:
             return dict(tensors)
         try:
-            # Writing where no memory is left would kill the process.
-            os.posix_fallocate(self._file, start, size)
+            self._allocate(start + size)
         except OSError as error:
             self._given_back.append((start, start + size))
             if not self._has_told:
@@ -98,6 +100,18 @@ class SharedTensors:
             placed[name] = copy
             at += sizes[name]
         return placed
+
+    def _allocate(self, end: int) -> None:
+        """Have the kernel give memory up to there. Writing where none is left would kill the process."""
+        with self._lock:
+            size = end - self._allocated
+            if size <= 0:
+                return
+            whole = os.fstatvfs(self._file)
+            if whole.f_bavail * whole.f_frsize - size < whole.f_blocks * whole.f_frsize // 2:
+                raise OSError(errno.ENOSPC, "half of it is left to Triton")
+            os.posix_fallocate(self._file, self._allocated, size)
+            self._allocated = end
 
     def offset(self, tensor: NDArray[Any]) -> int | None:
         """Return where in shared memory a tensor lies, if it does."""

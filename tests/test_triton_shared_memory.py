@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -92,6 +93,23 @@ def test_full_memory_is_no_error_and_told_once(
             np.testing.assert_array_equal(placed["embedding"], view()["embedding"])
     assert len(caplog.records) == 1
     assert "is full: tensors are sent to Triton" in caplog.text
+    assert shared.offset(shared.put(view())["embedding"]) == 0
+
+
+def test_half_of_the_memory_is_left_to_triton(
+    shared: SharedTensors, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its own processes exchange tensors there, and fail without."""
+    kept = shared.put(view())
+    whole = SimpleNamespace(f_blocks=100, f_bavail=52, f_frsize=PAGE)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: whole)
+    more = shared.put(view())
+    assert shared.offset(more["embedding"]) is not None
+    whole.f_bavail = 50
+    assert shared.offset(shared.put(view())["embedding"]) is None
+    assert "half of it is left to Triton" in caplog.text
+    # What was in use has its memory already.
+    del kept
     assert shared.offset(shared.put(view())["embedding"]) == 0
 
 
