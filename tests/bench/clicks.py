@@ -2,8 +2,9 @@
 
     python tests/bench/clicks.py --repository DIR
 
-The decoder alone is ONNX Runtime in this process, with as many threads, on the same embedding and prompt. The
-two take turns. Ratios of one run on one machine; the gateway and Triton have processes of their own.
+The decoder alone is ONNX Runtime in this process, with as many threads, on an embedding of the same size and the
+same prompt. It takes turns with two gateways, of which one keeps embeddings in shared memory. Ratios of one run on
+one machine; gateways and Triton have processes of their own.
 """
 
 import argparse
@@ -13,7 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +25,7 @@ from skimage import data as skimage_data
 
 from gateway.embedded import EmbeddedTriton
 from gateway.pipelines.segmentation import SAM, SAM2
-from visiongate import Client, ImageHandle, Model, VisiongateError
+from visiongate import Client, VisiongateError
 
 POINT = (300.0, 200.0)
 
@@ -65,46 +68,83 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def until_ready(client: Client) -> list[Model]:
+@dataclass(frozen=True)
+class Served:
+    """A gateway of its own process. how: its setting triton_shared_memory."""
+
+    how: str
+    pid: int
+    client: Client
+
+
+@contextmanager
+def serving(triton: str, repository: Path, how: str) -> Iterator[Served]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    command = [
+        str(Path(sys.executable).parent / "visiongate"),
+        "serve",
+        "--port",
+        str(port),
+        "--triton",
+        triton,
+    ]
+    command += ["--repository", str(repository), "--triton-shared-memory", how, "--log-level", "warning"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            with Client(f"127.0.0.1:{port}", timeout=600) as client:
+                until_ready(client)
+                yield Served(how, process.pid, client)
+        finally:
+            process.terminate()
+
+
+def until_ready(client: Client) -> None:
     for _ in range(600):
         try:
-            return list(client.list_models())
+            client.list_models()
         except VisiongateError:
             time.sleep(0.2)
+        else:
+            return
     raise TimeoutError("the gateway does not answer")
 
 
-def measure(repository: Path, server: int, port: int, rounds: int, clicks: int) -> None:
+def measure(repository: Path, servers: list[Served], rounds: int, clicks: int) -> None:
     threads = len(os.sched_getaffinity(0))
-    print(f"{'model':6} {'click ms':>9} {'decoder ms':>11} {'ratio':>6} {'gateway CPU ms a click':>23}")
-    with Client(f"127.0.0.1:{port}", timeout=600) as client:
-        models = until_ready(client)
-        for family in (SAM, SAM2):
-            decoder = family.roles[1].name
-            model = next((each for each in models if each.family == family.name), None)
-            if model is None:
-                continue
-            image = client.encode_image(skimage_data.coffee(), model=model.variant)
-            run = alone(repository, decoder, threads)
-
-            def click(image: ImageHandle = image, variant: str = model.variant) -> object:
-                return client.segment(image, points=[[POINT]], model=variant)
-
-            for each in (click, run):
-                milliseconds(each, 3)
-            found, cpu = [], 0.0
-            for _ in range(rounds):
-                before = cpu_s(server)
-                clicked = milliseconds(click, clicks)
-                cpu += cpu_s(server) - before
-                found.append((clicked, milliseconds(run, clicks)))
-            ratio = statistics.median(clicked / decoded for clicked, decoded in found)
-            columns = [statistics.median(column) for column in zip(*found, strict=True)]
-            each_ms = cpu / rounds / clicks * 1e3
+    print(f"{'model':6} {'memory':7} {'click ms':>9} {'decoder ms':>11} {'ratio':>6} {'gateway CPU ms':>15}")
+    for family in (SAM, SAM2):
+        models = servers[0].client.list_models()
+        model = next((each.variant for each in models if each.family == family.name), None)
+        if model is None:
+            continue
+        run = alone(repository, family.roles[1].name, threads)
+        milliseconds(run, 3)
+        calls = [clicking(server.client, model) for server in servers]
+        found: list[list[tuple[float, float, float]]] = [[] for _ in servers]
+        for _ in range(rounds):
+            for server, call, row in zip(servers, calls, found, strict=True):
+                before = cpu_s(server.pid)
+                clicked = milliseconds(call, clicks)
+                row.append((clicked, milliseconds(run, clicks), (cpu_s(server.pid) - before) / clicks * 1e3))
+        for server, row in zip(servers, found, strict=True):
+            ratio = statistics.median(clicked / decoded for clicked, decoded, _ in row)
+            clicked, decoded, cpu = (statistics.median(column) for column in zip(*row, strict=True))
             print(
-                f"{family.name:6} {columns[0]:9.1f} {columns[1]:11.1f} {ratio:6.2f} {each_ms:23.1f}",
+                f"{family.name:6} {server.how:7} {clicked:9.1f} {decoded:11.1f} {ratio:6.2f} {cpu:15.1f}",
                 flush=True,
             )
+
+
+def clicking(client: Client, model: str) -> Callable[[], object]:
+    """Return a click on a picture that the gateway knows, after a few clicks."""
+    image = client.encode_image(skimage_data.coffee(), model=model)
+
+    def click() -> object:
+        return client.segment(image, points=[[POINT]], model=model)
+
+    milliseconds(click, 3)
+    return click
 
 
 def main() -> None:
@@ -114,18 +154,13 @@ def main() -> None:
     parser.add_argument("--repository", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clicks", type=int, default=10)
-    parser.add_argument("serve", nargs="*", help="after --: arguments of `visiongate serve`")
     arguments = parser.parse_args()
-    with EmbeddedTriton(arguments.repository) as triton:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
-        command = [str(Path(sys.executable).parent / "visiongate"), "serve", "--port", str(port)]
-        command += ["--triton", triton.grpc_address, "--repository", str(arguments.repository)]
-        with subprocess.Popen([*command, *arguments.serve]) as server:
-            try:
-                measure(arguments.repository, server.pid, port, arguments.rounds, arguments.clicks)
-            finally:
-                server.terminate()
+    with (
+        EmbeddedTriton(arguments.repository) as triton,
+        serving(triton.grpc_address, arguments.repository, "on") as shared,
+        serving(triton.grpc_address, arguments.repository, "off") as sent,
+    ):
+        measure(arguments.repository, [shared, sent], arguments.rounds, arguments.clicks)
 
 
 if __name__ == "__main__":
