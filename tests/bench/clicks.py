@@ -3,8 +3,8 @@
     python tests/bench/clicks.py --repository DIR
 
 The decoder alone is ONNX Runtime in this process, with as many threads, on an embedding of the same size and
-the same prompt. It takes turns with two gateways, of which one keeps embeddings in shared memory. Ratios of one
-run on one machine; gateways and Triton have processes of their own.
+the same prompt. It takes turns with two gateways, of which one keeps embeddings in shared memory. Ratios of
+one run on one machine; gateways and Triton have processes of their own.
 """
 
 import argparse
