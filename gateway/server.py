@@ -30,6 +30,7 @@ from gateway.services.registry import FAMILIES, SERVICES
 from gateway.settings import Settings
 from gateway.tls import server_credentials
 from gateway.triton_servers import GrpcTriton
+from gateway.triton_shared_memory import SharedTensors
 from gateway.trusted_proxies import TrustedProxies
 from visiongate.address import join
 
@@ -37,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 # gRPC reads the largest of its integers as no limit.
 _NEVER_MS = 2**31 - 1
+
+# Four embeddings of SAM 2.
+_SHARED_BESIDE = 64 << 20
 
 KEEPALIVE = (
     # The server finds out clients that have vanished, and ends their calls.
@@ -54,8 +58,8 @@ class Gateway:
     """A running gateway: an async context manager that listens once entered.
 
     Raises CatalogError if Triton does not answer in time or has nothing that can be served, and what
-    `process.check` raises. `image_id_secret` is that of the setting by default. `loopback` is the way of the
-    HTTP front to it.
+    `process.check` raises; ValueError also without the shared memory that it must have. `image_id_secret` is
+    that of the setting by default. `loopback` is the way of the HTTP front to it.
     """
 
     def __init__(
@@ -81,12 +85,20 @@ class Gateway:
             check_free(settings.host, settings.port, "--port")
         set_unready(SERVICES)
         async with contextlib.AsyncExitStack() as made:
-            self._triton = GrpcTriton(settings.triton, settings.triton_attempts)
+            shared = _shared_tensors(settings)
+            if shared is not None:
+                made.callback(shared.close)
+            self._triton = GrpcTriton(
+                settings.triton,
+                settings.triton_attempts,
+                shared,
+                must_share=settings.triton_shared_memory == "on",
+            )
             made.push_async_callback(self._triton.close)
             loader = CatalogLoader(self._triton, settings.repository, FAMILIES)
             await loader.load_when_ready(settings.triton, wait_s=settings.triton_wait_s)
             logger.info("the models are loaded", extra={"fields": loader.exports})
-            self._resources = Resources(self._triton, loader.catalog, settings, image_ids)
+            self._resources = Resources(self._triton, loader.catalog, settings, image_ids, shared)
             made.callback(self._resources.close)
             self._health = Health()
             self._server = self._make_server()
@@ -97,6 +109,7 @@ class Gateway:
             self.port = self._listen(credentials)
             await self._server.start()
             made.pop_all()
+        self._shared = shared
         guard = ConnectionGuard(
             {self.port, settings.metrics_port or self.port}, settings.max_connections_per_peer
         )
@@ -125,6 +138,8 @@ class Gateway:
         finally:
             self._resources.close()
             await self._triton.close()
+            if self._shared is not None:
+                self._shared.close()
 
     def _make_server(self) -> grpc.aio.Server:
         settings = self._settings
@@ -183,6 +198,19 @@ class Gateway:
     def served(self) -> str:
         """The models, as an operator reads them."""
         return ", ".join(f"{variant.family.name} {variant.name}" for variant in self.catalog.variants)
+
+
+def _shared_tensors(settings: Settings) -> SharedTensors | None:
+    """Return the shared memory for SAM's embeddings: those that are kept, and some that are not kept yet."""
+    if settings.triton_shared_memory == "off":
+        return None
+    try:
+        return SharedTensors(settings.sam_embedding_cache_bytes + _SHARED_BESIDE)
+    except OSError as error:
+        if settings.triton_shared_memory == "on":
+            raise ValueError(f"triton_shared_memory is on, but there is none: {error}") from error
+        logger.info("tensors are sent to Triton: there is no shared memory (%s)", error.strerror)
+        return None
 
 
 def _check_memory(settings: Settings) -> None:

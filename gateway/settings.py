@@ -135,6 +135,13 @@ class Settings(Checks):
         "Triton", 4, "Most times that a request is sent to Triton while Triton is unavailable."
     )
 
+    triton_shared_memory: Literal["auto", "on", "off"] = _setting(
+        "Triton",
+        "auto",
+        "Whether a Triton on this host reads SAM's embeddings in shared memory, or gets them with each "
+        "prompt. auto: where it can; on: a Triton that cannot is not used; off: all tensors are sent.",
+    )
+
     tls_certificate: Path | None = _setting(
         "Who may call", None, "The server's certificate chain, PEM. With tls_key: calls must use TLS."
     )

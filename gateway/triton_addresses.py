@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from gateway import address
 from visiongate.address import join
@@ -15,13 +16,15 @@ class Endpoint:
     """Where one server listens.
 
     name: for the log and the metrics, `host:port` with an IP address. target: for gRPC. origin: the part of
-    the setting that it comes from. is_ipv6: whether its address is of IPv6.
+    the setting that it comes from. is_ipv6: whether its address is of IPv6. is_here: whether its address is
+    this host's.
     """
 
     name: str
     target: str
     origin: str
     is_ipv6: bool = False
+    is_here: bool = False
 
 
 async def resolve(addresses: str) -> list[Endpoint]:
@@ -48,5 +51,17 @@ async def _resolve(origin: str) -> list[Endpoint]:
     for *_, sockaddr in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         name = join(str(sockaddr[0]), port)
         is_ipv6 = ":" in str(sockaddr[0])
-        endpoints.append(Endpoint(name, f"ipv{6 if is_ipv6 else 4}:{name}", origin, is_ipv6))
+        target = f"ipv{6 if is_ipv6 else 4}:{name}"
+        endpoints.append(Endpoint(name, target, origin, is_ipv6, _is_here(sockaddr)))
     return endpoints
+
+
+def _is_here(sockaddr: Any) -> bool:
+    """Return whether a program of this host could listen there."""
+    family = socket.AF_INET if len(sockaddr) == 2 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((sockaddr[0], 0, *sockaddr[2:]))
+    except OSError:
+        return False
+    return True

@@ -5,17 +5,19 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
-import numpy as np
-from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+import grpc.aio
+from numpy.typing import NDArray
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import InferenceServerException
 
-from gateway import call, metrics, tracing
+from gateway import call, metrics, tracing, triton_wire
 from gateway.errors import StatusError, TritonUnavailableError
 from gateway.triton import ModelConfig, ModelState, Tensors
+from gateway.triton_memory_offer import MemoryOffer
+from gateway.triton_shared_memory import SharedTensors
 from visiongate.connection import NO_PROXY
 
 # For questions that a healthy server answers at once. One that does not is silent.
@@ -61,6 +63,9 @@ CHANNEL_ARGUMENTS = [
 ]
 
 
+Answer = TypeVar("Answer")
+
+
 class SilentServerError(Exception):
     """A request has left a server that answers nothing any more."""
 
@@ -71,11 +76,16 @@ class TritonServer:
     is_up: whether it answers. absence: why not. is_silent: it does not, and refuses nothing either.
     states: of the models that it was told to load. configs: of those of them that were asked for and are
     ready. in_flight: requests that it has now. last_turn: the number of the last request, of all servers'
-    requests, that it was chosen for.
+    requests, that it was chosen for. memory: the shared memory that it may read.
+    must_share: it counts as up only if it does.
     """
 
-    def __init__(self, name: str, target: str) -> None:
+    def __init__(
+        self, name: str, target: str, shared: SharedTensors | None = None, *, must_share: bool = False
+    ) -> None:
         self.name = name
+        self.memory = MemoryOffer(name, shared, self._ask)
+        self._must_share = must_share
         metrics.know("server", [name])
         self.is_up = self.is_silent = False
         self.absence = "not asked yet"
@@ -86,7 +96,9 @@ class TritonServer:
         self.in_flight = 0
         self.last_turn = -1
         self._cancels_safely = False
-        self._client = InferenceServerClient(target, channel_args=CHANNEL_ARGUMENTS)
+        self._channel = grpc.aio.insecure_channel(target, options=CHANNEL_ARGUMENTS)
+        self._stub: Any = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._model_infer: Any = self._channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         self._looking: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -94,7 +106,8 @@ class TritonServer:
             self._looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._looking
-        await self._client.close()
+        await self.memory.withdraw()
+        await self._channel.close()
         metrics.forget_triton(self.name)
 
     def look(self) -> "asyncio.Task[None]":
@@ -107,8 +120,8 @@ class TritonServer:
         metadata: Any
         index: Any
         metadata, index = await asyncio.gather(
-            self._client.get_server_metadata(client_timeout=HEALTH_TIMEOUT_S),
-            self._client.get_model_repository_index(client_timeout=HEALTH_TIMEOUT_S),
+            self._ask("ServerMetadata", service_pb2.ServerMetadataRequest()),
+            self._ask("RepositoryIndex", service_pb2.RepositoryIndexRequest()),
             return_exceptions=True,
         )
         self.is_silent = (
@@ -119,6 +132,10 @@ class TritonServer:
             return
         if isinstance(metadata, BaseException):
             raise metadata
+        await self.memory.make()
+        if self._must_share and not self.memory.is_taken:
+            self.lose(self.memory.refusal or "it does not say whether it reads shared memory")
+            return
         self.is_up, self.absence, self.version = True, "", metadata.version
         self._cancels_safely = _version(metadata.version) >= CANCELS_SAFELY
         self.index_error = index if isinstance(index, InferenceServerException) else None
@@ -137,6 +154,7 @@ class TritonServer:
     def lose(self, absence: str) -> None:
         """Note that the server does not answer, until a look finds it again."""
         self.is_up, self.absence = False, absence
+        self.memory.lose()
 
     def lose_model(self, model: str) -> None:
         """Note that a model is not ready, until a look finds it again."""
@@ -146,7 +164,7 @@ class TritonServer:
     async def ask_config(self, model: str) -> None:
         """Renew what is known of a model; raise InferenceServerException if the server does not tell."""
         try:
-            answer = await self._client.get_model_config(model, client_timeout=HEALTH_TIMEOUT_S)
+            answer = await self._ask("ModelConfig", service_pb2.ModelConfigRequest(name=model))
         except InferenceServerException as error:
             if code_of(error) != "DEADLINE_EXCEEDED":
                 self.configs.pop(model, None)
@@ -156,10 +174,10 @@ class TritonServer:
     async def infer(
         self,
         model: str,
-        tensors: Sequence[InferInput],
-        wanted: Sequence[InferRequestedOutput],
+        inputs: Tensors,
+        outputs: Sequence[str],
         leave: Callable[[], bool] | None = None,
-    ) -> InferResult:
+    ) -> dict[str, NDArray[Any]]:
         """Send a request once; count, time and trace it. Raises InferenceServerException.
 
         leave: while the server is silent, it is asked again and again whether the request leaves, which
@@ -171,9 +189,17 @@ class TritonServer:
         code = "OK"
         self._count(1)
         try:
-            return await self._answer(
-                self._client.infer(model, tensors, outputs=wanted, headers=tracing.headers(span)), leave
-            )
+            metadata = tuple(tracing.headers(span).items())
+            try:
+                message = triton_wire.request(model, inputs, outputs, self.memory.place)
+                return triton_wire.answer(await self._answer(self._send(message, metadata), leave))
+            except InferenceServerException as error:
+                if not self.memory.is_forgotten(error):
+                    raise
+            # The next look asks it again.
+            self.memory.lose()
+            message = triton_wire.request(model, inputs, outputs)
+            return triton_wire.answer(await self._answer(self._send(message, metadata), leave))
         except InferenceServerException as error:
             code = code_of(error)
             raise
@@ -193,9 +219,19 @@ class TritonServer:
         self.in_flight += change
         metrics.TRITON_IN_FLIGHT.labels(self.name).set(self.in_flight)
 
-    async def _answer(
-        self, call: Coroutine[Any, Any, InferResult], leave: Callable[[], bool] | None
-    ) -> InferResult:
+    async def _send(self, message: bytes, metadata: tuple[tuple[str, str], ...]) -> bytes:
+        try:
+            return bytes(await self._model_infer(message, metadata=metadata))
+        except grpc.RpcError as error:
+            raise _exception(error) from None
+
+    async def _ask(self, method: str, request: Any) -> Any:
+        try:
+            return await getattr(self._stub, method)(request, timeout=HEALTH_TIMEOUT_S)
+        except grpc.RpcError as error:
+            raise _exception(error) from None
+
+    async def _answer(self, call: Coroutine[Any, Any, Answer], leave: Callable[[], bool] | None) -> Answer:
         """Return the request's result.
 
         One that is cancelled, or left with a silent server, has time to end by itself if Triton needs that.
@@ -218,7 +254,7 @@ class TritonServer:
                 request.cancel()
             raise
 
-    def _drop(self, request: "asyncio.Future[InferResult]") -> None:
+    def _drop(self, request: "asyncio.Future[Any]") -> None:
         """End a request whose result nobody waits for any more."""
         if self._cancels_safely:
             request.cancel()
@@ -226,19 +262,15 @@ class TritonServer:
             asyncio.get_running_loop().call_later(PATIENCE_S, request.cancel)
 
 
-def _look_at_error(request: "asyncio.Future[InferResult]") -> None:
+def _look_at_error(request: "asyncio.Future[Any]") -> None:
     if not request.cancelled():
         request.exception()
 
 
-def input_tensors(inputs: Tensors) -> list[InferInput]:
-    """Return a request's inputs as Triton's client sends them."""
-    tensors = []
-    for name, array in inputs.items():
-        tensor = InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
-        tensor.set_data_from_numpy(np.ascontiguousarray(array))
-        tensors.append(tensor)
-    return tensors
+def _exception(error: grpc.RpcError) -> InferenceServerException:
+    """Return gRPC's error as Triton's client raises it."""
+    failed: Any = error
+    return InferenceServerException(failed.details(), str(failed.code()), failed.debug_error_string())
 
 
 def status_error(error: InferenceServerException, model: str = "") -> StatusError:

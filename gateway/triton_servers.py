@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
-from tritonclient.grpc import InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from gateway import metrics
@@ -22,11 +21,11 @@ from gateway.triton_server import (
     SilentServerError,
     TritonServer,
     code_of,
-    input_tensors,
     is_lost,
     is_model_away,
     status_error,
 )
+from gateway.triton_shared_memory import SharedTensors
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +52,22 @@ class GrpcTriton:
     because a request may be what kills servers, and only while that is rare. So is one that a silent server
     has, once another one has the model. The requests that were with a server when it died are sent again one
     after the other: they would lose the next server too, and be blamed, beside the one that kills servers.
+    Servers on this host read tensors in `shared` where they lie. must_share: one that does not is not used.
+
     gRPC's own retry policy would not do: it keeps no more than 256 KiB of a request to send it again, and
     counts nothing.
     """
 
-    def __init__(self, addresses: str, attempts: int = 4) -> None:
+    def __init__(
+        self,
+        addresses: str,
+        attempts: int = 4,
+        shared: SharedTensors | None = None,
+        *,
+        must_share: bool = False,
+    ) -> None:
         self._addresses = addresses
+        self._shared, self._must_share = shared, must_share
         self._attempts = attempts
         self._servers: dict[str, TritonServer] = {}
         self._leaving: list[TritonServer] = []
@@ -125,8 +134,6 @@ class GrpcTriton:
 
     async def infer(self, model: str, inputs: Tensors, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
         metrics.BATCH_SIZE.labels(model).observe(len(next(iter(inputs.values()))))
-        tensors = input_tensors(inputs)
-        wanted = [InferRequestedOutput(name) for name in outputs]
         has_lost_connection = has_left = False
         tried: set[TritonServer] = set()
         if not self._servers:
@@ -138,9 +145,9 @@ class GrpcTriton:
             leave = partial(self._leave, server, model) if may_leave else None
             try:
                 async with self._suspects.turn() if has_lost_connection else nullcontext():
-                    result = await server.infer(model, tensors, wanted, leave)
+                    answer = await server.infer(model, inputs, outputs, leave)
                 self._budget.earn()
-                return {name: result.as_numpy(name) for name in outputs}
+                return {name: answer[name] for name in outputs}
             except SilentServerError:
                 has_left = True
             except InferenceServerException as error:
@@ -267,7 +274,10 @@ class GrpcTriton:
             for endpoint in kept:
                 self._endpoints[endpoint.name] = endpoint
                 if endpoint.name not in self._servers:
-                    self._servers[endpoint.name] = TritonServer(endpoint.name, endpoint.target)
+                    shared = self._shared if self._must_share or endpoint.is_here else None
+                    self._servers[endpoint.name] = TritonServer(
+                        endpoint.name, endpoint.target, shared, must_share=self._must_share
+                    )
             await self._drop(self._servers.keys() - {endpoint.name for endpoint in kept})
             return ""
 
@@ -307,6 +317,8 @@ class GrpcTriton:
             self._told_up[server.name] = server.is_up
             if before == server.is_up:
                 continue
+            if server.is_up and server.memory.refusal:
+                logger.warning("Triton %s: %s", server.name, server.memory.refusal)
             if not server.is_up:
                 kind = "is lost" if before else "does not answer"
                 logger.warning("Triton %s %s: %s", server.name, kind, " ".join(server.absence.split()))

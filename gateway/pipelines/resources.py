@@ -16,12 +16,14 @@ from gateway.pipelines.images import ImageLoader
 from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
 from gateway.triton import Triton
+from gateway.triton_shared_memory import SharedTensors
 
 # Pillow has 4 bytes for each pixel of RGB, and docTR resizes floats.
 RESIZING_BYTES_PER_PIXEL = 6
-# The array, tritonclient's copy and its message, the message's bytes, and gRPC's copy of them.
-SENT_COPIES = 5
-# gRPC's copy, the message, and the array.
+# The array, the message, and gRPC's copy of it.
+SENT_COPIES = 3
+# gRPC's parts, these joined, and the message; or the message, an array that was not aligned in it, and a copy
+# in shared memory.
 RECEIVED_COPIES = 3
 # A mask's logits, what they are compared to, the labels of its parts, its columns and run lengths.
 MASK_BYTES_PER_PIXEL = 12
@@ -34,8 +36,16 @@ class Resources:
     request is cancelled with it, and no later stage starts.
     """
 
-    def __init__(self, triton: Triton, catalog: Catalog, settings: Settings, image_ids: ImageIds) -> None:
+    def __init__(
+        self,
+        triton: Triton,
+        catalog: Catalog,
+        settings: Settings,
+        image_ids: ImageIds,
+        shared: SharedTensors | None = None,
+    ) -> None:
         self.triton = triton
+        self._shared = shared
         self.catalog = catalog
         self.settings = settings
         self.threads = Threads(settings.threads)
@@ -58,6 +68,10 @@ class Resources:
     def mask_room(self, size: tuple[int, int]) -> AbstractAsyncContextManager[None]:
         """Wait for the memory in which a thread works on a mask of `size` (height, width)."""
         return self._room.reserve(MASK_BYTES_PER_PIXEL * size[0] * size[1])
+
+    async def keep_near_triton(self, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return tensors that are sent again and again, where possible as Triton reads them without that."""
+        return tensors if self._shared is None else await self.threads.run(self._shared.put, tensors)
 
     def close(self) -> None:
         """Drop the work that has not started."""

@@ -270,6 +270,7 @@ class Segmenter:
                 tensors = await resources.infer(
                     model, encoder, {"image": canvas[None], "valid_size": np.array([valid_size], np.int32)}
                 )
+                tensors = await resources.keep_near_triton(tensors)
             return ImageView(tensors, image.size, valid_size)
 
         return await self._views.get_or_compute(_view_key(model, image.content_hash), compute, keep=keep)

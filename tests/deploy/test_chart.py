@@ -419,7 +419,8 @@ def test_triton_knows_its_arguments() -> None:
         [program, "--help"], env=process_environment(environment), capture_output=True, text=True, check=False
     )
     known = set(re.findall(r"--[a-z-]+", asked.stdout + asked.stderr))
-    values = {"triton": {"modelControl": "explicit", "loadModels": ["gaze"]}}
+    # Newer ones alone know the argument of this value, and need it.
+    values = {"triton": {"modelControl": "explicit", "loadModels": ["gaze"], "clientSharedMemory": False}}
     name, *arguments = at(helm.template(values), f"{SIDECAR} args")
     assert name == "tritonserver"
     assert {it.partition("=")[0] for it in arguments} <= known

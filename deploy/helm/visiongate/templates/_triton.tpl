@@ -37,6 +37,10 @@
     - --grpc-port=8001
     - --http-port=8000
     - --metrics-port=8002
+    {{- if and $isSidecar $triton.clientSharedMemory }}
+    # The gateway's embeddings of images lie in /dev/shm, which the two have in common.
+    - --allow-client-shm=true
+    {{- end }}
     {{- range $triton.extraArgs }}
     - {{ . | quote }}
     {{- end }}
