@@ -22,6 +22,8 @@ from gateway.models.upsampling import Upsampled
 # Labels of points, as the prompt encoder knows them.
 FOREGROUND, BACKGROUND, PADDING, BOX_MIN, BOX_MAX = 1, 0, -1, 2, 3
 
+_NO_POINTS, _NO_LABELS = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prompt:
@@ -134,14 +136,12 @@ class SamSpec:
         height, width = original_size
         valid_height, valid_width = self.valid_size(original_size)
         factor = np.array([valid_width / width, valid_height / height])
-        indices_by_shape: dict[tuple[int, bool], list[int]] = {}
-        sequences = []
         for index, prompt in enumerate(prompts):
             _check(prompt, index, self.mask_size)
-            points, labels = _sequence(prompt, factor, self.pads_boxes)
-            sequences.append((points, labels))
-            shape = (len(labels), prompt.mask_logits is not None)
-            indices_by_shape.setdefault(shape, []).append(index)
+        sequences = _sequences(prompts, factor, self.pads_boxes)
+        indices_by_shape: dict[tuple[int, bool], list[int]] = {}
+        for index, (prompt, (_, labels)) in enumerate(zip(prompts, sequences, strict=True)):
+            indices_by_shape.setdefault((len(labels), prompt.mask_logits is not None), []).append(index)
         return [
             PromptGroup(
                 chunk,
@@ -242,18 +242,31 @@ class SamSpec:
         return np.stack(masks).astype(np.float32), np.ones(len(masks), dtype=np.bool_)
 
 
-def _sequence(
-    prompt: Prompt, factor: NDArray[np.float64], pads_boxes: bool
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    # The reference scales in float64 until the end. The padding point is (0, 0) in the encoder's frame.
-    points, labels = [prompt.points * factor], list(prompt.labels)
-    if prompt.box is not None:
-        points.append(prompt.box.reshape(2, 2) * factor)
-        labels += [BOX_MIN, BOX_MAX]
-    if prompt.box is None or pads_boxes:
-        points.append(np.zeros((1, 2)))
-        labels.append(PADDING)
-    return np.concatenate(points).astype(np.float32), np.array(labels, np.int32)
+def _sequences(
+    prompts: Sequence[Prompt], factor: NDArray[np.float64], pads_boxes: bool
+) -> list[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    """Return each prompt's points in the encoder's frame, float32 [n,2], and their labels, int32 [n]."""
+    sequences: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = [(_NO_POINTS, _NO_LABELS)] * len(prompts)
+    # All of a kind together: one by one, a thousand take longer than some of their masks.
+    indices_by_kind: dict[tuple[int, bool], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        indices_by_kind.setdefault((len(prompt.points), prompt.box is not None), []).append(index)
+    for (_, has_box), indices in indices_by_kind.items():
+        # The reference scales in float64 until the end. The padding point is (0, 0) in the encoder's frame.
+        points = [np.array([prompts[index].points for index in indices]) * factor]
+        labels = [np.array([prompts[index].labels for index in indices], np.int32)]
+        count = len(indices)
+        if has_box:
+            boxes = np.array([prompts[index].box for index in indices])
+            points.append(boxes.reshape(count, 2, 2) * factor)
+            labels.append(np.tile(np.array([BOX_MIN, BOX_MAX], np.int32), (count, 1)))
+        if not has_box or pads_boxes:
+            points.append(np.zeros((count, 1, 2)))
+            labels.append(np.full((count, 1), PADDING, np.int32))
+        joined = np.concatenate(points, 1).astype(np.float32), np.concatenate(labels, 1)
+        for index, *sequence in zip(indices, *joined, strict=True):
+            sequences[index] = sequence[0], sequence[1]
+    return sequences
 
 
 def _check(prompt: Prompt, index: int, mask_size: int) -> None:
@@ -262,7 +275,7 @@ def _check(prompt: Prompt, index: int, mask_size: int) -> None:
         raise ValueError(f"Prompt {index}: points must be finite (x, y) pairs.")
     if labels.shape != (len(points),):
         raise ValueError(f"Prompt {index}: there are {len(points)} points, but {labels.size} labels.")
-    if not np.isin(labels, (FOREGROUND, BACKGROUND)).all():
+    if not ((labels == FOREGROUND) | (labels == BACKGROUND)).all():
         raise ValueError(f"Prompt {index}: a label must be 1 (on the object) or 0 (on the background).")
     if box is not None and (box.shape != (4,) or not np.isfinite(box).all() or (box[:2] > box[2:]).any()):
         raise ValueError(
