@@ -121,8 +121,7 @@ def candidates(
 
     logits: float32 [K,m,m]. predicted_ious: float32 [K]. point: index of the point in the crop's grid. size:
     (height, width) of the image. The filter by predicted IoU comes first, so that the masks that it drops
-    cost nothing. All other filters look at masks of full size, as the reference's do. Only one such mask
-    exists at a time.
+    cost nothing. All other filters are about masks of full size, as the reference's are.
     """
     filtered = (
         _candidate(spec, logits[k], predicted_ious[k], point, crop, size, options)

@@ -59,7 +59,7 @@ def assert_over(logits: Logits, found: NDArray[Any], everything: Logits, thresho
     assert (np.abs(everything[wrong] - threshold) <= 1e-5 * np.abs(logits).max()).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     spec=st.sampled_from(SPECS),
     size=st.tuples(side, side),
@@ -105,7 +105,7 @@ def test_of_noise_everything_is_interpolated() -> None:
     np.testing.assert_array_equal(placed.pixels, spec.resize_logits(logits, spec.valid_size(size), size) > 0)
 
 
-@pytest.mark.parametrize("name", ["truck.jpg", "groceries.jpg"])
+@pytest.mark.parametrize("name", ["truck.jpg"])
 def test_masks_of_photos_are_those_of_all_logits(
     photo: Callable[[str], NDArray[np.uint8]], name: str
 ) -> None:
