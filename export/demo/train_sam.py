@@ -246,7 +246,7 @@ class Learner:
                 multimasks, multimask_iou = mask[:, None], mask_iou[:, None]
             for row, index in enumerate(group.indices):
                 best = multimask_iou[row].argmax()
-                whole = self._sam.postprocess_mask(multimasks[row, best], valid_size, size)
+                whole = self._sam.postprocess_mask(multimasks[row, best], valid_size, size).whole()
                 answers[index] = whole, float(multimask_iou[row, best])
         return [answers[index] for index in range(len(prompts))]
 

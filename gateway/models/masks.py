@@ -63,6 +63,41 @@ class Bitmap:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PlacedMask:
+    """A mask of `size` (height, width), all of whose pixels lie in a part of it.
+
+    pixels: the part, bool [h,w], which may be empty. origin: (x, y) of its first pixel.
+    """
+
+    pixels: NDArray[np.bool_]
+    origin: tuple[int, int]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_]) -> "PlacedMask":
+        """Take a mask as a part that is the whole."""
+        return cls(mask, (0, 0), (mask.shape[0], mask.shape[1]))
+
+    @classmethod
+    def empty(cls, size: tuple[int, int]) -> "PlacedMask":
+        """Return a mask without pixels."""
+        return cls(np.zeros((0, 0), np.bool_), (0, 0), size)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.pixels.shape == self.size
+
+    def whole(self) -> NDArray[np.bool_]:
+        """Return the mask bool [H,W]."""
+        if self.is_whole:
+            return self.pixels
+        whole = np.zeros(self.size, np.bool_)
+        (x, y), (height, width) = self.origin, self.pixels.shape
+        whole[y : y + height, x : x + width] = self.pixels
+        return whole
+
+
 EncodedMask = Rle | Polygons | Png | Bitmap
 
 
@@ -75,9 +110,30 @@ class MaskFormat(Enum):
     BITMAP = "bitmap"
 
 
-def encode(mask: Mask, mask_format: MaskFormat) -> EncodedMask:
+def encode(mask: PlacedMask, mask_format: MaskFormat) -> EncodedMask:
     """Write a mask in a format."""
     return _ENCODERS[mask_format](mask)
+
+
+def encode_part_rle(mask: PlacedMask) -> Rle:
+    """Encode as `encode_rle` does the whole, without making it."""
+    if mask.is_whole:
+        return encode_rle(mask.pixels)
+    (x, y), (rows, columns), (height, width) = mask.origin, mask.pixels.shape, mask.size
+    # Column by column, with a zero below each, so that what reaches the last row changes there.
+    padded = np.zeros(columns * (rows + 1) + 1, np.uint8)
+    if mask.pixels.size:
+        cv2.transpose(_bytes(mask.pixels), padded[1:].reshape(columns, rows + 1)[:, :-1])
+    column, row = np.divmod(np.flatnonzero(padded[1:] != padded[:-1]), rows + 1)
+    ends = np.append((x + column) * height + y + row, height * width)
+    # Where a run goes on from the foot of one column to the head of the next, it neither ends nor begins.
+    meeting = np.flatnonzero(ends[1:-1] == ends[:-2])
+    ends = np.delete(ends, np.concatenate([meeting, meeting + 1]))
+    counts = np.diff(ends, prepend=0)
+    if len(counts) > 1 and not counts[-1]:  # the mask ends with the image
+        counts = counts[:-1]
+    rle = coco.frPyObjects({"size": [height, width], "counts": counts}, height, width)
+    return Rle((height, width), rle["counts"])
 
 
 def encode_rle(mask: Mask) -> Rle:
@@ -96,9 +152,16 @@ def decode_rle(rle: Rle) -> NDArray[np.bool_]:
     return cv2.transpose(pixels.T).view(np.bool_)
 
 
-def encode_polygons(mask: Mask) -> list[Polygon]:
-    """Trace each 8-connected region; an island inside a hole is a polygon of its own. Empty mask: []."""
-    contours, hierarchy = cv2.findContours(_bytes(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+def encode_polygons(mask: Mask, origin: tuple[int, int] = (0, 0)) -> list[Polygon]:
+    """Trace each 8-connected region; an island inside a hole is a polygon of its own. Empty mask: [].
+
+    origin: (x, y) of the mask's first pixel.
+    """
+    if not mask.size:
+        return []
+    contours, hierarchy = cv2.findContours(
+        _bytes(mask), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=origin
+    )
     if hierarchy is None:
         return []
     outlines = [contour[:, 0].astype(np.int32) for contour in contours]
@@ -128,10 +191,30 @@ def encode_bitmap(mask: Mask) -> bytes:
     return np.packbits(mask).tobytes()
 
 
+def encode_part_bitmap(mask: PlacedMask) -> bytes:
+    """Pack as `encode_bitmap` does the whole, of which only the part's rows are made."""
+    (x, y), (rows, columns), (height, width) = mask.origin, mask.pixels.shape, mask.size
+    # From the byte in which the part's first row begins to that in which its last row ends.
+    start, stop = y * width // 8, -(-(y + rows) * width // 8)
+    bits = np.zeros(8 * (stop - start), np.bool_)
+    first = y * width - 8 * start
+    bits[first : first + rows * width].reshape(rows, width)[:, x : x + columns] = mask.pixels
+    packed = bytearray(-(-height * width // 8))
+    packed[start:stop] = np.packbits(bits).data
+    return bytes(packed)
+
+
 def bounding_box(mask: Mask) -> tuple[int, int, int, int]:
     """Return (x_min, y_min, x_max, y_max) of the mask, max edges exclusive; (0, 0, 0, 0) if it is empty."""
     x, y, width, height = cv2.boundingRect(_bytes(mask))
     return x, y, x + width, y + height
+
+
+def part_bounding_box(mask: PlacedMask) -> tuple[int, int, int, int]:
+    """Return the `bounding_box` of the whole."""
+    x_min, y_min, x_max, y_max = bounding_box(mask.pixels) if mask.pixels.size else (0, 0, 0, 0)
+    x, y = mask.origin if x_max else (0, 0)
+    return x + x_min, y + y_min, x + x_max, y + y_max
 
 
 def area(mask: Mask) -> int:
@@ -145,9 +228,9 @@ def _bytes(mask: Mask) -> NDArray[np.uint8]:
     return np.ascontiguousarray(mask).view(np.uint8)
 
 
-_ENCODERS: Mapping[MaskFormat, Callable[[Mask], EncodedMask]] = {
-    MaskFormat.RLE: encode_rle,
-    MaskFormat.POLYGONS: lambda mask: Polygons(tuple(encode_polygons(mask))),
-    MaskFormat.PNG: lambda mask: Png(encode_png(mask)),
-    MaskFormat.BITMAP: lambda mask: Bitmap((mask.shape[0], mask.shape[1]), encode_bitmap(mask)),
+_ENCODERS: Mapping[MaskFormat, Callable[[PlacedMask], EncodedMask]] = {
+    MaskFormat.RLE: encode_part_rle,
+    MaskFormat.POLYGONS: lambda mask: Polygons(tuple(encode_polygons(mask.pixels, mask.origin))),
+    MaskFormat.PNG: lambda mask: Png(encode_png(mask.whole())),
+    MaskFormat.BITMAP: lambda mask: Bitmap(mask.size, encode_part_bitmap(mask)),
 }

@@ -14,11 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.models.masks import PlacedMask
 from gateway.models.parameters import ParameterReader
 from gateway.models.resizing import place, resize
+from gateway.models.upsampling import Upsampled
 
 # Labels of points, as the prompt encoder knows them.
 FOREGROUND, BACKGROUND, PADDING, BOX_MIN, BOX_MAX = 1, 0, -1, 2, 3
+
+_NO_POINTS, _NO_LABELS = np.zeros((0, 2), dtype=np.float32), np.zeros(0, dtype=np.int32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -132,14 +136,12 @@ class SamSpec:
         height, width = original_size
         valid_height, valid_width = self.valid_size(original_size)
         factor = np.array([valid_width / width, valid_height / height])
-        indices_by_shape: dict[tuple[int, bool], list[int]] = {}
-        sequences = []
         for index, prompt in enumerate(prompts):
             _check(prompt, index, self.mask_size)
-            points, labels = _sequence(prompt, factor, self.pads_boxes)
-            sequences.append((points, labels))
-            shape = (len(labels), prompt.mask_logits is not None)
-            indices_by_shape.setdefault(shape, []).append(index)
+        sequences = _sequences(prompts, factor, self.pads_boxes)
+        indices_by_shape: dict[tuple[int, bool], list[int]] = {}
+        for index, (prompt, (_, labels)) in enumerate(zip(prompts, sequences, strict=True)):
+            indices_by_shape.setdefault((len(labels), prompt.mask_logits is not None), []).append(index)
         return [
             PromptGroup(
                 chunk,
@@ -158,17 +160,64 @@ class SamSpec:
         original_size: tuple[int, int],
         *,
         threshold: float = 0.0,
-    ) -> NDArray[np.bool_]:
-        """Resize logits float32 [m,m] to the image's size and cut them at `threshold`: bool [H,W].
+    ) -> PlacedMask:
+        """Resize logits float32 [m,m] to the image's size and cut them at `threshold`.
 
         Sizes are (height, width): `valid_size` as from `preprocess`, `original_size` of the image. Agrees
         with SamProcessor.post_process_masks (bilinear to S, crop, bilinear to the image) and with
         Sam2Processor's (bilinear to the image), except for pixels whose logit is within float32 rounding of
         the threshold.
         """
-        if low_res_logits.max() <= threshold:  # interpolation stays between its inputs
-            return np.zeros(original_size, dtype=np.bool_)
-        return self.resize_logits(low_res_logits, valid_size, original_size) > np.float32(threshold)
+        logits = self.upsampled(low_res_logits, valid_size, original_size, least=threshold)
+        return PlacedMask.empty(original_size) if logits is None else logits.over(threshold)
+
+    def upsampled(
+        self,
+        low_res_logits: NDArray[np.float32],
+        valid_size: tuple[int, int],
+        original_size: tuple[int, int],
+        *,
+        least: float,
+    ) -> Upsampled | None:
+        """Return logits float32 [m,m] as they are at the image's size, to be cut at thresholds from `least`.
+
+        It is None if none are over it.
+        """
+        # Interpolation stays between its inputs. Only what may touch a cell over the threshold is looked at.
+        over = low_res_logits > np.float32(least)
+        rows, columns = (np.flatnonzero(over.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            return None
+        near_rows, near_columns = (_with_margin(cells, self.mask_size) for cells in (rows, columns))
+        window = np.ascontiguousarray(
+            low_res_logits[near_rows.start : near_rows.stop, near_columns.start : near_columns.stop],
+            dtype=np.float32,
+        )
+        grid_size = (self.mask_size, self.mask_size)
+        if not self.stretches:
+            ratio, grid_size = self.image_size // self.mask_size, valid_size
+            frame = _resize_bilinear(window, (window.shape[0] * ratio, window.shape[1] * ratio))
+            in_rows, in_columns = (
+                _within_margin(near, self.mask_size, ratio, side)
+                for near, side in zip((near_rows, near_columns), valid_size, strict=True)
+            )
+            if not in_rows or not in_columns:  # all are in the padding
+                return None
+            top, left = near_rows.start * ratio, near_columns.start * ratio
+            window = np.ascontiguousarray(
+                frame[
+                    in_rows.start - top : in_rows.stop - top, in_columns.start - left : in_columns.stop - left
+                ]
+            )
+            near_rows, near_columns = in_rows, in_columns
+        return Upsampled(
+            window,
+            near_rows,
+            near_columns,
+            grid_size,
+            original_size,
+            lambda: self.resize_logits(low_res_logits, valid_size, original_size),
+        )
 
     def resize_logits(
         self, low_res_logits: NDArray[np.float32], valid_size: tuple[int, int], original_size: tuple[int, int]
@@ -193,18 +242,31 @@ class SamSpec:
         return np.stack(masks).astype(np.float32), np.ones(len(masks), dtype=np.bool_)
 
 
-def _sequence(
-    prompt: Prompt, factor: NDArray[np.float64], pads_boxes: bool
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    # The reference scales in float64 until the end. The padding point is (0, 0) in the encoder's frame.
-    points, labels = [prompt.points * factor], list(prompt.labels)
-    if prompt.box is not None:
-        points.append(prompt.box.reshape(2, 2) * factor)
-        labels += [BOX_MIN, BOX_MAX]
-    if prompt.box is None or pads_boxes:
-        points.append(np.zeros((1, 2)))
-        labels.append(PADDING)
-    return np.concatenate(points).astype(np.float32), np.array(labels, np.int32)
+def _sequences(
+    prompts: Sequence[Prompt], factor: NDArray[np.float64], pads_boxes: bool
+) -> list[tuple[NDArray[np.float32], NDArray[np.int32]]]:
+    """Return each prompt's points in the encoder's frame, float32 [n,2], and their labels, int32 [n]."""
+    sequences: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = [(_NO_POINTS, _NO_LABELS)] * len(prompts)
+    # All of a kind together: one by one, a thousand take longer than some of their masks.
+    indices_by_kind: dict[tuple[int, bool], list[int]] = {}
+    for index, prompt in enumerate(prompts):
+        indices_by_kind.setdefault((len(prompt.points), prompt.box is not None), []).append(index)
+    for (_, has_box), indices in indices_by_kind.items():
+        # The reference scales in float64 until the end. The padding point is (0, 0) in the encoder's frame.
+        points = [np.array([prompts[index].points for index in indices]) * factor]
+        labels = [np.array([prompts[index].labels for index in indices], np.int32)]
+        count = len(indices)
+        if has_box:
+            boxes = np.array([prompts[index].box for index in indices])
+            points.append(boxes.reshape(count, 2, 2) * factor)
+            labels.append(np.tile(np.array([BOX_MIN, BOX_MAX], np.int32), (count, 1)))
+        if not has_box or pads_boxes:
+            points.append(np.zeros((count, 1, 2)))
+            labels.append(np.full((count, 1), PADDING, np.int32))
+        joined = np.concatenate(points, 1).astype(np.float32), np.concatenate(labels, 1)
+        for index, *sequence in zip(indices, *joined, strict=True):
+            sequences[index] = sequence[0], sequence[1]
+    return sequences
 
 
 def _check(prompt: Prompt, index: int, mask_size: int) -> None:
@@ -213,7 +275,7 @@ def _check(prompt: Prompt, index: int, mask_size: int) -> None:
         raise ValueError(f"Prompt {index}: points must be finite (x, y) pairs.")
     if labels.shape != (len(points),):
         raise ValueError(f"Prompt {index}: there are {len(points)} points, but {labels.size} labels.")
-    if not np.isin(labels, (FOREGROUND, BACKGROUND)).all():
+    if not ((labels == FOREGROUND) | (labels == BACKGROUND)).all():
         raise ValueError(f"Prompt {index}: a label must be 1 (on the object) or 0 (on the background).")
     if box is not None and (box.shape != (4,) or not np.isfinite(box).all() or (box[:2] > box[2:]).any()):
         raise ValueError(
@@ -223,6 +285,18 @@ def _check(prompt: Prompt, index: int, mask_size: int) -> None:
         raise ValueError(f"Prompt {index}: mask logits must be {mask_size}x{mask_size} finite numbers.")
     if not len(points) and box is None and mask is None:
         raise ValueError(f"Prompt {index}: there is no point, box or mask.")
+
+
+def _with_margin(indices: NDArray[np.intp], count: int) -> range:
+    """Return the range of the sorted indices, and two more on each side that there is."""
+    return range(max(0, int(indices[0]) - 2), min(count, int(indices[-1]) + 3))
+
+
+def _within_margin(cells: range, count: int, ratio: int, valid: int) -> range:
+    """Return the pixels of these cells, `ratio` each, without the outer cells', which miss a neighbour."""
+    start = cells.start + 1 if cells.start else 0
+    stop = cells.stop - 1 if cells.stop < count else count
+    return range(start * ratio, min(stop * ratio, valid))
 
 
 def _chunks(indices: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:

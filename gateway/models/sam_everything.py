@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gateway.models import boxes, masks
 from gateway.models.sam import FOREGROUND, Prompt, SamSpec
+from gateway.models.upsampling import Upsampled
 
 MAX_CANDIDATES = 10_000
 """Most masks that suppression looks at, those of highest predicted IoU. It takes time by their square."""
@@ -84,12 +85,10 @@ class Candidate:
     stability_score: float
     point: tuple[float, float]
 
-    def pixels(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Return the mask bool [H,W] on an image of `size` (height, width)."""
-        left, top, right, bottom = self.frame
-        pixels = np.zeros(size, np.bool_)
-        pixels[top:bottom, left:right] = masks.decode_rle(self.rle)
-        return pixels
+    def placed(self, size: tuple[int, int]) -> masks.PlacedMask:
+        """Return the mask on an image of `size` (height, width)."""
+        left, top, _, _ = self.frame
+        return masks.PlacedMask(masks.decode_rle(self.rle), (left, top), size)
 
 
 def crops(size: tuple[int, int], options: GridOptions) -> Iterator[Crop]:
@@ -122,8 +121,7 @@ def candidates(
 
     logits: float32 [K,m,m]. predicted_ious: float32 [K]. point: index of the point in the crop's grid. size:
     (height, width) of the image. The filter by predicted IoU comes first, so that the masks that it drops
-    cost nothing. All other filters look at masks of full size, as the reference's do. Only one such mask
-    exists at a time.
+    cost nothing. All other filters are about masks of full size, as the reference's are.
     """
     filtered = (
         _candidate(spec, logits[k], predicted_ious[k], point, crop, size, options)
@@ -152,7 +150,9 @@ def clean(candidate: Candidate, size: tuple[int, int], options: GridOptions) -> 
     all parts of a mask are small, only the largest stays. The mask is None if it changed and fewer than
     `min_mask_area` pixels are left.
     """
-    pixels, filled = _remove_small_regions(candidate.pixels(size), options.min_region_area, holes=True)
+    pixels, filled = _remove_small_regions(
+        candidate.placed(size).whole(), options.min_region_area, holes=True
+    )
     pixels, removed = _remove_small_regions(pixels, options.min_region_area, holes=False)
     if not filled and not removed:
         return candidate, False
@@ -160,9 +160,13 @@ def clean(candidate: Candidate, size: tuple[int, int], options: GridOptions) -> 
     if area < options.min_mask_area:
         return None, True
     height, width = size
-    whole_image = (0, 0, width, height)
+    whole = masks.PlacedMask.of(pixels)
     cleaned = replace(
-        candidate, rle=masks.encode_rle(pixels), frame=whole_image, box=_box(pixels, (0, 0)), area=area
+        candidate,
+        rle=masks.encode_rle(pixels),
+        frame=(0, 0, width, height),
+        box=_box(whole, (0, 0)),
+        area=area,
     )
     return cleaned, True
 
@@ -198,23 +202,29 @@ def _candidate(
 ) -> Candidate | None:
     if low_res_logits.max() <= 0:  # interpolation stays between its inputs
         return None
-    logits = spec.resize_logits(low_res_logits, spec.valid_size(crop.size), crop.size)
+    logits = spec.upsampled(
+        low_res_logits, spec.valid_size(crop.size), crop.size, least=-options.stability_offset
+    )
+    if logits is None:
+        return None
     stability = _stability_score(logits, options.stability_offset)
     # Written with `not`, so that NaN fails: the score of a mask without pixels even at the lower threshold.
     if options.min_stability_score > 0 and not stability > options.min_stability_score:
         return None
-    pixels = logits > 0
-    area = masks.area(pixels)
+    mask = logits.over(0)
+    area = masks.area(mask.pixels)
     if area < max(1, options.min_mask_area):
         return None
     left, top, _, _ = crop.box
-    box = _box(pixels, (left, top))
+    box = _box(mask, (left, top))
     if _is_cut(box, crop.box, size):
         return None
     x, y = crop.points[point]
+    part_left, part_top = left + mask.origin[0], top + mask.origin[1]
+    height, width = mask.pixels.shape
     return Candidate(
-        masks.encode_rle(pixels),
-        crop.box,
+        masks.encode_rle(mask.pixels),
+        (part_left, part_top, part_left + width, part_top + height),
         box,
         area,
         float(predicted_iou),
@@ -223,14 +233,14 @@ def _candidate(
     )
 
 
-def _stability_score(logits: NDArray[np.float32], offset: float) -> np.float32:
+def _stability_score(logits: Upsampled, offset: float) -> np.float32:
     # The mask at the higher threshold lies within the mask at the lower one: their IoU is the ratio of areas.
-    inner, outer = (np.count_nonzero(logits > np.float32(threshold)) for threshold in (offset, -offset))
+    inner, outer = (logits.count_over(threshold) for threshold in (offset, -offset))
     return np.float32(inner) / np.float32(outer) if outer else np.float32(np.nan)
 
 
-def _box(pixels: NDArray[np.bool_], origin: tuple[int, int]) -> NDArray[np.float32]:
-    x_min, y_min, x_max, y_max = masks.bounding_box(pixels)
+def _box(mask: masks.PlacedMask, origin: tuple[int, int]) -> NDArray[np.float32]:
+    x_min, y_min, x_max, y_max = masks.part_bounding_box(mask)
     x, y = origin
     return np.array([x + x_min, y + y_min, x + x_max - 1, y + y_max - 1], np.float32)
 

@@ -153,5 +153,5 @@ def _groups(crop: Crop, spec: SamSpec, max_prompts: int) -> list[PromptGroup]:
 
 
 def _finish(candidate: Candidate, size: tuple[int, int], mask_format: MaskFormat) -> GridMask:
-    mask = SegmentedMask.of(candidate.pixels(size), mask_format, candidate.predicted_iou)
+    mask = SegmentedMask.of(candidate.placed(size), mask_format, candidate.predicted_iou)
     return GridMask(mask, candidate.stability_score, candidate.point)

@@ -91,7 +91,7 @@ class SegmentedMask:
     @classmethod
     def of(
         cls,
-        mask: masks.Mask,
+        mask: masks.PlacedMask,
         mask_format: MaskFormat,
         predicted_iou: float,
         logits: NDArray[np.float32] | None = None,
@@ -100,8 +100,8 @@ class SegmentedMask:
         return cls(
             masks.encode(mask, mask_format),
             predicted_iou,
-            masks.bounding_box(mask),
-            masks.area(mask),
+            masks.part_bounding_box(mask),
+            masks.area(mask.pixels),
             logits,
         )
 

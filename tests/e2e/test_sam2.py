@@ -86,5 +86,5 @@ async def test_everything_equals_its_filters_on_the_reference(
     )
     assert len(found) == len(expected) > 0
     for item, other in zip(found, expected, strict=True):
-        assert_same_mask(item.mask, other.pixels(size), other.predicted_iou)
+        assert_same_mask(item.mask, other.placed(size).whole(), other.predicted_iou)
         np.testing.assert_allclose(item.point, other.point, rtol=1e-6)

@@ -54,6 +54,43 @@ def test_every_form_gives_the_mask_back(mask: Array) -> None:
     np.testing.assert_array_equal(fill(masks.encode_polygons(mask), mask.shape), mask)
 
 
+def outlines(encoded: masks.EncodedMask) -> list[list[list[list[int]]]]:
+    assert isinstance(encoded, masks.Polygons)
+    return [[ring.tolist() for ring in (it.exterior, *it.holes)] for it in encoded.polygons]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    part=arrays.arrays(np.bool_, st.tuples(st.integers(0, 9), st.integers(0, 9))),
+    margins=st.tuples(*[st.integers(0, 9)] * 4),
+)
+def test_a_part_is_written_as_the_whole_is(part: Array, margins: tuple[int, int, int, int]) -> None:
+    top, bottom, left, right = margins
+    whole = np.pad(part, ((top, bottom), (left, right)))
+    if not whole.size:
+        return
+    placed, expected = masks.PlacedMask(part, (left, top), whole.shape), masks.PlacedMask.of(whole)
+    np.testing.assert_array_equal(placed.whole(), whole)
+    assert masks.part_bounding_box(placed) == masks.bounding_box(whole)
+    png = masks.MaskFormat.PNG
+    assert masks.encode(placed, png) == masks.encode(expected, png)
+    assert masks.encode(placed, masks.MaskFormat.RLE) == masks.encode_rle(whole)
+    bitmap = masks.Bitmap(whole.shape, masks.encode_bitmap(whole))
+    assert masks.encode(placed, masks.MaskFormat.BITMAP) == bitmap
+    polygons = masks.MaskFormat.POLYGONS
+    assert outlines(masks.encode(placed, polygons)) == outlines(masks.encode(expected, polygons))
+
+
+def test_parts_without_pixels() -> None:
+    size = (7, 9)
+    empty, zeros = masks.PlacedMask.empty(size), np.zeros(size, np.bool_)
+    assert masks.encode(empty, masks.MaskFormat.RLE) == masks.encode_rle(zeros)
+    assert masks.encode(empty, masks.MaskFormat.BITMAP) == masks.Bitmap(size, bytes(8))
+    assert masks.encode(empty, masks.MaskFormat.PNG) == masks.Png(masks.encode_png(zeros))
+    assert masks.encode(empty, masks.MaskFormat.POLYGONS) == masks.Polygons(())
+    assert masks.part_bounding_box(empty) == (0, 0, 0, 0)
+
+
 @pytest.mark.parametrize("shape", [(301, 203), (1, 500), (500, 1)])
 def test_large_masks_come_back(shape: tuple[int, int]) -> None:
     mask = blobs(*shape)

@@ -163,7 +163,7 @@ def assert_mask_equals_reference(
     sam: SamSpec, logits: NDArray[np.float32], size: tuple[int, int], threshold: float = 0.0
 ) -> None:
     expected = reference_logits(sam, logits, size)
-    mask = sam.postprocess_mask(logits, sam.valid_size(size), size, threshold=threshold)
+    mask = sam.postprocess_mask(logits, sam.valid_size(size), size, threshold=threshold).whole()
     assert mask.dtype == np.bool_
     assert mask.shape == size
     wrong = mask != (expected > threshold)
@@ -190,11 +190,11 @@ def test_masks_at_other_thresholds(threshold: float) -> None:
 
 def test_empty_full_and_padding_only_masks() -> None:
     size, valid_size = (64, 128), SMALL.valid_size((64, 128))
-    assert not SMALL.postprocess_mask(np.zeros((32, 32), np.float32), valid_size, size).any()
-    assert SMALL.postprocess_mask(np.ones((32, 32), np.float32), valid_size, size).all()
+    assert not SMALL.postprocess_mask(np.zeros((32, 32), np.float32), valid_size, size).whole().any()
+    assert SMALL.postprocess_mask(np.ones((32, 32), np.float32), valid_size, size).whole().all()
     padding = np.full((32, 32), -1, np.float32)
     padding[18:] = 5
-    assert not SMALL.postprocess_mask(padding, valid_size, size).any()
+    assert not SMALL.postprocess_mask(padding, valid_size, size).whole().any()
 
 
 SAM2_PROCESSOR: Any = Sam2Processor(
@@ -253,7 +253,7 @@ def test_sam2_masks_equal_the_reference(size: tuple[int, int], threshold: float)
         [torch.from_numpy(logits)[None, None]], [size], binarize=False
     )
     expected = upscaled[0, 0].numpy()
-    mask = SAM2.postprocess_mask(logits, SAM2.valid_size(size), size, threshold=threshold)
+    mask = SAM2.postprocess_mask(logits, SAM2.valid_size(size), size, threshold=threshold).whole()
     wrong = mask != (expected > threshold)
     assert wrong.sum() <= 1e-5 * wrong.size
     assert (np.abs(expected[wrong] - threshold) < 1e-5 * np.abs(logits).max()).all()

@@ -141,7 +141,7 @@ def test_kept_masks_equal_the_reference(size: tuple[int, int], choice: GridOptio
     assert bool(found) == (choice.min_stability_score < 1)
     np.testing.assert_array_equal([item.predicted_iou for item in found], scores)
     for item, mask, box in zip(found, expected, boxes, strict=True):
-        pixels = item.pixels(size)
+        pixels = item.placed(size).whole()
         np.testing.assert_array_equal(pixels, mask)
         np.testing.assert_array_equal(item.box, box)
         assert item.area == mask.sum() > 0
@@ -229,7 +229,7 @@ def test_small_regions(seed: int, min_area: int, grain: float) -> None:
     )
     expected = by_flood(pixels, min_area)
     assert cleaned is not None
-    np.testing.assert_array_equal(cleaned.pixels(size), expected)
+    np.testing.assert_array_equal(cleaned.placed(size).whole(), expected)
     assert cleaned.area == expected.sum()
     rows, columns = np.nonzero(expected)
     assert cleaned.box.tolist() == [columns.min(), rows.min(), columns.max(), rows.max()]

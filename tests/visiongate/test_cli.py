@@ -82,7 +82,7 @@ def test_the_entry_points_are_those_that_can_be_missed() -> None:
 @pytest.mark.parametrize(
     ("name", "loads_none_of"),
     [
-        ("detect", ("gateway", "export", "prometheus_client", "opentelemetry", "torch", "mcp")),
+        ("detect", ("gateway", "export", "httpx", "prometheus_client", "opentelemetry", "torch", "mcp")),
         (
             "settings",
             ("gateway.server", "gateway.embedded", "export", "tritonclient", "opentelemetry.exporter"),
