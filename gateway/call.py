@@ -31,6 +31,7 @@ _limiters: dict[tuple[str, str, str], LineLimiter] = {}
 
 Stage = Literal["decode", "preprocess", "inference", "postprocess"]
 STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
+_STAGE_SECONDS = {name: metrics.STAGE_SECONDS.labels(name) for name in STAGES}
 
 
 @dataclass(slots=True)
@@ -125,11 +126,15 @@ def stage(name: Stage) -> Iterator[None]:
             yield
     finally:
         _current_stage.reset(token)
-        seconds = time.perf_counter() - start
-        metrics.STAGE_SECONDS.labels(name).observe(seconds)
-        call = _current_call.get()
-        if call is not None:
-            call.stage_seconds[name] = call.stage_seconds.get(name, 0.0) + seconds
+        note_stage(name, time.perf_counter() - start)
+
+
+def note_stage(name: Stage, seconds: float) -> None:
+    """Count the seconds of a stage of the current call."""
+    _STAGE_SECONDS[name].observe(seconds)
+    call = _current_call.get()
+    if call is not None:
+        call.stage_seconds[name] = call.stage_seconds.get(name, 0.0) + seconds
 
 
 def _count(call: Call, seconds: float) -> None:

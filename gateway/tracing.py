@@ -91,6 +91,13 @@ def stage_span(stage: str) -> Iterator[None]:
         yield
 
 
+def note_stage(stage: str, end_ns: int, seconds: float) -> None:
+    """Add the span of a stage that was measured elsewhere, and ended at `end_ns`, inside that of its call."""
+    if trace.get_current_span().is_recording():
+        start_ns = end_ns - int(seconds * 1e9)
+        _tracer.start_span(stage, start_time=start_ns).end(end_ns)
+
+
 def start_inference(model: str, server: str) -> Span:
     """Start the span of a request to Triton, which `end_inference` ends."""
     current = trace.get_current_span()

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
-from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -20,7 +19,7 @@ from gateway.models import clip
 from gateway.models.clip import ClipSpec
 from gateway.models.tokenizer import TextTooLongError
 from gateway.pipelines.clip_tower import Tower, Vector
-from gateway.pipelines.images import ImageInfo, ImageSource
+from gateway.pipelines.images import ImageInfo, ImageSource, Recipe
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
 from gateway.pipelines.resources import Resources
 
@@ -133,26 +132,30 @@ class Embedder:
         self, sources: Sequence[ImageSource | InputError], model: Variant[ClipSpec], *, strict: bool
     ) -> list[Embedded | InputError]:
         """Return the embedding of each image."""
-        images, threads = self._resources.images, self._resources.threads
+        images = self._resources.images
         # A decoded image may take hundreds of times the bytes of the model's input: few at a time.
         slots = asyncio.Semaphore(self._resources.settings.threads)
         await reserve(len(sources) * 3 * model.spec.input_size**2)
         known: dict[str, Vector] = {}
         squares: dict[str, NDArray[np.uint8]] = {}
 
+        recipe: Recipe[NDArray[np.uint8]] = Recipe(
+            model.fingerprint, model.spec.min_side, model.spec.preprocess_picture
+        )
+
+        def is_known(content_hash: str) -> bool:
+            vector = self._images.get(content_hash, model)
+            if vector is not None:
+                known[content_hash] = vector
+            return vector is not None or content_hash in squares
+
         async def prepare(source: ImageSource) -> ImageInfo:
             async with slots:
-                image = await images.load(source, keep=Keep.IF_ROOM)
-                vector = self._images.get(image.content_hash, model)
-                if vector is not None:
-                    known[image.content_hash] = vector
-                elif image.content_hash not in squares:
-                    async with self._resources.working_room(pixels=image.width * image.height):
-                        with stage("preprocess"):
-                            square = await threads.run(model.spec.preprocess, image.pixels)
-                    squares[image.content_hash] = square
-                images.release(image)
-                return image.info
+                prepared = await images.prepare(source, recipe, is_known)
+                info, square = prepared
+                if square is not None:
+                    squares[info.content_hash] = square
+                return info
 
         infos = await work_on_each(prepare, sources, strict=strict)
         vectors = await self._images.embed(squares, model) | known
