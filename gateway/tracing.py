@@ -24,6 +24,7 @@ from visiongate.connection import NO_PROXY
 
 _INFERENCE = "inference.GRPCInferenceService/ModelInfer"
 _FLUSH_S = 3.0
+_TRACEPARENT = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
 # Until a provider is set, its spans only carry the caller's context.
 _tracer = trace.get_tracer("visiongate")
@@ -66,6 +67,10 @@ def _exporter(endpoint: str) -> SpanExporter:
 @contextmanager
 def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[Span]:
     """Open the span of a call, `/package.Service/Method`, which continues the caller's trace."""
+    if _TRACEPARENT not in metadata and not _has_provider():
+        # No caller's trace to pass on, and nobody to send spans to.
+        yield trace.INVALID_SPAN
+        return
     caller = _PROPAGATOR.extract(metadata, Context())
     name = method.removeprefix("/")
     attributes = {"rpc.system.name": "grpc", "rpc.method": name, "client.address": peer}
@@ -78,6 +83,12 @@ def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[S
         # Not `detach`: a stream that is given up ends in another context, where its token is an error.
         attach(outer)
         span.end()
+
+
+def _has_provider() -> bool:
+    """Return whether spans go anywhere."""
+    is_given = not isinstance(_tracer, trace.ProxyTracer)
+    return is_given or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 @contextmanager
@@ -115,6 +126,8 @@ def start_inference(model: str, server: str) -> Span:
 
 def headers(span: Span) -> dict[str, str]:
     """Return the headers that tell the next server of the span: `traceparent`, or nothing outside a trace."""
+    if not span.get_span_context().is_valid:
+        return {}
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier

@@ -80,12 +80,17 @@ class Tower:
             vectors = await self._batches.get_or_compute(batch.name, lambda: infer(batch))
             return vectors[key]
 
-        with stage("inference"):
-            vectors = await gather(
-                self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
-                for key in items
-            )
-        return dict(zip(items, vectors, strict=True))
+        kept = {key: self.get(key, model) for key in items}
+        missing = [key for key, vector in kept.items() if vector is None]
+        computed: list[Vector] = []
+        if missing:
+            with stage("inference"):
+                computed = await gather(
+                    self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
+                    for key in missing
+                )
+        found = dict(zip(missing, computed, strict=True))
+        return {key: found[key] if vector is None else vector for key, vector in kept.items()}
 
     def _new_batch(self) -> _Batch:
         return _Batch(str(next(self._serial_numbers)))

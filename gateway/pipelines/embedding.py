@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
@@ -39,6 +40,9 @@ _IMAGE_TOWER = Role(
 CLIP = Family("clip", "embedding", (_TEXT_TOWER, _IMAGE_TOWER), ClipSpec.from_parameters)
 
 Tokens = NDArray[np.int64]
+
+# Texts whose tokens are kept, with 1 KB or so each: those of a few large sets of labels.
+_MAX_TOKENIZED, _MAX_KEPT_LENGTH = 8_192, 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,6 +88,8 @@ class Embedder:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         settings = resources.settings
+        # Texts come again, above all labels. To clean and split one takes a hundred times as long as to look.
+        self._tokens: LRUCache[tuple[str, bool, str], Tokens] = LRUCache(_MAX_TOKENIZED)
         self._texts = Tower(resources, _TEXT_TOWER, "clip_text", settings.clip_text_cache_bytes)
         self._images = Tower(resources, _IMAGE_TOWER, "clip_image", settings.clip_image_cache_bytes)
 
@@ -103,10 +109,21 @@ class Embedder:
                 raise InputError(str(error)) from error
 
         def encode_all() -> list[Tokens | InputError]:
-            return [attempt(encode, text) for text in texts]
+            return [attempt(encode, text) for text in unknown]
 
         with stage("preprocess"):
-            tokens = await self._resources.threads.run(encode_all)
+            found = [
+                self._tokens.get((model.fingerprint, truncate, text)) if isinstance(text, str) else None
+                for text in texts
+            ]
+            unknown = [text for text, item in zip(texts, found, strict=True) if item is None]
+            encoded = iter(await self._resources.threads.run(encode_all) if unknown else ())
+            tokens = [next(encoded) if item is None else item for item in found]
+            for text, item in zip(texts, tokens, strict=True):
+                if isinstance(text, InputError) or isinstance(item, InputError):
+                    continue
+                if len(text) <= _MAX_KEPT_LENGTH:
+                    self._tokens[model.fingerprint, truncate, text] = item
         if strict:
             refuse_errors(tokens)
         return tokens
