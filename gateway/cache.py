@@ -12,6 +12,8 @@ from gateway import metrics
 
 Value = TypeVar("Value")
 
+_RESULTS = ("hit", "miss", "shared")
+
 
 class Keep(IntEnum):
     """How a value is kept. If it is used in several ways, the highest counts."""
@@ -40,14 +42,19 @@ class ComputingCache(Generic[Value]):
     """
 
     def __init__(self, name: str | None, max_bytes: int, size_of: Callable[[Value], int]) -> None:
-        self._name = name
         self._size_of = size_of
         # Each alone could fill the cache; `_store` bounds the two together.
         self._normal: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._if_room: LRUCache[str, Value] = LRUCache(max_bytes, size_of)
         self._flights: dict[str, _Flight[Value]] = {}
+        self._bytes_metric = None if name is None else metrics.CACHE_BYTES.labels(name)
+        self._lookups = (
+            {}
+            if name is None
+            else {result: metrics.CACHE_LOOKUPS.labels(name, result) for result in _RESULTS}
+        )
         if name is not None:
-            metrics.CACHE_BYTES.labels(name).set(0)
+            self._tell_size()
             metrics.CACHE_MAX_BYTES.labels(name).set(max_bytes)
 
     def get(self, key: str, *, keep: Keep = Keep.NORMAL, count_miss: bool = True) -> Value | None:
@@ -58,6 +65,17 @@ class ComputingCache(Generic[Value]):
         elif count_miss:
             self._count("miss")
         return value
+
+    def put(self, key: str, value: Value, keep: Keep) -> None:
+        """Keep a value that was computed elsewhere, if there is room and none for `key` yet."""
+        if self._find(key, keep) is None:
+            self._store(key, value, keep)
+
+    def drop(self, key: str) -> None:
+        """Forget the value of `key`."""
+        dropped = [values.pop(key, None) for values in (self._normal, self._if_room)]
+        if any(value is not None for value in dropped):
+            self._tell_size()
 
     async def get_or_compute(
         self, key: str, compute: Callable[[], Awaitable[Value]], *, keep: Keep = Keep.NORMAL
@@ -108,16 +126,19 @@ class ComputingCache(Generic[Value]):
         while self._if_room and self._held_bytes + size > self._normal.maxsize:
             self._if_room.popitem()
         (self._normal if keep is Keep.NORMAL else self._if_room)[key] = value
-        if self._name is not None:
-            metrics.CACHE_BYTES.labels(self._name).set(self._held_bytes)
+        self._tell_size()
+
+    def _tell_size(self) -> None:
+        if self._bytes_metric is not None:
+            self._bytes_metric.set(self._held_bytes)
 
     @property
     def _held_bytes(self) -> float:
         return self._normal.currsize + self._if_room.currsize
 
     def _count(self, result: str) -> None:
-        if self._name is not None:
-            metrics.CACHE_LOOKUPS.labels(self._name, result).inc()
+        if self._lookups:
+            self._lookups[result].inc()
 
 
 async def _compute(compute: Callable[[], Awaitable[Value]]) -> Value:

@@ -11,8 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
+
+from prometheus_client import Counter
 
 from gateway import metrics, tracing
 from gateway.errors import End, end_of
@@ -31,6 +34,7 @@ _limiters: dict[tuple[str, str, str], LineLimiter] = {}
 
 Stage = Literal["decode", "preprocess", "inference", "postprocess"]
 STAGES: tuple[Stage, ...] = ("decode", "preprocess", "inference", "postprocess")
+_STAGE_SECONDS = {name: metrics.STAGE_SECONDS.labels(name) for name in STAGES}
 
 
 @dataclass(slots=True)
@@ -105,9 +109,10 @@ def observe(
             seconds = time.perf_counter() - start
             _count(call, seconds)
             _log(call, seconds, tracing.trace_id(span))
-            span.set_attribute("visiongate.request_id", request_id)
-            span.set_attribute("visiongate.caller", call.caller)
-            tracing.set_call_end(span, call.end)
+            if span.is_recording():
+                span.set_attribute("visiongate.request_id", request_id)
+                span.set_attribute("visiongate.caller", call.caller)
+                tracing.set_call_end(span, call.end)
             # Not by a token: a stream that is given up ends in another context, where a token is an error.
             _current_call.set(outer)
 
@@ -125,20 +130,36 @@ def stage(name: Stage) -> Iterator[None]:
             yield
     finally:
         _current_stage.reset(token)
-        seconds = time.perf_counter() - start
-        metrics.STAGE_SECONDS.labels(name).observe(seconds)
-        call = _current_call.get()
-        if call is not None:
-            call.stage_seconds[name] = call.stage_seconds.get(name, 0.0) + seconds
+        note_stage(name, time.perf_counter() - start)
+
+
+def note_stage(name: Stage, seconds: float) -> None:
+    """Count the seconds of a stage of the current call."""
+    _STAGE_SECONDS[name].observe(seconds)
+    call = _current_call.get()
+    if call is not None:
+        call.stage_seconds[name] = call.stage_seconds.get(name, 0.0) + seconds
 
 
 def _count(call: Call, seconds: float) -> None:
-    code = call.end.code.name
-    metrics.CALLS.labels(call.method, code, call.end.reason, call.end.fault).inc()
-    metrics.CALLER_CALLS.labels(call.caller, code).inc()
-    metrics.CALL_SECONDS.labels(call.method, code).observe(seconds)
-    metrics.REQUEST_BYTES.labels(call.method).inc(call.request_bytes)
-    metrics.RESPONSE_BYTES.labels(call.method).inc(call.response_bytes)
+    code, end = call.end.code.name, call.end
+    _calls_metric(call.method, code, end.reason, end.fault).inc()
+    _caller_calls_metric(call.caller, code).inc()
+    _call_seconds_metric(call.method, code).observe(seconds)
+    received, answered = _bytes_metrics(call.method)
+    received.inc(call.request_bytes)
+    answered.inc(call.response_bytes)
+
+
+# prometheus_client takes a lock and checks its labels at each look. No series of these is ever removed.
+_calls_metric = lru_cache(1024)(metrics.CALLS.labels)
+_caller_calls_metric = lru_cache(1024)(metrics.CALLER_CALLS.labels)
+_call_seconds_metric = lru_cache(1024)(metrics.CALL_SECONDS.labels)
+
+
+@lru_cache(1024)
+def _bytes_metrics(method: str) -> tuple[Counter, Counter]:
+    return metrics.REQUEST_BYTES.labels(method), metrics.RESPONSE_BYTES.labels(method)
 
 
 def _log(call: Call, seconds: float, trace_id: str) -> None:

@@ -4,9 +4,10 @@ A thread cannot be cancelled. If the places and the memory of a call were free a
 callers who leave early could fill the process with work that nobody counts.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from types import TracebackType
 
 
 class _Hold:
@@ -32,16 +33,22 @@ class _Hold:
 _held: ContextVar[tuple[_Hold, ...]] = ContextVar("held", default=())
 
 
-@contextmanager
-def holding(release: Callable[[], None]) -> Iterator[None]:
+class holding(AbstractContextManager[None]):  # noqa: N801 - it reads as the function that it could be
     """Call `release` at the end, or when the last thread is done that `keep` was called for inside."""
-    hold = _Hold(release)
-    token = _held.set((*_held.get(), hold))
-    try:
-        yield
-    finally:
-        _held.reset(token)
-        hold.done()
+
+    __slots__ = ("_hold", "_token")
+
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._hold = _Hold(release)
+
+    def __enter__(self) -> None:
+        self._token = _held.set((*_held.get(), self._hold))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _held.reset(self._token)
+        self._hold.done()
 
 
 def keep() -> Callable[[], None]:

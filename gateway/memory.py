@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 
 from gateway import callers
 from gateway.callers import Caller, Portions
@@ -21,16 +21,12 @@ class Memory:
         # Those who wait, by caller. The caller whose turn it is comes first.
         self._waiting: dict[Caller, deque[tuple[int, asyncio.Future[None]]]] = {}
 
-    @asynccontextmanager
-    async def reserve(self, size: int) -> AsyncIterator[None]:
+    def reserve(self, size: int) -> "Reservation":
         """Reserve so many bytes inside for the current caller, or all that exist if that is less.
 
         Threads that work inside keep the bytes until they end, also if the caller leaves before.
         """
-        caller, size = callers.current(), min(size, self._bytes.amount)
-        await self._take(caller, size)
-        with holding(lambda: self._release(caller, size)):
-            yield
+        return Reservation(self, min(size, self._bytes.amount))
 
     async def _take(self, caller: Caller, size: int) -> None:
         if not self._waiting and self._has_room(size) and self._bytes.has_share(caller, size):
@@ -80,3 +76,27 @@ class Memory:
             elif self._bytes.has_share(caller, queue[0][0]):
                 return caller
         return None
+
+
+class Reservation(AbstractAsyncContextManager[None]):
+    """A part of the memory, which is taken inside. It is entered once.
+
+    A class and no generator: every hand-off to a thread enters one.
+    """
+
+    __slots__ = ("_holding", "_memory", "_size")
+
+    def __init__(self, memory: Memory, size: int) -> None:
+        self._memory = memory
+        self._size = size
+
+    async def __aenter__(self) -> None:
+        memory, size, caller = self._memory, self._size, callers.current()
+        await memory._take(caller, size)
+        self._holding = holding(lambda: memory._release(caller, size))
+        self._holding.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._holding.__exit__(kind, error, trace)

@@ -15,10 +15,10 @@ def pieces_of(message: Message) -> Iterator[bytes]:
     rest = type(message)()
     for field, value in message.ListFields():
         if field.message_type and field.is_repeated:
-            head = _number(field.number << 3 | _LENGTH_DELIMITED)
+            head = varint(field.number << 3 | _LENGTH_DELIMITED)
             for item in value:
                 content = item.SerializeToString()
-                yield head + _number(len(content)) + content
+                yield head + varint(len(content)) + content
         elif field.message_type:
             getattr(rest, field.name).CopyFrom(value)
         elif field.is_repeated:
@@ -28,7 +28,7 @@ def pieces_of(message: Message) -> Iterator[bytes]:
     yield rest.SerializeToString()
 
 
-def _number(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """Return a number in protobuf's variable length."""
     encoded = bytearray()
     while value > 0x7F:

@@ -278,6 +278,13 @@ class Settings(Checks):
         "Threads that decode, resize and write masks. By default as many as the process may use processors.",
     )
 
+    scaled_decoding: bool = _setting(
+        "Caches, batches, threads",
+        True,
+        "Decode large JPEGs at a half or a quarter of their size for models whose input is much smaller "
+        "still: twice to four times faster, and inputs differ by 0.25 grey levels in the mean.",
+    )
+
     metrics_host: str = _setting(
         "Metrics, traces, log",
         "127.0.0.1",

@@ -24,6 +24,7 @@ from visiongate.connection import NO_PROXY
 
 _INFERENCE = "inference.GRPCInferenceService/ModelInfer"
 _FLUSH_S = 3.0
+_TRACEPARENT = "traceparent"
 _PROPAGATOR = TraceContextTextMapPropagator()
 # Until a provider is set, its spans only carry the caller's context.
 _tracer = trace.get_tracer("visiongate")
@@ -66,6 +67,10 @@ def _exporter(endpoint: str) -> SpanExporter:
 @contextmanager
 def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[Span]:
     """Open the span of a call, `/package.Service/Method`, which continues the caller's trace."""
+    if _TRACEPARENT not in metadata and not _has_provider():
+        # No caller's trace to pass on, and nobody to send spans to.
+        yield trace.INVALID_SPAN
+        return
     caller = _PROPAGATOR.extract(metadata, Context())
     name = method.removeprefix("/")
     attributes = {"rpc.system.name": "grpc", "rpc.method": name, "client.address": peer}
@@ -80,6 +85,12 @@ def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[S
         span.end()
 
 
+def _has_provider() -> bool:
+    """Return whether spans go anywhere."""
+    is_given = not isinstance(_tracer, trace.ProxyTracer)
+    return is_given or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+
+
 @contextmanager
 def stage_span(stage: str) -> Iterator[None]:
     """Open the span of a stage, inside that of its call."""
@@ -89,6 +100,13 @@ def stage_span(stage: str) -> Iterator[None]:
     # Exceptions belong in the log alone: their text may hold what a caller sent.
     with _tracer.start_as_current_span(stage, record_exception=False, set_status_on_exception=False):
         yield
+
+
+def note_stage(stage: str, end_ns: int, seconds: float) -> None:
+    """Add the span of a stage that was measured elsewhere, and ended at `end_ns`, inside that of its call."""
+    if trace.get_current_span().is_recording():
+        start_ns = end_ns - int(seconds * 1e9)
+        _tracer.start_span(stage, start_time=start_ns).end(end_ns)
 
 
 def start_inference(model: str, server: str) -> Span:
@@ -108,6 +126,8 @@ def start_inference(model: str, server: str) -> Span:
 
 def headers(span: Span) -> dict[str, str]:
     """Return the headers that tell the next server of the span: `traceparent`, or nothing outside a trace."""
+    if not span.get_span_context().is_valid:
+        return {}
     carrier: dict[str, str] = {}
     _PROPAGATOR.inject(carrier, trace.set_span_in_context(span, Context()))
     return carrier

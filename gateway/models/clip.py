@@ -4,6 +4,7 @@ Agrees with open_clip's image_transform (for inference, before it normalises col
 """
 
 import html
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tokenizers import Tokenizer
 
+from gateway.models.image import Picture
 from gateway.models.parameters import ParameterReader
 from gateway.models.tokenizer import TextTooLongError, load_tokenizer, token_id
 
@@ -93,11 +95,21 @@ class ClipSpec:
         middle, where this mode crops anyway. The result is less than a source pixel away from the reference,
         which would need gigabytes.
         """
+        return self.preprocess_picture(Picture.of(image))
+
+    def preprocess_picture(self, picture: Picture) -> NDArray[np.uint8]:
+        """Do what `preprocess` does with an image in Pillow's form."""
         resize = RESIZES[self.resize_mode]
-        picture = resize(
-            Image.fromarray(image), self.image_size, INTERPOLATIONS[self.interpolation], self.fill_color
-        )
-        return np.asarray(picture)
+        square = resize(picture, self.image_size, INTERPOLATIONS[self.interpolation], self.fill_color)
+        return np.asarray(square)
+
+    @property
+    def min_side(self) -> int:
+        """Pixels on either side of a photo at half its size that are as good as its full size.
+
+        On photos the model's square then differs by less than 0.25 grey levels in the mean, and 3 at most.
+        """
+        return math.ceil(3.75 * self.image_size)
 
     def encode(self, text: str, *, truncate: bool = False) -> NDArray[np.int64]:
         """Return the token ids int64 [context_length] of a text: start, its tokens, end, zeros.
@@ -145,39 +157,35 @@ def cosines(rows: NDArray[np.float32], columns: NDArray[np.float32]) -> NDArray[
     return (normalise(rows) @ normalise(columns).T).clip(-1, 1)
 
 
-def _shortest(picture: Image.Image, size: int, resample: Image.Resampling, _fill_color: int) -> Image.Image:
+def _shortest(picture: Picture, size: int, resample: Image.Resampling, _fill_color: int) -> Image.Image:
     """Resize the shorter side to `size`, and keep the middle of the longer side."""
     picture = _middle(picture)
     width, height = picture.size
     long = int(size * max(width, height) / min(width, height))
-    resized = _resize(picture, (size, long) if width <= height else (long, size), resample)
+    resized = picture.resize((size, long) if width <= height else (long, size), resample)
     return _center(resized, size)
 
 
-def _longest(picture: Image.Image, size: int, resample: Image.Resampling, fill_color: int) -> Image.Image:
+def _longest(picture: Picture, size: int, resample: Image.Resampling, fill_color: int) -> Image.Image:
     """Resize the longer side to `size`, and fill up the shorter side at both ends."""
     ratio = max(picture.size) / size
     # The reference rounds a side of less than half a pixel to 0 and fails. Here it becomes one pixel.
     width, height = (max(1, round(side / ratio)) for side in picture.size)
     square = Image.new("RGB", (size, size), (fill_color,) * 3)
-    square.paste(_resize(picture, (width, height), resample), ((size - width) // 2, (size - height) // 2))
+    square.paste(picture.resize((width, height), resample), ((size - width) // 2, (size - height) // 2))
     return square
 
 
-def _squash(picture: Image.Image, size: int, resample: Image.Resampling, _fill_color: int) -> Image.Image:
+def _squash(picture: Picture, size: int, resample: Image.Resampling, _fill_color: int) -> Image.Image:
     """Resize both sides to `size`, without regard for the aspect ratio."""
-    return _resize(picture, (size, size), resample)
+    return picture.resize((size, size), resample)
 
 
-RESIZES: Mapping[str, Callable[[Image.Image, int, Image.Resampling, int], Image.Image]] = {
+RESIZES: Mapping[str, Callable[[Picture, int, Image.Resampling, int], Image.Image]] = {
     "shortest": _shortest,
     "longest": _longest,
     "squash": _squash,
 }
-
-
-def _resize(picture: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
-    return picture if picture.size == size else picture.resize(size, resample)
 
 
 def _center(picture: Image.Image, size: int) -> Image.Image:
@@ -186,13 +194,15 @@ def _center(picture: Image.Image, size: int) -> Image.Image:
     return picture.crop((left, top, left + size, top + size))
 
 
-def _middle(picture: Image.Image) -> Image.Image:
+def _middle(picture: Picture) -> Picture:
     short, long = sorted(picture.size)
     kept = MAX_ASPECT_RATIO * short
     if long <= kept:
         return picture
+    # So elongated an image is never decoded at a reduced size.
     start = (long - kept) // 2
     width, height = picture.size
-    return picture.crop(
+    image = picture.image.crop(
         (start, 0, start + kept, height) if width > height else (0, start, width, start + kept)
     )
+    return Picture(image, image.size)

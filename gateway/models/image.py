@@ -1,7 +1,10 @@
 """Encoded or raw bytes of images to RGB uint8."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +14,15 @@ from gateway.models import image_limits
 from gateway.models.image_formats import FORMATS, looks_like
 from gateway.models.image_limits import ImageError
 
-__all__ = ["FORMATS", "ImageError", "ImageFile", "decode", "open_image"]
+__all__ = [
+    "FORMATS",
+    "ImageError",
+    "ImageFile",
+    "Picture",
+    "decode",
+    "open_image",
+    "peak_bytes",
+]
 
 # The transposition that turns an image upright, by its EXIF orientation.
 _UPRIGHT = {
@@ -27,6 +38,10 @@ _UPRIGHT = {
 # The most memory that decoding takes, measured: 7 bytes a pixel for most JPEG and PNG files, 10 for
 # progressive JPEGs that have to be turned, 10 to 13 for AVIF, 16 for WebP, 17 for TIFFs of floats.
 PEAK_BYTES_PER_PIXEL = 17
+# Of these, what a JPEG takes that is decoded at a reduced size: the coefficients of a progressive one.
+PEAK_BYTES_PER_SKIPPED_PIXEL = 6
+# An image more elongated than this is not decoded at a reduced size: its shorter side has few pixels.
+MAX_SCALED_RATIO = 16
 
 # The largest value of a range, and the factor that brings its values to 8 bits.
 _FLOAT_RANGES = ((1, 255), (0xFF, 1), (0xFFFF, 1 / (1 << 8)), (0xFFFFFFFF, 1 / (1 << 24)))
@@ -74,6 +89,55 @@ def open_image(data: bytes, *, max_pixels: int) -> "ImageFile":
     return ImageFile(image, max_pixels, PEAK_BYTES_PER_PIXEL * pixels)
 
 
+def _scale_for(width: int, height: int, min_side: int) -> int:
+    """Return by how much a JPEG of this size is decoded smaller: 4, 2 or 1.
+
+    A quarter is the coarser the fewer pixels it leaves, so it leaves twice as many as a half has to. The last
+    pixels of an image whose sides are no multiples would show less than whole ones.
+    """
+    short, long = sorted((width, height))
+    if long <= MAX_SCALED_RATIO * short:
+        for scale in (4, 2):
+            if short >= scale * scale // 2 * min_side and width % scale == height % scale == 0:
+                return scale
+    return 1
+
+
+def peak_bytes(data: bytes, width: int, height: int, min_side: int | None) -> int:
+    """Return the most memory that `ImageFile.decode_picture` takes for a JPEG or PNG of this size."""
+    scale = 1
+    if min_side is not None and data.startswith(b"\xff\xd8"):
+        scale = _scale_for(width, height, min_side)
+    return _peak_bytes(width * height, scale)
+
+
+def _peak_bytes(pixels: int, scale: int) -> int:
+    if scale == 1:
+        return PEAK_BYTES_PER_PIXEL * pixels
+    return PEAK_BYTES_PER_SKIPPED_PIXEL * pixels + PEAK_BYTES_PER_PIXEL * (pixels // scale**2 + 1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """An upright RGB image as Pillow holds it, perhaps decoded at a reduced size.
+
+    size: (width, height) of the image at its full size.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, pixels: NDArray[np.uint8]) -> Self:
+        """Return RGB uint8 [H,W,3] in Pillow's form."""
+        height, width = pixels.shape[:2]
+        return cls(Image.fromarray(pixels), (width, height))
+
+    def resize(self, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+        """Return the image in another size (width, height)."""
+        return self.image if self.image.size == size else self.image.resize(size, resample)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFile:
     """An image file whose header was read. `peak_bytes` is the most memory that decoding it takes."""
@@ -86,6 +150,29 @@ class ImageFile:
     def pixel_bytes(self) -> int:
         """Bytes of what `decode` returns."""
         return 3 * self.image.width * self.image.height
+
+    def peak_bytes_at(self, min_side: int | None) -> int:
+        """Return the most memory that `decode_picture` takes."""
+        scale = self._scale(min_side)
+        if scale == 1:
+            return self.peak_bytes
+        return _peak_bytes(self.image.width * self.image.height, scale)
+
+    def decode_picture(self, min_side: int | None = None) -> Picture:
+        """Decode the image once, as `decode` does, but leave it in Pillow's form.
+
+        With `min_side`, a large JPEG is decoded at a half or a quarter of its size, as long as either side
+        keeps so many pixels (of a quarter twice as many). Raises ImageError for damaged or truncated data.
+        """
+        image = self.image
+        with self._refusing_damage():
+            width, height = image.size
+            scale = self._scale(min_side)
+            if scale > 1:
+                image.draft(None, (width // scale, height // scale))
+            transpose = self._load()
+            picture = _to_picture(self.image if transpose is None else self.image.transpose(transpose))
+            return Picture(picture, (scale * picture.width, scale * picture.height))
 
     def decode(self) -> NDArray[np.uint8]:
         """Decode the first frame or page to upright RGB, once.
@@ -103,16 +190,27 @@ class ImageFile:
 
         Raises ImageError for damaged or truncated data.
         """
-        image, image_format = self.image, self.image.format
+        with self._refusing_damage():
+            transpose = self._load()
+            return _to_rgb(self.image if transpose is None else self.image.transpose(transpose))
+
+    def _scale(self, min_side: int | None) -> int:
+        if min_side is None or self.image.format not in ("JPEG", "MPO"):
+            return 1
+        return _scale_for(self.image.width, self.image.height, min_side)
+
+    def _load(self) -> Image.Transpose | None:
+        """Let Pillow read the pixels; return how they are turned upright."""
+        self.image.load()
+        # A GIF frame may be larger than the screen its header declares.
+        image_limits.check_size(self.image.width, self.image.height, self.max_pixels)
+        return _upright_transpose(self.image)
+
+    @contextmanager
+    def _refusing_damage(self) -> Iterator[None]:
+        image_format = self.image.format
         try:
-            # Without `Image.draft`, which decodes a JPEG at a reduced size: no reference does that.
-            image.load()
-            # A GIF frame may be larger than the screen its header declares.
-            image_limits.check_size(image.width, image.height, self.max_pixels)
-            transpose = _upright_transpose(image)
-            if transpose is not None:
-                image = image.transpose(transpose)
-            return _to_rgb(image)
+            yield
         except (ImageError, MemoryError):
             raise
         except Exception as error:
@@ -128,6 +226,16 @@ def _upright_transpose(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
+def _to_picture(image: Image.Image) -> Image.Image:
+    """Return an image as RGB, equal to what `_to_rgb` gives."""
+    if image.mode == "RGB":
+        return image
+    image.info.pop("transparency", None)
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(_high_bits(np.asarray(image)))
+    return image.convert("RGB")
+
+
 def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     # Pillow drops this anyway when it converts a palette, but warns of it.
     image.info.pop("transparency", None)
@@ -138,7 +246,8 @@ def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     rows = max(1, PIXELS_PER_CHUNK // image.width)
     for top in range(0, image.height, rows):
         bottom = min(top + rows, image.height)
-        rgb[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)).convert("RGB"))
+        part = image.crop((0, top, image.width, bottom))
+        rgb[top:bottom] = np.asarray(part if part.mode == "RGB" else part.convert("RGB"))
     rgb.flags.writeable = False
     return rgb
 

@@ -19,6 +19,8 @@ from gateway.pipelines.resources import Resources
 
 # What a kept vector costs in addition to its numbers: its key, the array, the cache's own entries.
 OVERHEAD_BYTES = 500
+# So much is copied faster than it is handed to a thread.
+_SMALL_BYTES = 512 << 10
 
 Vector = NDArray[np.float32]
 
@@ -59,7 +61,11 @@ class Tower:
             batch.has_left = True
             rows = [items[key] for key in batch.keys]
             async with slots, self._resources.working_room(sent=len(rows) * rows[0].nbytes):
-                stacked = await self._resources.threads.run(np.stack, rows)
+                stacked = (
+                    np.stack(rows)
+                    if len(rows) * rows[0].nbytes <= _SMALL_BYTES
+                    else await self._resources.threads.run(np.stack, rows)
+                )
                 tensors = await self._resources.infer(model, self._role, {self._input: stacked})
             # Copies: a row that is kept must not hold on to its whole batch.
             return {key: row.copy() for key, row in zip(batch.keys, tensors[self._output], strict=True)}
@@ -74,12 +80,17 @@ class Tower:
             vectors = await self._batches.get_or_compute(batch.name, lambda: infer(batch))
             return vectors[key]
 
-        with stage("inference"):
-            vectors = await gather(
-                self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
-                for key in items
-            )
-        return dict(zip(items, vectors, strict=True))
+        kept = {key: self.get(key, model) for key in items}
+        missing = [key for key, vector in kept.items() if vector is None]
+        computed: list[Vector] = []
+        if missing:
+            with stage("inference"):
+                computed = await gather(
+                    self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
+                    for key in missing
+                )
+        found = dict(zip(missing, computed, strict=True))
+        return {key: found[key] if vector is None else vector for key, vector in kept.items()}
 
     def _new_batch(self) -> _Batch:
         return _Batch(str(next(self._serial_numbers)))

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
-from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -20,7 +20,7 @@ from gateway.models import clip
 from gateway.models.clip import ClipSpec
 from gateway.models.tokenizer import TextTooLongError
 from gateway.pipelines.clip_tower import Tower, Vector
-from gateway.pipelines.images import ImageInfo, ImageSource
+from gateway.pipelines.images import ImageInfo, ImageSource, Recipe
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
 from gateway.pipelines.resources import Resources
 
@@ -40,6 +40,9 @@ _IMAGE_TOWER = Role(
 CLIP = Family("clip", "embedding", (_TEXT_TOWER, _IMAGE_TOWER), ClipSpec.from_parameters)
 
 Tokens = NDArray[np.int64]
+
+# Texts whose tokens are kept, with 1 KB or so each: those of a few large sets of labels.
+_MAX_TOKENIZED, _MAX_KEPT_LENGTH = 8_192, 256
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +88,8 @@ class Embedder:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         settings = resources.settings
+        # Texts come again, above all labels. To clean and split one takes a hundred times as long as to look.
+        self._tokens: LRUCache[tuple[str, bool, str], Tokens] = LRUCache(_MAX_TOKENIZED)
         self._texts = Tower(resources, _TEXT_TOWER, "clip_text", settings.clip_text_cache_bytes)
         self._images = Tower(resources, _IMAGE_TOWER, "clip_image", settings.clip_image_cache_bytes)
 
@@ -104,10 +109,21 @@ class Embedder:
                 raise InputError(str(error)) from error
 
         def encode_all() -> list[Tokens | InputError]:
-            return [attempt(encode, text) for text in texts]
+            return [attempt(encode, text) for text in unknown]
 
         with stage("preprocess"):
-            tokens = await self._resources.threads.run(encode_all)
+            found = [
+                self._tokens.get((model.fingerprint, truncate, text)) if isinstance(text, str) else None
+                for text in texts
+            ]
+            unknown = [text for text, item in zip(texts, found, strict=True) if item is None]
+            encoded = iter(await self._resources.threads.run(encode_all) if unknown else ())
+            tokens = [next(encoded) if item is None else item for item in found]
+            for text, item in zip(texts, tokens, strict=True):
+                if isinstance(text, InputError) or isinstance(item, InputError):
+                    continue
+                if len(text) <= _MAX_KEPT_LENGTH:
+                    self._tokens[model.fingerprint, truncate, text] = item
         if strict:
             refuse_errors(tokens)
         return tokens
@@ -133,26 +149,30 @@ class Embedder:
         self, sources: Sequence[ImageSource | InputError], model: Variant[ClipSpec], *, strict: bool
     ) -> list[Embedded | InputError]:
         """Return the embedding of each image."""
-        images, threads = self._resources.images, self._resources.threads
+        images = self._resources.images
         # A decoded image may take hundreds of times the bytes of the model's input: few at a time.
         slots = asyncio.Semaphore(self._resources.settings.threads)
         await reserve(len(sources) * 3 * model.spec.input_size**2)
         known: dict[str, Vector] = {}
         squares: dict[str, NDArray[np.uint8]] = {}
 
+        recipe: Recipe[NDArray[np.uint8]] = Recipe(
+            model.fingerprint, model.spec.min_side, model.spec.preprocess_picture
+        )
+
+        def is_known(content_hash: str) -> bool:
+            vector = self._images.get(content_hash, model)
+            if vector is not None:
+                known[content_hash] = vector
+            return vector is not None or content_hash in squares
+
         async def prepare(source: ImageSource) -> ImageInfo:
             async with slots:
-                image = await images.load(source, keep=Keep.IF_ROOM)
-                vector = self._images.get(image.content_hash, model)
-                if vector is not None:
-                    known[image.content_hash] = vector
-                elif image.content_hash not in squares:
-                    async with self._resources.working_room(pixels=image.width * image.height):
-                        with stage("preprocess"):
-                            square = await threads.run(model.spec.preprocess, image.pixels)
-                    squares[image.content_hash] = square
-                images.release(image)
-                return image.info
+                prepared = await images.prepare(source, recipe, is_known)
+                info, square = prepared
+                if square is not None:
+                    squares[info.content_hash] = square
+                return info
 
         infos = await work_on_each(prepare, sources, strict=strict)
         vectors = await self._images.embed(squares, model) | known

@@ -3,10 +3,12 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.admission import weigh
 from gateway.catalog import Variant
 from gateway.errors import InputError, InvalidArgumentError
+from gateway.message_pieces import varint
 from gateway.models import clip
 from gateway.models.clip import ClipSpec
 from gateway.pipelines.answer_bytes import AnswerBytes
@@ -38,6 +40,8 @@ PACKED_TYPES = {
     embedding_service_pb2.EMBEDDING_FORMAT_FLOAT32: "<f4",
     embedding_service_pb2.EMBEDDING_FORMAT_FLOAT16: "<f2",
 }
+# How a message with the field `values`, packed as proto3 does, begins.
+_VALUES_TAG = bytes([embedding_service_pb2.Embedding.VALUES_FIELD_NUMBER << 3 | 2])
 VALUES_FORMATS = {
     embedding_service_pb2.EMBEDDING_FORMAT_UNSPECIFIED,
     embedding_service_pb2.EMBEDDING_FORMAT_VALUES,
@@ -256,13 +260,20 @@ def _embedding_messages(
     if len(rows) and (request.normalize or not request.HasField("normalize")):
         rows = clip.normalise(rows)
     if request.embedding_format in VALUES_FORMATS:
-        messages = (embedding_service_pb2.Embedding(values=row.tolist()) for row in rows)
+        messages = (_values_message(row) for row in rows)
     else:
         number_type = np.dtype(PACKED_TYPES[request.embedding_format])
         limit = np.finfo(number_type).max
         packed = np.clip(rows, -limit, limit).astype(number_type)
         messages = (embedding_service_pb2.Embedding(packed=row.tobytes()) for row in packed)
     return [item if isinstance(item, InputError) else next(messages) for item in items]
+
+
+def _values_message(row: NDArray[np.float32]) -> embedding_service_pb2.Embedding:
+    """Return an embedding as a list of numbers: ten times as fast as by a list of Python's."""
+    return embedding_service_pb2.Embedding.FromString(
+        _VALUES_TAG + varint(row.nbytes) + row.astype("<f4", copy=False).tobytes()
+    )
 
 
 def _comparison_result(
