@@ -51,13 +51,14 @@ THREADS = len(os.sched_getaffinity(0))
 BOUNDARY = "peers"
 MIN_COSINE = 0.9999
 PEER_START_S = 240
-# The best of them is taken, for each server and case.
-IN_FLIGHT = {1: (8, 16, 32), 16: (2, 4, 8)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """images: in a call. goals: the least ratios of ours to others that the project wants."""
+    """images: in a call. goals: the least ratios of ours to others that the project wants.
+
+    in_flight: the numbers of calls that are tried, for each server; the best is taken.
+    """
 
     name: str
     key: str
@@ -65,6 +66,7 @@ class Case:
     size: tuple[int, int]
     goals: dict[str, float] = field(default_factory=dict)
     seconds: float = 1.0
+    in_flight: Sequence[int] = (8, 16, 32)
 
 
 TOY = (
@@ -81,13 +83,14 @@ TOY = (
         16,
         (640, 480),
         {BARE: 0.88, "FastAPI": 1.2, "LitServe": 1.2, "Ray Serve": 1.2},
+        in_flight=(2, 4, 8),
     ),
     Case("toy CLIP, one photo of 12 megapixels a call", "toy-12mp", 1, (4000, 3000)),
 )
 PEERS_FULL = {"FastAPI": 1.0, "LitServe": 1.0, "Ray Serve": 1.0}
 FULL = (
-    Case("ViT-B/32, one image a call", "full-1", 1, (640, 480), PEERS_FULL, 2.0),
-    Case("ViT-B/32, 16 images a call", "full-16", 16, (640, 480), PEERS_FULL, 2.0),
+    Case("ViT-B/32, one image a call", "full-1", 1, (640, 480), PEERS_FULL, 1.5, (8, 16)),
+    Case("ViT-B/32, 16 images a call", "full-16", 16, (640, 480), PEERS_FULL, 1.5, (2, 4)),
 )
 
 
@@ -266,7 +269,7 @@ def measure(case: Case, ready: list[Contender], options: argparse.Namespace) -> 
         load = contender.loads[case.key]
         tried = {
             count: contender.generator.round(load, count, seconds * 0.6).items_a_second
-            for count in IN_FLIGHT[case.images]
+            for count in case.in_flight
         }
         contender.in_flight[case.key] = max(tried, key=lambda count: tried[count])
         contender.rounds[case.key], contender.cpu_s[case.key] = [], []
