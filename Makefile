@@ -144,7 +144,7 @@ bench: .venv/installed
 	@mkdir -p build
 	$(BIN)/visiongate bench --rounds 3 --json build/bench.json
 	PYTHONPATH=tests $(BIN)/python -m bench.peers.compare $(if $(FULL),--full "$(FULL)") \
-		--json build/comparison.json --picture tests/bench/comparison.png
+		--json build/comparison.json --markdown build/comparison.md --picture tests/bench/comparison.png
 
 SOAK := gaps incidents overload peers hostile poison endurance
 

@@ -32,7 +32,7 @@ def draw(title: str, groups: Sequence[tuple[str, Sequence[Bar]]], foot: str = ""
     pen = ImageDraw.Draw(picture)
     _write(pen, (_MARGIN, _MARGIN), title, _TITLE, _INK)
     y = _MARGIN + _TITLE + 24
-    room = _WIDTH - _LABELS - 2 * _MARGIN - 150
+    room = _WIDTH - _LABELS - 2 * _MARGIN - 270
     for (name, bars), taken in zip(groups, heights, strict=True):
         _write(pen, (_MARGIN, y), name, _TEXT, _INK)
         top = max((bar.value for bar in bars if bar.value > 0), default=1.0)

@@ -85,9 +85,7 @@ class HttpSender:
         return answers
 
     async def _post(self, path: str, content: bytes) -> bytes:
-        reader, writer = (
-            self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        )
+        reader, writer = await self._connection()
         head = (
             f"POST {path} HTTP/1.1\r\nhost: {self._host}\r\ncontent-type: {self._type}\r\n"
             f"content-length: {len(content)}\r\n\r\n"
@@ -114,6 +112,15 @@ class HttpSender:
         if status != _HTTP_OK:
             raise RuntimeError(f"HTTP status {status}: {answer[:200]!r}")
         return answer
+
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            # A server closes connections that were idle, between rounds.
+            if not reader.at_eof() and reader.exception() is None:
+                return reader, writer
+            writer.close()
+        return await asyncio.open_connection(self._host, self._port)
 
     async def close(self) -> None:
         for _, writer in self._idle:

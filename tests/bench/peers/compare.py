@@ -341,6 +341,26 @@ def show(results: Sequence[dict[str, Any]], missing: dict[str, str]) -> None:
         say(f"{name} did not start: {why}")
 
 
+def _bar(name: str, each: dict[str, Any], result: dict[str, Any]) -> Bar:
+    rate = each["items_a_second"]
+    times = f", visiongate {result['ratios'][name]:.2f} times" if name in result["ratios"] else ""
+    return Bar(name, rate, f"{rate:.1f}{times}" if rate > 0 else "")
+
+
+def _markdown(results: Sequence[dict[str, Any]]) -> str:
+    """Return the first table as Markdown has it."""
+    names = [BARE, *environments.NAMES.values()]
+    lines = [
+        f"| visiongate's rate over that of | {' | '.join(names)} | images/s |",
+        f"|---{'|---' * len(names)}|---|",
+    ]
+    for result in results:
+        cells = " | ".join(_ratio_cell(result, name) for name in names)
+        rate = result["contenders"][OURS]["items_a_second"]
+        lines.append(f"| {result['case']} | {cells} | {rate:.1f} |")
+    return "\n".join(lines)
+
+
 def _ratio_cell(result: dict[str, Any], name: str) -> str:
     return f"{result['ratios'][name]:.2f}" if name in result["ratios"] else "did not start"
 
@@ -364,6 +384,7 @@ def main() -> None:
         "--scaled-peers", action="store_true", help="let the peers shrink photos while they decode, too"
     )
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path, help="write the first table there")
     parser.add_argument("--picture", type=Path)
     options = parser.parse_args()
     # What was started is stopped then, too.
@@ -393,11 +414,13 @@ def main() -> None:
     if options.json:
         values = {"machine": here.as_dict(), "results": results, "missing": missing}
         options.json.write_text(json.dumps(values, indent=1))
+    if options.markdown:
+        options.markdown.write_text(_markdown(results) + "\n")
     if options.picture:
         bars = [
             (
                 result["case"],
-                [Bar(name, each["items_a_second"]) for name, each in result["contenders"].items()],
+                [_bar(name, each, result) for name, each in result["contenders"].items()],
             )
             for result in results
         ]

@@ -49,5 +49,6 @@ if __name__ == "__main__":
         num_api_servers=1,
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=600,
         generate_client_file=False,
     )

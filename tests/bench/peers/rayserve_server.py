@@ -53,12 +53,13 @@ class Clip:
         return Response(rows.tobytes())
 
 
+# Ray's start takes half a minute of a processor. Where others want it too, that is more than the 30 seconds
+# that it waits.
 _START_S = 150
 _get_node = services.get_node
 
 
 def _patient_get_node(*arguments: Any) -> Any:
-    """Ray gives up after 30 seconds, which it needs for its start where others want the processors, too."""
     end = time.monotonic() + _START_S
     while True:
         try:
