@@ -41,7 +41,9 @@ def bench(
     server: Annotated[
         str,
         typer.Option(
-            metavar="HOST:PORT", help="A running gateway to load, without TLS and keys. Else one is started."
+            metavar="HOST:PORT",
+            help="A running gateway to load, without TLS and keys, with the caches that it has. "
+            "Else one is started.",
         ),
     ] = "",
     triton: Annotated[
