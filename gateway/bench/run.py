@@ -22,6 +22,7 @@ from gateway.settings import Settings
 
 GATEWAY, TRITON, MODELS = "gateway", "Triton alone", "ONNX Runtime alone"
 _WARM_UP_S = 0.5
+_SHARED_MEMORY = "triton_shared_memory"
 _CALL_TIMEOUT_S = 300
 
 
@@ -66,9 +67,9 @@ def record(tasks: Sequence[Task], triton_address: str, repository: Path, folder:
     Raises CommandError if the gateway does not start.
     """
     environment = dict(servers.NO_CACHES)
-    if "triton_shared_memory" in Settings.model_fields:
+    if _SHARED_MEMORY in Settings.model_fields:
         # Tensors that lie elsewhere are not in the requests.
-        environment["VISIONGATE_TRITON_SHARED_MEMORY"] = "off"
+        environment[f"VISIONGATE_{_SHARED_MEMORY.upper()}"] = "off"
     found: list[list[Wave]] = []
     with (
         recording(triton_address) as (address, recorder),
