@@ -47,6 +47,7 @@ class Measured:
             "task": self.task.key,
             "items_a_call": self.task.items,
             "unit": self.task.unit,
+            "calls_in_flight": self.task.in_flight,
             "ratios": dict(self.ratios),
             "ways": {name: summary.as_dict() for name, summary in self.summaries.items()},
         }
@@ -54,9 +55,8 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """in_flight: calls at a time. rounds: of so many seconds each, by turns between the ways."""
+    """rounds: of so many seconds each, by turns between the ways."""
 
-    in_flight: int
     rounds: int
     seconds: float
 
@@ -157,7 +157,7 @@ def _measure(
     for name in paths:
         with contextlib.suppress(GeneratorError):
             generator.once(paths[name])
-            generator.round(paths[name], plan.in_flight, min(_WARM_UP_S, plan.seconds))
+            generator.round(paths[name], task.in_flight, min(_WARM_UP_S, plan.seconds))
             continue
         # Only the gateway must answer.
         tell(f"{task.title}: {name} cannot be measured")
@@ -168,7 +168,7 @@ def _measure(
     for _ in range(plan.rounds):
         for name, path in ways.items():
             splits[name].look()
-            rounds[name].append(generator.round(path, plan.in_flight, plan.seconds))
+            rounds[name].append(generator.round(path, task.in_flight, plan.seconds))
             cpu_s[name].append(splits[name].look())
     summaries = {name: Summary.of(rounds[name], cpu_s[name]) for name in ways}
     ratios = {name: ratio(rounds[GATEWAY], rounds[name]) for name in ways if name != GATEWAY}

@@ -27,12 +27,16 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """key: its name on the command line. items: what a call has of them; their name: images or texts."""
+    """key: its name on the command line. items: how many a call has. unit: images or texts.
+
+    in_flight: calls at a time.
+    """
 
     key: str
     title: str
     items: int
     unit: str
+    in_flight: int
     calls: Sequence[Sequence[Wave]]
 
 
@@ -92,15 +96,17 @@ TASKS: dict[str, tuple[str, str, bool, _Ask]] = {
 def tasks(keys: Sequence[str], subject: Subject, items: Sequence[int], in_flight: int) -> list[Task]:
     """Return the tasks of these keys, those that take many items in a call once for each number of them.
 
-    Twice as many calls as are in flight: no two at a time ask the same.
+    in_flight: items at a time, in at least two calls. There are twice as many calls, so that no two at a time
+    ask the same.
     """
     found = []
     for key in keys:
         title, unit, takes_many, ask = TASKS[key]
         for number in items if takes_many else [1]:
-            operations = ask(subject, number, 2 * in_flight)
+            at_a_time = max(2, in_flight // number)
+            operations = ask(subject, number, 2 * at_a_time)
             calls = [
                 [[(operation.method, operation.request.SerializeToString())]] for operation in operations
             ]
-            found.append(Task(key, title, number, unit, calls))
+            found.append(Task(key, title, number, unit, at_a_time, calls))
     return found

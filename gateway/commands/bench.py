@@ -65,7 +65,9 @@ def bench(
     items: Annotated[
         str, typer.Option(help="Images or texts in a call, where a task takes many: numbers with commas.")
     ] = "1,16",
-    in_flight: Annotated[int, typer.Option(help="Calls at a time.", min=1, max=1000)] = 16,
+    in_flight: Annotated[
+        int, typer.Option(help="Images or texts at a time; at least two calls are.", min=1, max=1000)
+    ] = 16,
     rounds: Annotated[int, typer.Option(help="By turns; medians are shown.", min=1)] = 5,
     seconds: Annotated[float, typer.Option(help="Of a round.", min=0.05)] = 1,
     image: Annotated[
@@ -114,10 +116,10 @@ def bench(
             )
         ):
             at = repository if server else files
-            plan = run.Plan(in_flight, rounds, seconds)
+            plan = run.Plan(rounds, seconds)
             measured = run.measure(wanted, gateway, its_triton, at, plan, folder, note)
     here = machine()
-    say(f"{here}; {in_flight} calls in flight; medians of {rounds} rounds of {seconds:g} s")
+    say(f"{here}; {in_flight} items in flight; medians of {rounds} rounds of {seconds:g} s")
     _show(measured)
     if json_file:
         entries = {
