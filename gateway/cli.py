@@ -1,4 +1,4 @@
-"""The server's commands, added to the client's `visiongate`: up, serve, triton, settings, keys, top.
+"""The server's commands, added to the client's `visiongate`: up, serve, triton, settings, top and others.
 
 The commands that serve import the server themselves. That takes seconds, which settings, keys and help can do
 without.
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from gateway.address import checked_host
-from gateway.commands import keys, top
+from gateway.commands import bench, keys, top
 from gateway.settings import Settings, group, metavar
 from gateway.settings_sources import (
     CACHE_VARIABLE,
@@ -41,6 +41,7 @@ from visiongate.fonts import FONT_VARIABLE
 app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(keys.app)
 app.add_typer(top.app)
+app.add_typer(bench.app)
 
 
 CACHE_HELP = (
