@@ -264,7 +264,7 @@ class Settings(Checks):
     batches_in_flight: PositiveInt = _setting(
         "Caches, batches, threads",
         2,
-        "Requests that one call may have at Triton at a time. More keep a large GPU busy.",
+        "Full batches that one call may have at Triton at a time. More keep a large GPU busy.",
     )
     images_in_flight: PositiveInt = _setting(
         "Caches, batches, threads",

@@ -1,9 +1,10 @@
 """Objects that words name: Grounding DINO."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from gateway.admission import reserve
@@ -32,6 +33,10 @@ _DETECTOR = Role(
 GROUNDING_DINO = Family("grounding_dino", "detection", (_DETECTOR,), GroundingDinoSpec.from_parameters)
 
 
+TEXTS_KEPT = 64
+"""Tokenized words that are kept, the latest used."""
+
+
 @dataclass(frozen=True, slots=True)
 class ObjectQuery:
     """What to detect: phrases, or else a caption. A threshold of None is the model's own.
@@ -52,14 +57,21 @@ class Detector:
 
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
+        # Callers ask the same words again and again. Each entry is at most 85 KB, by far the most its mask.
+        self._texts: LRUCache[Hashable, TokenizedText] = LRUCache(TEXTS_KEPT)
 
     async def read(self, query: ObjectQuery, model: Variant[GroundingDinoSpec]) -> TokenizedText:
         """Return the words of a query for `detect`. Raises InputError if they cannot be used.
 
         This needs no image: words that cannot be used cost no decoding.
         """
-        with stage("preprocess"):
-            return await self._resources.threads.run(_encode_text, model.spec.text, query)
+        key = model.fingerprint, query.phrases, query.caption
+        text = self._texts.get(key)
+        if text is None:
+            with stage("preprocess"):
+                text = await self._resources.threads.run(_encode_text, model.spec.text, query)
+            self._texts[key] = text
+        return text
 
     async def detect_each(
         self,
