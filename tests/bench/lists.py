@@ -72,7 +72,7 @@ def ratio(first: Sequence[float], second: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(first, second, strict=True))
 
 
-async def compare_lists(client: AsyncClient, rounds: int) -> None:
+async def compare_lists(client: AsyncClient, rounds: int, skipped: Sequence[str]) -> None:
     files = photos()
     pairs: dict[str, tuple[Callable[[list[bytes]], Awaitable[Any]], Callable[[bytes], Awaitable[Any]]]] = {
         "detect": (
@@ -90,6 +90,8 @@ async def compare_lists(client: AsyncClient, rounds: int) -> None:
         ),
     }
     for name, (batch, single) in pairs.items():
+        if name in skipped:
+            continue
 
         async def one_after_another(single: Any = single) -> None:
             for file in files:
@@ -187,6 +189,7 @@ async def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("parts", nargs="*", default=["lists", "requests", "chain"])
+    parser.add_argument("--skip", nargs="*", default=[], help="methods that are not measured")
     parser.add_argument("--repository", type=Path, default=REPOSITORY)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
@@ -204,7 +207,7 @@ async def main() -> None:
             AsyncClient(f"127.0.0.1:{gateway.port}", timeout=600) as client,
         ):
             if "lists" in arguments.parts:
-                await compare_lists(client, arguments.rounds)
+                await compare_lists(client, arguments.rounds, arguments.skip)
             if "requests" in arguments.parts:
                 await compare_requests(gateway, client, arguments.rounds)
             if "chain" in arguments.parts:
