@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
-from skimage import data
 
+from export.demo import show
+from export.demo.unseen import unseen
 from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient
 
 REPOSITORY = Path(__file__).parents[2] / "export/demo/repository"
-PHRASES = ["cup", "person", "cat", "rocket"]
+PHRASES = ["red circle", "blue square", "yellow star"]
 COUNT = 16
 SIZES = {
     "grounding_dino": (2, 4),
@@ -42,16 +44,14 @@ Sent = tuple[str, Mapping[str, Any], Sequence[str]]
 
 
 def photos() -> list[bytes]:
-    """Return photos of many sizes as JPEG files."""
-    pictures = [data.coffee(), data.astronaut(), data.chelsea(), data.rocket()]
-    files = []
-    for index in range(COUNT):
-        picture = Image.fromarray(pictures[index % 4])
-        width = 480 + 40 * (index // 4)
-        file = io.BytesIO()
-        picture.resize((width, round(picture.height * width / picture.width))).save(file, "JPEG", quality=90)
-        files.append(file.getvalue())
-    return files
+    """Return scenes of many sizes as JPEG files."""
+    return [_jpeg(scene.image, 480 + 20 * index) for index, scene in enumerate(unseen(COUNT))]
+
+
+def _jpeg(pixels: NDArray[np.uint8], width: int) -> bytes:
+    picture, file = Image.fromarray(pixels), io.BytesIO()
+    picture.resize((width, round(picture.height * width / picture.width))).save(file, "JPEG", quality=90)
+    return file.getvalue()
 
 
 async def by_turns(rounds: int, *ways: Callable[[], Awaitable[Any]]) -> list[list[float]]:
@@ -124,11 +124,10 @@ def recorded(gateway: Gateway) -> list[Sent]:
 async def compare_requests(gateway: Gateway, client: AsyncClient, rounds: int) -> None:
     infer = gateway._triton.infer
     sent = recorded(gateway)
-    page = Path(__file__).parents[2] / "export/demo/photos/page.png"
-    text = page.read_bytes() if page.exists() else data.page()
-    await client.segment_phrases(data.coffee(), ["cup"], min_score=0.05)
-    await client.estimate_gaze(data.astronaut(), min_score=0.1)
-    await client.recognize_text([text])
+    scene = show.scene(0).image
+    await client.segment_phrases(scene, PHRASES)
+    await client.estimate_gaze(scene)
+    await client.recognize_text([scene])
     rows = {model: (tensors, outputs) for model, tensors, outputs in sent}
     gateway._triton.infer = infer  # type: ignore[method-assign]
     for model, sizes in SIZES.items():
@@ -161,10 +160,10 @@ async def compare_requests(gateway: Gateway, client: AsyncClient, rounds: int) -
 
 async def compare_chain(gateway: Gateway, client: AsyncClient, rounds: int) -> None:
     """Words to masks against its requests alone."""
-    (file, *_) = photos()
+    file = _jpeg(show.scene(0).image, 640)
     infer = gateway._triton.infer
     sent = recorded(gateway)
-    found = await client.segment_phrases(file, ["cup"], min_score=0.05, max_detections=10)
+    found = await client.segment_phrases(file, PHRASES)
     requests = list(sent)
     gateway._triton.infer = infer  # type: ignore[method-assign]
 
@@ -173,7 +172,7 @@ async def compare_chain(gateway: Gateway, client: AsyncClient, rounds: int) -> N
             await infer(*request)
 
     async def chain() -> Any:
-        return await client.segment_phrases(file, ["cup"], min_score=0.05, max_detections=10)
+        return await client.segment_phrases(file, PHRASES)
 
     alone, whole = await by_turns(max(rounds, 15), models, chain)
     timings = (await chain()).info.timings
