@@ -12,6 +12,7 @@ from gateway.catalog import Catalog, Role, Variant
 from gateway.errors import NotFiniteError
 from gateway.image_ids import ImageIds
 from gateway.memory import Memory
+from gateway.pipelines.answer_bytes import ListAnswer
 from gateway.pipelines.images import ImageLoader
 from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
@@ -72,6 +73,10 @@ class Resources:
     async def keep_near_triton(self, tensors: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return tensors that are sent again and again, where possible as Triton reads them without that."""
         return tensors if self._shared is None else await self.threads.run(self._shared.put, tensors)
+
+    def list_answer(self) -> ListAnswer:
+        """Return what counts the answer to the current call's list."""
+        return ListAnswer(self.settings.max_response_bytes, self.settings.max_mask_pixels)
 
     def close(self) -> None:
         """Drop the work that has not started."""
