@@ -39,8 +39,9 @@ class Call:
 
     connection: gRPC's name for its other end. peer: the caller's address. certificate: the subject of
     the caller's certificate, if it showed one. asked: the name of a method that does not
-    exist. tritons: the servers that were asked. stage_seconds: only of stages that began. Work that calls
-    share counts for the first of them.
+    exist. is_stream: it lasts as long as its caller likes. is_item: it is one of many on a stream. tritons:
+    the servers that were asked. stage_seconds: only of stages that began. Work that calls share counts for
+    the first of them.
     """
 
     method: str
@@ -50,11 +51,15 @@ class Call:
     caller: str = ""
     certificate: str = ""
     asked: str = ""
+    is_stream: bool = False
+    is_item: bool = False
     end: End = field(default_factory=End)
     request_bytes: int = 0
     response_bytes: int = 0
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     tritons: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+    """What the log line says of a stream: its items, and how many of them failed."""
 
 
 _current_call: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -136,14 +141,20 @@ def _count(call: Call, seconds: float) -> None:
     code = call.end.code.name
     metrics.CALLS.labels(call.method, code, call.end.reason, call.end.fault).inc()
     metrics.CALLER_CALLS.labels(call.caller, code).inc()
-    metrics.CALL_SECONDS.labels(call.method, code).observe(seconds)
+    if not call.is_stream:
+        metrics.CALL_SECONDS.labels(call.method, code).observe(seconds)
     metrics.REQUEST_BYTES.labels(call.method).inc(call.request_bytes)
     metrics.RESPONSE_BYTES.labels(call.method).inc(call.response_bytes)
 
 
 def _log(call: Call, seconds: float, trace_id: str) -> None:
-    """Log names, sizes and times. Of what the caller sent, only the request id is logged."""
+    """Log names, sizes and times. Of what the caller sent, only the request id is logged.
+
+    An item of a stream that was answered has no line: its stream has one, with their number.
+    """
     end = call.end
+    if call.is_item and end.fault == "none" and not logger.isEnabledFor(logging.DEBUG):
+        return
     fields = {
         "method": call.method,
         "asked": call.asked,
@@ -157,6 +168,7 @@ def _log(call: Call, seconds: float, trace_id: str) -> None:
         "duration_ms": round(seconds * 1e3, 3),
         "request_bytes": call.request_bytes,
         "response_bytes": call.response_bytes,
+        **call.counts,
         "trace_id": trace_id,
         "triton": ",".join(sorted(call.tritons)),
         # On one line, whatever is in it.
