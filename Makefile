@@ -142,7 +142,7 @@ format: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench/overhead.py --repository export/demo/repository
 
-SOAK := gaps incidents overload peers hostile poison endurance
+SOAK := gaps incidents overload peers hostile poison stream endurance
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed

@@ -36,6 +36,8 @@ def rows(heading: str) -> list[list[str]]:
 def http(method: MethodDescriptor) -> str:
     rule = method.GetOptions().Extensions[annotations_pb2.http]
     verb = rule.WhichOneof("pattern")
+    if verb is None:
+        return ""
     return f"{verb.upper()} {getattr(rule, verb)}"
 
 
