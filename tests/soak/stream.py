@@ -89,7 +89,7 @@ async def compare(client: AsyncClient, rounds: int) -> tuple[float, float]:
 
 
 async def measure(service: Service, count: int, rounds: int) -> Goals:
-    goals: Goals = {}
+    goals: dict[str, bool] = {}
     async with AsyncClient(service.address) as client:
         if rounds:
             stream, best = await compare(client, rounds)
