@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -228,6 +229,28 @@ async def test_settings_come_first_and_once(channel: Any, messages: list[Request
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
+async def test_items_count_as_calls_and_a_stream_has_one_line(
+    channel: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "gateway.calls")
+    method = embedding.embed_texts(["x"]).method
+    labels = {"method": method, "code": "OK", "reason": "", "fault": "none"}
+    before = REGISTRY.get_sample_value("visiongate_calls_total", labels) or 0
+    call = stream(channel, metadata=(("x-request-id", "mine"),))
+    await call.write(SETTINGS)
+    for number in range(3):
+        await call.write(item(str(number), embedding.embed_texts(["x"])))
+    await call.write(item("broken", embedding.embed_images([b""])))
+    await call.done_writing()
+    assert len(await answers(call)) == 4
+    assert REGISTRY.get_sample_value("visiongate_calls_total", labels) == before + 3
+    await eventually(lambda: len(caplog.records) == 2)
+    failed, whole = [record.__dict__["fields"] for record in caplog.records]
+    assert (failed["method"], failed["code"]) == (embedding.embed_images([b""]).method, "INVALID_ARGUMENT")
+    assert (whole["method"], whole["code"]) == (METHOD, "OK")
+    assert (whole["items"], whole["failed_items"]) == (4, 1)
+
+
 async def test_a_slow_reader_stops_a_fast_sender(gateway: Gateway, channel: Any) -> None:
     """What is held is bounded by the window, on this side by what gRPC keeps."""
     many = embedding.embed_texts([f"text {number}" for number in range(200)])
@@ -419,12 +442,7 @@ async def test_the_clients_streams(gateway: Gateway) -> None:
         assert isinstance(found["broken"], InvalidArgumentError)
         assert found["broken"].field == "images[0].encoded"
         assert [each.phrase for each in found["found"]] == [each.phrase for each in objects]
-    assert not gateway._interceptor._streams or await eventually_true(gateway)
-
-
-async def eventually_true(gateway: Gateway) -> bool:
     await eventually(lambda: not gateway._interceptor._streams)
-    return True
 
 
 async def test_lists_of_any_length_in_batches(gateway: Gateway) -> None:
