@@ -136,6 +136,10 @@ class AnswerTooLargeError(InputError):
     """An answer would have more bytes, or more pixels of masks, than the server allows."""
 
 
+class ListTooLargeError(InputError):
+    """The results of a list would together make too large an answer, though each may be small enough."""
+
+
 class StatusError(Exception):
     """An error that a caller gets: `code`, a sentence, and `google.rpc` details.
 

@@ -196,7 +196,9 @@ class Settings(Checks):
     )
     max_image_bytes: PositiveInt = _setting("Limits", 32 * MEBIBYTE, "Largest image file, in bytes.")
     max_image_pixels: PositiveInt = _setting("Limits", 64_000_000, "Most pixels of an image, width x height.")
-    max_images: PositiveInt = _setting("Limits", 64, "Most images of an embedding or classification request.")
+    max_images: PositiveInt = _setting(
+        "Limits", 64, "Most images of a request with a list, other than RecognizeText."
+    )
     max_pages: PositiveInt = _setting("Limits", 32, "Most images of a RecognizeText request.")
     max_texts: PositiveInt = _setting(
         "Limits", 1024, "Most texts or labels of an embedding or classification request."
@@ -211,7 +213,9 @@ class Settings(Checks):
     max_detections: PositiveInt = _setting("Limits", 1000, "Most detections that a request may ask for.")
     max_faces: PositiveInt = _setting("Limits", 1000, "Most faces that a request may ask for.")
     max_grid_points: PositiveInt = _setting(
-        "Limits", 25_000, "Most points of a SegmentEverything request, those of all its crops together."
+        "Limits",
+        25_000,
+        "Most points of a SegmentEverything request, those of all its images and crops together.",
     )
     max_mask_pixels: PositiveInt = _setting(
         "Limits", 2_000_000_000, "Most pixels of all masks of an answer, image size x number of masks."
@@ -266,7 +270,13 @@ class Settings(Checks):
     batches_in_flight: PositiveInt = _setting(
         "Caches, batches, threads",
         2,
-        "Requests that one call may have at Triton at a time. More keep a large GPU busy.",
+        "Full batches that one call may have at Triton at a time. More keep a large GPU busy.",
+    )
+    images_in_flight: PositiveInt = _setting(
+        "Caches, batches, threads",
+        8,
+        "Images of one list that detection, segmentation and gaze work on at a time. More fill larger "
+        "batches, and take more memory.",
     )
     pages_in_flight: PositiveInt = _setting(
         "Caches, batches, threads", 4, "Pages of one RecognizeText request that are worked on at a time."

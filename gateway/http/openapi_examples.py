@@ -40,6 +40,7 @@ def _examples() -> dict[str, dict[str, Any]]:
         },
         "ClassifyImages": {"images": [picture], "labels": _PHRASES},
         "DetectObjects": {"image": picture, "query": query | {"min_score": 0.3}},
+        "BatchDetectObjects": {"images": [picture], "query": query | {"min_score": 0.3}},
         "SegmentRegions": {
             "image": picture,
             "prompts": [
@@ -49,7 +50,9 @@ def _examples() -> dict[str, dict[str, Any]]:
             "mask_format": "MASK_FORMAT_POLYGONS",
         },
         "SegmentPhrases": {"image": picture, "query": query},
+        "BatchSegmentPhrases": {"images": [picture], "query": query},
         "SegmentEverything": {"image": picture, "points_per_side": 8},
+        "BatchSegmentEverything": {"images": [picture], "points_per_side": 8},
         "EncodeImage": {"image": picture},
         "RecognizeText": {"images": [picture]},
         "EstimateGaze": {

@@ -4,6 +4,7 @@ SAM's authors call it automatic mask generation.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
@@ -17,8 +18,9 @@ from gateway.models import sam_everything
 from gateway.models.masks import MaskFormat
 from gateway.models.sam import PromptGroup, SamSpec
 from gateway.models.sam_everything import Candidate, Crop, GridOptions
-from gateway.pipelines.answer_bytes import AnswerBytes, known_bytes, unknown_bytes
-from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.answer_bytes import AnswerBytes, ListAnswer, known_bytes, unknown_bytes
+from gateway.pipelines.image_lists import Found, work_on_images
+from gateway.pipelines.images import ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
 from gateway.pipelines.segmentation import ImageView, SegmentedMask, Segmenter, ViewedImage
 
@@ -37,6 +39,10 @@ class GridMask:
     point: tuple[float, float]
 
 
+class TooManyPointsError(InputError):
+    """The grids of an image's crops have more points than the settings allow."""
+
+
 class EverythingSegmenter:
     """A grid of prompts in front of a segmenter, whose views of images it shares."""
 
@@ -44,18 +50,39 @@ class EverythingSegmenter:
         self._resources = resources
         self._segmenter = segmenter
 
+    async def segment_each(
+        self,
+        sources: Sequence[ImageSource | InputError],
+        options: GridOptions,
+        model: Variant[SamSpec],
+        *,
+        mask_format: MaskFormat,
+        strict: bool,
+    ) -> list[Found[GridMask] | InputError]:
+        """Return all masks of each image, as `segment` says, worked on as `work_on_images` says."""
+        whole = self._resources.list_answer()
+
+        async def segment(source: ImageSource, keep: Keep) -> Found[GridMask]:
+            image = await self._segmenter.load(source, model, with_pixels=options.crop_layers > 0, keep=keep)
+            masks = await self.segment(image, options, model, whole, keep, mask_format=mask_format)
+            return Found(image.info, masks)
+
+        return await work_on_images(self._resources, segment, sources, strict=strict)
+
     async def segment(
         self,
         image: LoadedImage | ViewedImage,
         options: GridOptions,
         model: Variant[SamSpec],
+        whole: ListAnswer,
+        keep: Keep,
         *,
         mask_format: MaskFormat,
     ) -> list[GridMask]:
         """Return all masks that the options keep, best predicted IoU first.
 
         Between the filters and the end masks are run lengths. No more masks than there are threads have full
-        size at a time. Crop layers need an image with pixels. Raises InputError for too many points, and
+        size at a time. Crop layers need an image with pixels. Raises TooManyPointsError and
         AnswerTooLargeError.
         """
         threads = self._resources.threads
@@ -63,16 +90,18 @@ class EverythingSegmenter:
         crops = list(sam_everything.crops(size, options))
         points, limit = sum(len(crop.points) for crop in crops), self._resources.settings.max_grid_points
         if points > limit:
-            raise InputError(f"and crop_layers make {points} points; the limit is {limit}")
+            raise TooManyPointsError(f"and crop_layers make {points} points; the limit is {limit}")
         # One crop after the other: all together would hold as many embeddings as there are crops.
         candidates = [
-            candidate for crop in crops for candidate in await self._candidates(image, crop, model, options)
+            candidate
+            for crop in crops
+            for candidate in await self._candidates(image, crop, model, options, keep)
         ]
 
         def room() -> AbstractAsyncContextManager[None]:
             return self._resources.mask_room(size)
 
-        answer = AnswerBytes(self._resources.settings.max_response_bytes)
+        answer = AnswerBytes(self._resources.settings.max_response_bytes, whole)
         with stage("postprocess"):
             candidates = await threads.run(sam_everything.suppress, candidates, options.nms_iou_threshold)
             if options.min_region_area:
@@ -86,6 +115,7 @@ class EverythingSegmenter:
                 )
             kept = candidates[: options.max_masks]
             self._segmenter.check_mask_pixels(len(kept), image.info)
+            whole.add_mask_pixels(len(kept) * size[0] * size[1])
             await answer.add(len(kept) * known_bytes(mask_format, size))
             finished: list[GridMask] = []
             for start in range(0, len(kept), FINISHED_AT_A_TIME):
@@ -98,13 +128,18 @@ class EverythingSegmenter:
             return finished
 
     async def _candidates(
-        self, image: LoadedImage | ViewedImage, crop: Crop, model: Variant[SamSpec], options: GridOptions
+        self,
+        image: LoadedImage | ViewedImage,
+        crop: Crop,
+        model: Variant[SamSpec],
+        options: GridOptions,
+        keep: Keep,
     ) -> list[Candidate]:
         """Return what the points of a crop lead to, in their order, filtered."""
         settings, threads = self._resources.settings, self._resources.threads
         with stage("preprocess"):
             groups = await threads.run(_groups, crop, model.spec, settings.decoder_batch)
-        view = await self._view(image, crop, model)
+        view = await self._view(image, crop, model, keep)
         # While one group is in the model, the masks of another are filtered.
         slots = asyncio.Semaphore(settings.batches_in_flight)
 
@@ -134,10 +169,12 @@ class EverythingSegmenter:
         )
         return [candidate for group in answers for point in group for candidate in point]
 
-    async def _view(self, image: LoadedImage | ViewedImage, crop: Crop, model: Variant[SamSpec]) -> ImageView:
+    async def _view(
+        self, image: LoadedImage | ViewedImage, crop: Crop, model: Variant[SamSpec], keep: Keep
+    ) -> ImageView:
         """Return the model's view of a crop. That of the whole image alone is kept, for other methods."""
         if crop.size == image.info.size:
-            return await self._segmenter.view(image, model)
+            return await self._segmenter.view(image, model, keep=keep)
         assert isinstance(image, LoadedImage)
         left, top, right, bottom = crop.box
         part = replace(
@@ -146,6 +183,14 @@ class EverythingSegmenter:
             pixels=image.pixels[top:bottom, left:right],
         )
         return await self._segmenter.view(part, model, keep=Keep.NEVER)
+
+
+def max_points(options: GridOptions) -> int:
+    """Return the points of all crops of an image. Tiny images may have fewer."""
+    return sum(
+        4**layer * max(1, options.points_per_side // options.crop_points_downscale**layer) ** 2
+        for layer in range(options.crop_layers + 1)
+    )
 
 
 def _groups(crop: Crop, spec: SamSpec, max_prompts: int) -> list[PromptGroup]:

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
+from gateway.errors import InputError
 from gateway.models import face_detection
 from gateway.models.face_detection import DetectedFace, YuNetSpec
 from gateway.models.gaze import GazeSpec
-from gateway.pipelines.images import LoadedImage
+from gateway.pipelines.image_lists import Found, work_on_images
+from gateway.pipelines.images import ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
 
 _FACE_DETECTOR = Role(
@@ -28,6 +31,10 @@ _GAZE_NETWORK = Role(
 # Two families, not one with two roles: each has variants of its own, and a caller may give the faces.
 FACE_DETECTION = Family("face_detection", "gaze", (_FACE_DETECTOR,), YuNetSpec.from_parameters)
 GAZE = Family("gaze", "gaze", (_GAZE_NETWORK,), GazeSpec.from_parameters)
+
+
+FoundFace = tuple[DetectedFace, NDArray[np.float32]]
+"""A face, and the yaw and pitch [2] of its gaze in radians."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +53,27 @@ class GazeEstimator:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    async def find_and_estimate(
+    async def find_and_estimate_each(
         self,
-        image: LoadedImage,
+        sources: Sequence[ImageSource | InputError],
         query: FaceQuery,
         face_detection_model: Variant[YuNetSpec],
         gaze_model: Variant[GazeSpec],
-    ) -> list[tuple[DetectedFace, NDArray[np.float32]]]:
-        """Return the faces, best first, each with its gaze (see `estimate`)."""
-        faces = await self._find(image, query, face_detection_model)
-        gazes = await self.estimate(image, [face.box for face in faces], gaze_model)
-        return list(zip(faces, gazes, strict=True))
+        *,
+        strict: bool,
+    ) -> list[Found[FoundFace] | InputError]:
+        """Return the faces of each image, best first, each with its gaze (see `estimate`).
+
+        Images are worked on as `work_on_images` says.
+        """
+
+        async def find_and_estimate(source: ImageSource, keep: Keep) -> Found[FoundFace]:
+            image = await self._resources.images.load(source, keep=keep)
+            faces = await self._find(image, query, face_detection_model)
+            gazes = await self.estimate(image, [face.box for face in faces], gaze_model)
+            return Found(image.info, list(zip(faces, gazes, strict=True)))
+
+        return await work_on_images(self._resources, find_and_estimate, sources, strict=strict)
 
     async def estimate(
         self, image: LoadedImage, boxes: Sequence[NDArray[np.float32]], model: Variant[GazeSpec]

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from gateway.concurrency import gather
-from gateway.errors import InputError, forget_frames
+from gateway.errors import InputError, ListTooLargeError, forget_frames
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -17,6 +17,11 @@ def attempt(work: Callable[[Item], Result], item: Item) -> Result | InputError:
     except InputError as error:
         forget_frames(error)
         return error
+
+
+def usable(items: Sequence[Result | InputError]) -> list[Result]:
+    """Return the results of strict work, among which there are no errors."""
+    return [item for item in items if not isinstance(item, InputError)]
 
 
 def refuse_errors(items: Sequence[object]) -> None:
@@ -33,7 +38,7 @@ async def work_on_each(
     """Work on the items side by side. Return a result for each item, or its error.
 
     An item that is an error already stays one. If `strict`, the first error ends all the work, and is raised
-    with its index.
+    with its index. ListTooLargeError always does, as it is no item's own.
     """
     if strict:
         refuse_errors(items)
@@ -43,6 +48,8 @@ async def work_on_each(
             return item
         try:
             return await work(item)
+        except ListTooLargeError:
+            raise
         except InputError as error:
             if strict:
                 error.index = index

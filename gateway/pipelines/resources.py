@@ -12,6 +12,7 @@ from gateway.catalog import Catalog, Role, Variant
 from gateway.errors import NotFiniteError
 from gateway.image_ids import ImageIds
 from gateway.memory import Memory
+from gateway.pipelines.answer_bytes import ListAnswer
 from gateway.pipelines.images import ImageLoader
 from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
@@ -58,6 +59,10 @@ class Resources:
     def mask_room(self, size: tuple[int, int]) -> AbstractAsyncContextManager[None]:
         """Wait for the memory in which a thread works on a mask of `size` (height, width)."""
         return self._room.reserve(MASK_BYTES_PER_PIXEL * size[0] * size[1])
+
+    def list_answer(self) -> ListAnswer:
+        """Return what counts the answer to the current call's list."""
+        return ListAnswer(self.settings.max_response_bytes, self.settings.max_mask_pixels)
 
     def close(self) -> None:
         """Drop the work that has not started."""

@@ -23,8 +23,9 @@ from gateway.models.grounding_dino import Detection, GroundingDinoSpec
 from gateway.models.grounding_dino_text import TokenizedText
 from gateway.models.masks import EncodedMask, MaskFormat
 from gateway.models.sam import Prompt, PromptGroup, SamSpec
-from gateway.pipelines.answer_bytes import AnswerBytes, known_bytes, unknown_bytes
+from gateway.pipelines.answer_bytes import AnswerBytes, ListAnswer, known_bytes, unknown_bytes
 from gateway.pipelines.detection import Detector, ObjectQuery
+from gateway.pipelines.image_lists import Found, work_on_images
 from gateway.pipelines.images import CachedImage, ImageInfo, ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
 
@@ -106,6 +107,10 @@ class SegmentedMask:
         )
 
 
+SegmentedObject = tuple[Detection, SegmentedMask]
+"""An object that words name, and its mask."""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageView:
     """SAM's view of an image: the encoder's outputs, and the (height, width) before and after resizing."""
@@ -138,7 +143,12 @@ class Segmenter:
         )
 
     async def load(
-        self, source: ImageSource, model: Variant[SamSpec], *, with_pixels: bool = False
+        self,
+        source: ImageSource,
+        model: Variant[SamSpec],
+        *,
+        with_pixels: bool = False,
+        keep: Keep = Keep.NORMAL,
     ) -> LoadedImage | ViewedImage:
         """Return what segmentation needs of an image: of one that an id names, its view is enough.
 
@@ -146,7 +156,7 @@ class Segmenter:
         """
         images = self._resources.images
         if with_pixels or not isinstance(source, CachedImage):
-            return await images.load(source)
+            return await images.load(source, keep=keep)
         try:
             return await images.load(source)
         except ImageNotCachedError as error:
@@ -167,10 +177,13 @@ class Segmenter:
         mask_format: MaskFormat,
         multimask: bool = False,
         with_logits: bool = False,
+        keep: Keep = Keep.NORMAL,
+        whole: ListAnswer | None = None,
     ) -> list[list[SegmentedMask]]:
         """Return one mask a prompt, or three with `multimask`, the best predicted IoU first.
 
-        Raises AnswerTooLargeError, and InputError if the prompts cannot be used.
+        `keep` is for the view of the image. `whole` counts the answer that the masks are a part of, if it is
+        one to a list. Raises AnswerTooLargeError, and InputError if the prompts cannot be used.
         """
         if not prompts:
             return []
@@ -179,7 +192,7 @@ class Segmenter:
         count = 3 if multimask else 1
         logits_bytes = count * model.spec.logits_bytes
         self.check_mask_pixels(len(prompts) * count, image.info)
-        answer = AnswerBytes(settings.max_response_bytes)
+        answer = AnswerBytes(settings.max_response_bytes, whole)
         of_logits = len(prompts) * logits_bytes if with_logits else 0
         await answer.add(of_logits + len(prompts) * count * known_bytes(mask_format, size))
         in_flight = min(len(prompts), settings.batches_in_flight * settings.decoder_batch)
@@ -191,7 +204,7 @@ class Segmenter:
                 )
             except ValueError as error:
                 raise InputError(str(error)) from error
-        view = await self.view(image, model)
+        view = await self.view(image, model, keep=keep)
         results: list[list[SegmentedMask]] = [[] for _ in prompts]
         # While one group is in the model, the masks of another are written. The setting bounds the groups
         # whose low-resolution masks are held.
@@ -224,24 +237,44 @@ class Segmenter:
         await gather(segment_group(group) for group in groups)
         return results
 
-    async def segment_objects(
+    async def segment_objects_each(
         self,
-        image: LoadedImage,
+        sources: Sequence[ImageSource | InputError],
         text: TokenizedText,
         query: ObjectQuery,
         detection_model: Variant[GroundingDinoSpec],
         segmentation_model: Variant[SamSpec],
         *,
         mask_format: MaskFormat,
-    ) -> list[tuple[Detection, SegmentedMask]]:
-        """Return the objects that words name, each with its mask: the boxes of one model prompt the other.
+        strict: bool,
+    ) -> list[Found[SegmentedObject] | InputError]:
+        """Return the objects of each image that words name, each with its mask.
 
-        `text` is what `detector.read` makes of the query. Raises AnswerTooLargeError.
+        The boxes of one model prompt the other. `text` is what `detector.read` makes of the query. Images are
+        worked on as `work_on_images` says. AnswerTooLargeError is one of their errors. Raises
+        ListTooLargeError.
         """
-        detections = await self.detector.detect(image, text, query, detection_model)
-        prompts = [Prompt(box=detection.box) for detection in detections]
-        regions = await self.segment(image, prompts, segmentation_model, mask_format=mask_format)
-        return [(detection, mask) for detection, (mask,) in zip(detections, regions, strict=True)]
+        whole = self._resources.list_answer()
+
+        async def segment(source: ImageSource, keep: Keep) -> Found[SegmentedObject]:
+            image = await self._resources.images.load(source, keep=keep)
+            detections = await self.detector.detect(image, text, query, detection_model)
+            self.check_mask_pixels(len(detections), image.info)
+            whole.add_mask_pixels(len(detections) * image.width * image.height)
+            regions = await self.segment(
+                image,
+                [Prompt(box=detection.box) for detection in detections],
+                segmentation_model,
+                mask_format=mask_format,
+                keep=keep,
+                whole=whole,
+            )
+            return Found(
+                image.info,
+                [(detection, mask) for detection, (mask,) in zip(detections, regions, strict=True)],
+            )
+
+        return await work_on_images(self._resources, segment, sources, strict=strict)
 
     def check_mask_pixels(self, count: int, image: ImageInfo) -> None:
         """Raise AnswerTooLargeError if so many masks of the image's size have too many pixels."""

@@ -13,7 +13,7 @@ from gateway.admission import reserve
 from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
-from gateway.concurrency import gather
+from gateway.concurrency import Slots, gather
 from gateway.errors import InputError
 from gateway.models.boxes import turn_back
 from gateway.models.doctr import DoctrSpec
@@ -107,9 +107,10 @@ class Reader:
     ) -> list[Page | InputError]:
         """Return the words of each image. Images are worked on as `work_on_each` says."""
         settings, images = self._resources.settings, self._resources.images
-        # Bounds of a request, so that memory does not grow with it: decoded pages, and batches of places.
+        # Bounds of a request, so that memory does not grow with it: decoded pages, and places in work.
         pages = asyncio.Semaphore(settings.pages_in_flight)
-        batches = asyncio.Semaphore(settings.batches_in_flight)
+        # Of small pages there may be more requests, which Triton joins.
+        places = Slots(settings.batches_in_flight * _batch_limit(self._resources, model))
 
         async def read_page(source: ImageSource) -> Page:
             async with pages:
@@ -118,7 +119,7 @@ class Reader:
                     await reserve(image.pixels.nbytes)  # a turned copy at a time
                 # One after the other: four readings of a page at once would hold four times its memory.
                 readings = [
-                    await self._read_turned(model, image, turns, query, batches)
+                    await self._read_turned(model, image, turns, query, places)
                     for turns in range(4 if query.detect_orientation else 1)
                 ]
                 # Upside-down text is detected too, but with low confidence.
@@ -132,7 +133,7 @@ class Reader:
         image: LoadedImage,
         turns: int,
         query: TextQuery,
-        batches: asyncio.Semaphore,
+        slots: Slots,
     ) -> Page:
         """Read an image after some quarter turns clockwise."""
         spec, threads = model.spec, self._resources.threads
@@ -141,11 +142,11 @@ class Reader:
             with stage("preprocess"):
                 turned = replace(image, pixels=await threads.run(_turn, image.pixels, turns))
         places = await self._find(model, turned, query)
-        limit = min(self._resources.settings.recognition_batch, model.max_batch_sizes[_RECOGNIZER.name])
+        limit = _batch_limit(self._resources, model)
         groups = spec.batches(places, turned.size, limit)
         minimum = spec.min_confidence if query.min_confidence is None else query.min_confidence
         answers = await gather(
-            self._read_places(model, turned, places[group], limit, minimum, batches) for group in groups
+            self._read_places(model, turned, places[group], limit, minimum, slots) for group in groups
         )
         words: list[list[Span]] = [[] for _ in range(len(places))]
         for index, spans in zip(chain.from_iterable(groups), chain.from_iterable(answers), strict=True):
@@ -179,11 +180,11 @@ class Reader:
         places: Places,
         limit: int,
         min_confidence: float,
-        batches: asyncio.Semaphore,
+        slots: Slots,
     ) -> list[list[Span]]:
         """Return what some places say. Each batch is a request of its own: Triton joins those of calls."""
         spec, threads = model.spec, self._resources.threads
-        async with batches, self._resources.working_room(sent=spec.batch_bytes(limit)):
+        async with slots.take(len(places)), self._resources.working_room(sent=spec.batch_bytes(limit)):
             with stage("preprocess"):
                 crops = await threads.run(spec.cut, image.pixels, places)
             steps = []
@@ -196,6 +197,11 @@ class Reader:
                 steps.append(Steps(tensors["classes"], tensors["probabilities"]))
             with stage("postprocess"):
                 return await threads.run(spec.read, crops, steps, min_confidence)
+
+
+def _batch_limit(resources: Resources, model: Variant[TextSpec]) -> int:
+    """Return the most places of a request to the recognition network."""
+    return min(resources.settings.recognition_batch, model.max_batch_sizes[_RECOGNIZER.name])
 
 
 def _turn(pixels: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:

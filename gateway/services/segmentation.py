@@ -1,29 +1,48 @@
 """SegmentationService: protobuf in, `Segmenter`, protobuf out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from gateway.admission import weigh
 from gateway.catalog import Variant
-from gateway.errors import AnswerTooLargeError, InvalidArgumentError
+from gateway.errors import AnswerTooLargeError, InputError, InvalidArgumentError, ListTooLargeError
 from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt, SamSpec
 from gateway.models.sam_everything import GridOptions
 from gateway.pipelines.detection import GROUNDING_DINO
-from gateway.pipelines.everything import EverythingSegmenter, GridMask
+from gateway.pipelines.everything import EverythingSegmenter, GridMask, TooManyPointsError, max_points
+from gateway.pipelines.image_lists import Found
 from gateway.pipelines.images import ImageInfo, LoadedImage
+from gateway.pipelines.items import usable
 from gateway.pipelines.resources import Resources
-from gateway.pipelines.segmentation import SAM, Segmenter, ViewedImage
+from gateway.pipelines.segmentation import SAM, SegmentedObject, Segmenter, ViewedImage
 from gateway.services.messages.checks import FRACTION, Range, check_count
 from gateway.services.messages.detections import detection_message, object_query, words_path
-from gateway.services.messages.fields import field
+from gateway.services.messages.fields import PathOf, field, item_error
 from gateway.services.messages.geometry import box_array, check_inside, point_message
-from gateway.services.messages.images import image_message, image_path, image_source, load_image
+from gateway.services.messages.images import (
+    image_message,
+    image_path,
+    image_paths,
+    image_paths_of_one,
+    image_source,
+    image_sources,
+)
+from gateway.services.messages.lists import IMAGES_OF_A_PLACE, found_count
 from gateway.services.messages.masks import logits_array, logits_type, mask_format, mask_message, masks_size
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
 from visiongate.v1 import image_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
+
+PhrasesRequest = (
+    segmentation_service_pb2.SegmentPhrasesRequest | segmentation_service_pb2.BatchSegmentPhrasesRequest
+)
+EverythingRequest = (
+    segmentation_service_pb2.SegmentEverythingRequest | segmentation_service_pb2.BatchSegmentEverythingRequest
+)
+Response = TypeVar("Response")
 
 MAX_POINTS = 64
 # A call counts as one for each so many: they take Triton about as long as one image.
@@ -98,6 +117,41 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
     async def SegmentPhrases(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentPhrasesRequest, context: Context
     ) -> segmentation_service_pb2.SegmentPhrasesResponse:
+        path = image_paths_of_one(request.image)
+        models, items = await self._segment_phrases(request, [request.image], path, True)
+        (found,) = usable(items)
+
+        def response() -> segmentation_service_pb2.SegmentPhrasesResponse:
+            return segmentation_service_pb2.SegmentPhrasesResponse(
+                objects=map(_object_message, found.items),
+                image=image_message(found.image),
+                timings=timings_message(request.include_timings),
+                **models,
+            )
+
+        return await self._written(request, items, response)
+
+    async def BatchSegmentPhrases(  # noqa: N802
+        self, request: segmentation_service_pb2.BatchSegmentPhrasesRequest, context: Context
+    ) -> segmentation_service_pb2.BatchSegmentPhrasesResponse:
+        check_count(len(request.images), self._resources.settings.max_images, "images", "images")
+        weigh(len(request.images), IMAGES_OF_A_PLACE)
+        path = image_paths(request.images, "images")
+        models, items = await self._segment_phrases(request, request.images, path, request.strict)
+
+        def response() -> segmentation_service_pb2.BatchSegmentPhrasesResponse:
+            return segmentation_service_pb2.BatchSegmentPhrasesResponse(
+                results=[_phrases_result(item, path(index)) for index, item in enumerate(items)],
+                timings=timings_message(request.include_timings),
+                **models,
+            )
+
+        return await self._written(request, items, response)
+
+    async def _segment_phrases(
+        self, request: PhrasesRequest, images: Sequence[image_pb2.Image], path: PathOf, strict: bool
+    ) -> tuple[dict[str, str], list[Found[SegmentedObject] | InputError]]:
+        """Return the names of the models by their fields, and the objects of each image."""
         resources = self._resources
         written = mask_format(request.mask_format)
         query = object_query(request.query, resources.settings)
@@ -107,50 +161,86 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             detection_model = resources.catalog.choose(GROUNDING_DINO, request.detection_model)
         with field(words_path(request.query)):
             text = await self._segmenter.detector.read(query, detection_model)
-        image = await load_image(request.image, resources.images, resources.settings)
-        with field("query.max_detections"):
-            objects = await self._segmenter.segment_objects(
-                image, text, query, detection_model, segmentation_model, mask_format=written
+        sources = image_sources(images, resources.settings)
+        with (
+            field(path),
+            field("query.max_detections", of=AnswerTooLargeError),
+            field("images", of=ListTooLargeError),
+        ):
+            items = await self._segmenter.segment_objects_each(
+                sources, text, query, detection_model, segmentation_model, mask_format=written, strict=strict
             )
-
-        def response() -> segmentation_service_pb2.SegmentPhrasesResponse:
-            return segmentation_service_pb2.SegmentPhrasesResponse(
-                objects=[
-                    segmentation_service_pb2.SegmentedObject(
-                        detection=detection_message(detection), mask=mask_message(mask)
-                    )
-                    for detection, mask in objects
-                ],
-                image=image_message(image),
-                timings=timings_message(request.include_timings),
-                detection_model=detection_model.name,
-                segmentation_model=segmentation_model.name,
-            )
-
-        return await resources.threads.run_if_large(masks_size(written, len(objects)), response)
+        models = {"detection_model": detection_model.name, "segmentation_model": segmentation_model.name}
+        return models, items
 
     async def SegmentEverything(  # noqa: N802
         self, request: segmentation_service_pb2.SegmentEverythingRequest, context: Context
     ) -> segmentation_service_pb2.SegmentEverythingResponse:
-        resources = self._resources
-        written = mask_format(request.mask_format)
-        options = _grid_options(request)
-        weigh(options.points_per_side**2 * 5**options.crop_layers, GRID_POINTS_OF_A_PLACE)
-        with field("model"):
-            model = resources.catalog.choose(SAM, request.model)
-        image = await self._load(request.image, model, with_pixels=options.crop_layers > 0)
-        with field("points_per_side"), field("max_masks", of=AnswerTooLargeError):
-            masks = await self._everything.segment(image, options, model, mask_format=written)
+        path = image_paths_of_one(request.image)
+        model, items = await self._segment_everything(request, [request.image], path, True)
+        (found,) = usable(items)
 
         def response() -> segmentation_service_pb2.SegmentEverythingResponse:
             return segmentation_service_pb2.SegmentEverythingResponse(
-                masks=map(_grid_mask_message, masks),
-                image=image_message(image.info),
+                masks=map(_grid_mask_message, found.items),
+                image=image_message(found.image),
                 timings=timings_message(request.include_timings),
                 model=model.name,
             )
 
-        return await resources.threads.run_if_large(masks_size(written, len(masks)), response)
+        return await self._written(request, items, response)
+
+    async def BatchSegmentEverything(  # noqa: N802
+        self, request: segmentation_service_pb2.BatchSegmentEverythingRequest, context: Context
+    ) -> segmentation_service_pb2.BatchSegmentEverythingResponse:
+        check_count(len(request.images), self._resources.settings.max_images, "images", "images")
+        path = image_paths(request.images, "images")
+        model, items = await self._segment_everything(request, request.images, path, request.strict)
+
+        def response() -> segmentation_service_pb2.BatchSegmentEverythingResponse:
+            return segmentation_service_pb2.BatchSegmentEverythingResponse(
+                results=[_everything_result(item, path(index)) for index, item in enumerate(items)],
+                timings=timings_message(request.include_timings),
+                model=model.name,
+            )
+
+        return await self._written(request, items, response)
+
+    async def _segment_everything(
+        self, request: EverythingRequest, images: Sequence[image_pb2.Image], path: PathOf, strict: bool
+    ) -> tuple[Variant[SamSpec], list[Found[GridMask] | InputError]]:
+        """Return the model that the request chooses, and the masks of each image."""
+        resources = self._resources
+        written = mask_format(request.mask_format)
+        options = _grid_options(request)
+        points, limit = len(images) * max_points(options), resources.settings.max_grid_points
+        if len(images) > 1 and points > limit:
+            raise InvalidArgumentError(
+                "images", f"have {points} points of their grids together; the limit is {limit}: send fewer"
+            )
+        weigh(len(images) * options.points_per_side**2 * 5**options.crop_layers, GRID_POINTS_OF_A_PLACE)
+        with field("model"):
+            model = resources.catalog.choose(SAM, request.model)
+        sources = image_sources(images, resources.settings)
+        with (
+            field(path),
+            field("points_per_side", of=TooManyPointsError),
+            field("max_masks", of=AnswerTooLargeError),
+            field("images", of=ListTooLargeError),
+        ):
+            return model, await self._everything.segment_each(
+                sources, options, model, mask_format=written, strict=strict
+            )
+
+    async def _written(
+        self,
+        request: PhrasesRequest | EverythingRequest,
+        items: Sequence[Found[Any] | InputError],
+        response: Callable[[], Response],
+    ) -> Response:
+        """Return the response, made in a thread if its masks are much work."""
+        size = masks_size(mask_format(request.mask_format), found_count(items))
+        return await self._resources.threads.run_if_large(size, response)
 
     async def EncodeImage(  # noqa: N802
         self, request: segmentation_service_pb2.EncodeImageRequest, context: Context
@@ -166,13 +256,11 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
             model=model.name,
         )
 
-    async def _load(
-        self, image: image_pb2.Image, model: Variant[SamSpec], *, with_pixels: bool = False
-    ) -> LoadedImage | ViewedImage:
+    async def _load(self, image: image_pb2.Image, model: Variant[SamSpec]) -> LoadedImage | ViewedImage:
         """Load what segmentation needs of the request's image."""
         with field(image_path(image, "image")):
             source = image_source(image, self._resources.settings)
-            return await self._segmenter.load(source, model, with_pixels=with_pixels)
+            return await self._segmenter.load(source, model)
 
 
 SERVICE = Service(
@@ -183,7 +271,7 @@ SERVICE = Service(
 )
 
 
-def _grid_options(request: segmentation_service_pb2.SegmentEverythingRequest) -> GridOptions:
+def _grid_options(request: EverythingRequest) -> GridOptions:
     """Return what the request sets. What it leaves out keeps its default."""
     values = {
         descriptor.name: GRID_LIMITS[descriptor.name].check(value, descriptor.name)
@@ -191,6 +279,34 @@ def _grid_options(request: segmentation_service_pb2.SegmentEverythingRequest) ->
         if descriptor.name in GRID_LIMITS
     }
     return GridOptions(**values)
+
+
+def _object_message(item: SegmentedObject) -> segmentation_service_pb2.SegmentedObject:
+    detection, mask = item
+    return segmentation_service_pb2.SegmentedObject(
+        detection=detection_message(detection), mask=mask_message(mask)
+    )
+
+
+def _phrases_result(
+    item: Found[SegmentedObject] | InputError, path: str
+) -> segmentation_service_pb2.BatchSegmentPhrasesResult:
+    if isinstance(item, InputError):
+        where = "query.max_detections" if isinstance(item, AnswerTooLargeError) else path
+        return segmentation_service_pb2.BatchSegmentPhrasesResult(error=item_error(item, where))
+    objects = segmentation_service_pb2.SegmentedObjectList(objects=map(_object_message, item.items))
+    return segmentation_service_pb2.BatchSegmentPhrasesResult(found=objects, image=image_message(item.image))
+
+
+def _everything_result(
+    item: Found[GridMask] | InputError, path: str
+) -> segmentation_service_pb2.BatchSegmentEverythingResult:
+    if isinstance(item, InputError):
+        where = "max_masks" if isinstance(item, AnswerTooLargeError) else path
+        where = "points_per_side" if isinstance(item, TooManyPointsError) else where
+        return segmentation_service_pb2.BatchSegmentEverythingResult(error=item_error(item, where))
+    masks = segmentation_service_pb2.GridMaskList(masks=map(_grid_mask_message, item.items))
+    return segmentation_service_pb2.BatchSegmentEverythingResult(found=masks, image=image_message(item.image))
 
 
 def _grid_mask_message(item: GridMask) -> segmentation_service_pb2.GridMask:

@@ -222,15 +222,19 @@ class Client(BaseClient[SyncChannels]):
         return sync_stream.stream(self._channels, exchange, operations)
 
     detect = _sync(detection.detect)
+    detect_batch = _sync(detection.detect_batch)
     segment = _sync(segmentation.segment)
     segment_phrases = _sync(segmentation.segment_phrases)
+    segment_phrases_batch = _sync(segmentation.segment_phrases_batch)
     segment_everything = _sync(segmentation.segment_everything)
+    segment_everything_batch = _sync(segmentation.segment_everything_batch)
     encode_image = _sync(segmentation.encode_image)
     embed_images = _sync(embedding.embed_images)
     embed_texts = _sync(embedding.embed_texts)
     compare = _sync(embedding.compare)
     classify = _sync(embedding.classify)
     estimate_gaze = _sync(gaze.estimate_gaze)
+    estimate_gaze_batch = _sync(gaze.estimate_gaze_batch)
     recognize_text = _sync(text.recognize_text)
     list_models = _sync(models.list_models)
 
@@ -238,6 +242,10 @@ class Client(BaseClient[SyncChannels]):
     iter_embed_texts = _sync_iter(embedding.embed_texts)
     iter_classify = _sync_iter(embedding.classify)
     iter_recognize_text = _sync_iter(text.recognize_text)
+    iter_detect = _sync_iter(detection.detect_batch)
+    iter_segment_phrases = _sync_iter(segmentation.segment_phrases_batch)
+    iter_segment_everything = _sync_iter(segmentation.segment_everything_batch)
+    iter_estimate_gaze = _sync_iter(gaze.estimate_gaze_batch)
 
 
 class AsyncClient(BaseClient[AsyncChannels]):
@@ -316,15 +324,19 @@ class AsyncClient(BaseClient[AsyncChannels]):
         return async_stream.stream(self._channels, exchange, operations)
 
     detect = _async(detection.detect)
+    detect_batch = _async(detection.detect_batch)
     segment = _async(segmentation.segment)
     segment_phrases = _async(segmentation.segment_phrases)
+    segment_phrases_batch = _async(segmentation.segment_phrases_batch)
     segment_everything = _async(segmentation.segment_everything)
+    segment_everything_batch = _async(segmentation.segment_everything_batch)
     encode_image = _async(segmentation.encode_image)
     embed_images = _async(embedding.embed_images)
     embed_texts = _async(embedding.embed_texts)
     compare = _async(embedding.compare)
     classify = _async(embedding.classify)
     estimate_gaze = _async(gaze.estimate_gaze)
+    estimate_gaze_batch = _async(gaze.estimate_gaze_batch)
     recognize_text = _async(text.recognize_text)
     list_models = _async(models.list_models)
 
@@ -332,3 +344,7 @@ class AsyncClient(BaseClient[AsyncChannels]):
     iter_embed_texts = _async_iter(embedding.embed_texts)
     iter_classify = _async_iter(embedding.classify)
     iter_recognize_text = _async_iter(text.recognize_text)
+    iter_detect = _async_iter(detection.detect_batch)
+    iter_segment_phrases = _async_iter(segmentation.segment_phrases_batch)
+    iter_segment_everything = _async_iter(segmentation.segment_everything_batch)
+    iter_estimate_gaze = _async_iter(gaze.estimate_gaze_batch)

@@ -47,6 +47,10 @@ OPERATIONS: list[Operation[Any]] = [
     segmentation.segment(SCENE, points=[[[60, 60]]]),
     segmentation.segment_phrases(SCENE, WORDS),
     segmentation.segment_everything(SCENE, points_per_side=4),
+    detection.detect_batch([SCENE], WORDS),
+    segmentation.segment_phrases_batch([SCENE], WORDS),
+    segmentation.segment_everything_batch([SCENE], points_per_side=4),
+    gaze.estimate_gaze_batch([SCENE]),
     segmentation.encode_image(SCENE),
     embedding.embed_images([SCENE]),
     embedding.embed_texts(WORDS),
@@ -466,6 +470,8 @@ async def test_lists_of_any_length_in_batches(gateway: Gateway) -> None:
             [row async for row in client.iter_embed_images(each(), batch_size=2)]
         assert caught.value.field == "images[5].encoded"
         assert [labels[0].label async for labels in client.iter_classify([SCENE], labels=iter(WORDS))]
+        found = [each async for each in client.iter_detect([SCENE] * 3, phrases=iter(WORDS), batch_size=2)]
+        assert len(found) == 3
     assert len(rows) == 7
     assert (rows[5].field, rows[5].message.startswith("images[5]")) == ("images[5].encoded", True)
     assert all(abs(rows[number] - expected[number]).max() < 1e-5 for number in range(7) if number != 5)

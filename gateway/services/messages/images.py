@@ -70,6 +70,11 @@ def image_paths(images: Sequence[image_pb2.Image], name: str) -> PathOf:
     return path
 
 
+def image_paths_of_one(image: image_pb2.Image) -> PathOf:
+    """Return the function that `image_paths` gives for a list, for the request's only image."""
+    return lambda index: image_path(image, "image")
+
+
 async def load_image(
     image: image_pb2.Image, images: ImageLoader, settings: Settings, name: str = "image"
 ) -> LoadedImage:

@@ -34,6 +34,31 @@ def read_info(
     )
 
 
+def read_list_info(
+    response: Any, request_id: str, *, model: str | None = None, detection_model: str = ""
+) -> AnswerInfo:
+    """Read what comes with the response to a list of images."""
+    return read_info(
+        response,
+        request_id,
+        item_images(response.results),
+        model=model,
+        detection_model=detection_model,
+        errors=read_errors(response.results, "images", request_id),
+    )
+
+
+def item_info(info: AnswerInfo, index: int) -> AnswerInfo:
+    """Return what comes with the result of one image of a list, which has several results itself."""
+    return AnswerInfo(
+        request_id=info.request_id,
+        model=info.model,
+        detection_model=info.detection_model,
+        images=info.images[index : index + 1],
+        errors={0: info.errors[index]} if index in info.errors else {},
+    )
+
+
 def item_images(items: Iterable[Any]) -> list[image_pb2.ImageInfo | None]:
     """Return the image of each item of a list, None for a text or an error."""
     return [item.image if item.HasField("image") else None for item in items]

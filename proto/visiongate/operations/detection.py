@@ -1,12 +1,13 @@
 """Objects that words name."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
-from visiongate.answer import AnswerInfo
+from visiongate.answer import Answer, AnswerInfo
 from visiongate.detections import Detection, Detections
 from visiongate.masks import Mask
-from visiongate.operations import arguments
-from visiongate.operations.answers import read_info
+from visiongate.operations import arguments, splitting
+from visiongate.operations.answers import item_info, read_info, read_list_info
 from visiongate.operations.geometry import read_box
 from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
@@ -46,8 +47,63 @@ def detect(
             query,
             [read_detection(detection) for detection in response.detections],
             read_info(response, request_id, [response.image]),
-            has_masks=False,
         ),
+    )
+
+
+def detect_batch(
+    images: Iterable[ImageLike],
+    phrases: Iterable[str] = (),
+    *,
+    caption: str = "",
+    min_score: float | None = None,
+    min_token_score: float | None = None,
+    nms_iou_threshold: float | None = None,
+    max_detections: int | None = None,
+    model: str = "",
+    strict: bool = True,
+) -> Operation[Answer[Detections]]:
+    """Find the objects that words name in many images: for each image what `detect` finds.
+
+    An image that cannot be used fails the call. With `strict=False` it has no detections, and the answer's
+    `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
+    """
+    query = object_query(phrases, caption, min_score, min_token_score, nms_iou_threshold, max_detections)
+    keywords: dict[str, Any] = {
+        "query": query,
+        "model": arguments.text(model, "model"),
+        "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
+    }
+    request, more = splitting.requests(
+        lambda part: detection_service_pb2.BatchDetectObjectsRequest(images=part, **keywords),
+        arguments.images(images),
+        lambda image: 1 / splitting.MAX_IMAGES,
+    )
+
+    def read(
+        response: detection_service_pb2.BatchDetectObjectsResponse, request_id: str
+    ) -> Answer[Detections]:
+        info = read_list_info(response, request_id)
+        return Answer(
+            (
+                read_detections(
+                    query, list(map(read_detection, result.found.detections)), item_info(info, index)
+                )
+                for index, result in enumerate(response.results)
+            ),
+            info,
+        )
+
+    return Operation(
+        "/visiongate.v1.DetectionService/BatchDetectObjects",
+        request,
+        detection_service_pb2.BatchDetectObjectsResponse,
+        read,
+        more,
+        list_name="images",
     )
 
 
@@ -90,7 +146,7 @@ def read_detections(
     items: Sequence[Detection],
     info: AnswerInfo,
     *,
-    has_masks: bool,
+    has_masks: bool = False,
 ) -> Detections:
     """Return the items with the classes: the query's phrases, or those that its caption led to."""
     classes = query.phrases.values or dict.fromkeys(item.phrase for item in items)

@@ -1,7 +1,7 @@
 """Where faces look."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from visiongate.answer import Answer
-from visiongate.operations import arguments
-from visiongate.operations.answers import read_info
+from visiongate.operations import arguments, splitting
+from visiongate.operations.answers import read_info, read_list_info
 from visiongate.operations.geometry import box_message, read_box, read_point
 from visiongate.operations.image import ImageLike, image_message
 from visiongate.operations.operation import Operation
@@ -73,12 +73,7 @@ def estimate_gaze(
     searches the image at twice the size. Leave it off for portraits: a face that fills much of the image
     gets false faces beside it.
     """
-    query = gaze_service_pb2.FaceQuery(
-        min_score=arguments.fraction(min_score, "min_score"),
-        nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
-        max_faces=arguments.whole_number(max_faces, "max_faces", 1),
-        small_faces=arguments.flag(small_faces, "small_faces"),
-    )
+    query = _face_query(min_score, nms_iou_threshold, max_faces, small_faces)
     keywords: dict[str, Any] = {
         "image": image_message(image),
         "gaze_model": arguments.text(gaze_model, "gaze_model"),
@@ -98,6 +93,65 @@ def estimate_gaze(
         gaze_service_pb2.EstimateGazeRequest(**keywords),
         gaze_service_pb2.EstimateGazeResponse,
         _read,
+    )
+
+
+def estimate_gaze_batch(
+    images: Iterable[ImageLike],
+    *,
+    min_score: float | None = None,
+    nms_iou_threshold: float | None = None,
+    max_faces: int | None = None,
+    small_faces: bool = False,
+    gaze_model: str = "",
+    face_detection_model: str = "",
+    strict: bool = True,
+) -> Operation[Answer[list[Face]]]:
+    """Tell where the faces in many images look: for each image what `estimate_gaze` finds, without boxes.
+
+    An image that cannot be used fails the call. With `strict=False` it has no faces, and the answer's
+    `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
+    """
+    keywords: dict[str, Any] = {
+        "query": _face_query(min_score, nms_iou_threshold, max_faces, small_faces),
+        "gaze_model": arguments.text(gaze_model, "gaze_model"),
+        "face_detection_model": arguments.text(face_detection_model, "face_detection_model"),
+        "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
+    }
+    request, more = splitting.requests(
+        lambda part: gaze_service_pb2.BatchEstimateGazeRequest(images=part, **keywords),
+        arguments.images(images),
+        lambda image: 1 / splitting.MAX_IMAGES,
+    )
+    return Operation(
+        "/visiongate.v1.GazeService/BatchEstimateGaze",
+        request,
+        gaze_service_pb2.BatchEstimateGazeResponse,
+        lambda response, request_id: Answer(
+            (list(map(_face, result.found.faces)) for result in response.results),
+            read_list_info(
+                response,
+                request_id,
+                model=response.gaze_model,
+                detection_model=response.face_detection_model,
+            ),
+        ),
+        more,
+        list_name="images",
+    )
+
+
+def _face_query(
+    min_score: float | None, nms_iou_threshold: float | None, max_faces: int | None, small_faces: bool
+) -> gaze_service_pb2.FaceQuery:
+    return gaze_service_pb2.FaceQuery(
+        min_score=arguments.fraction(min_score, "min_score"),
+        nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
+        max_faces=arguments.whole_number(max_faces, "max_faces", 1),
+        small_faces=arguments.flag(small_faces, "small_faces"),
     )
 
 

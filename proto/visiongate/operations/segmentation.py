@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from visiongate.answer import Answer
 from visiongate.detections import Detections
 from visiongate.masks import Mask
-from visiongate.operations import arguments
-from visiongate.operations.answers import read_info
+from visiongate.operations import arguments, splitting
+from visiongate.operations.answers import item_info, read_info, read_list_info
 from visiongate.operations.detection import object_query, read_detection, read_detections
 from visiongate.operations.geometry import read_box, read_point
 from visiongate.operations.image import ImageHandle, ImageId, ImageLike, image_message
@@ -19,7 +19,7 @@ from visiongate.operations.operation import Operation
 from visiongate.operations.prompts import prompt_messages
 from visiongate.v1 import segmentation_service_pb2
 
-MAX_POINTS_PER_SIDE = 128
+DEFAULT_POINTS_PER_SIDE, MAX_POINTS_PER_SIDE = 32, 128
 MAX_CROP_LAYERS = 3
 MAX_STABILITY_OFFSET = 100
 
@@ -90,6 +90,70 @@ def segment_phrases(
     )
 
 
+def segment_phrases_batch(
+    images: Iterable[ImageLike],
+    phrases: Iterable[str] = (),
+    *,
+    caption: str = "",
+    min_score: float | None = None,
+    min_token_score: float | None = None,
+    nms_iou_threshold: float | None = None,
+    max_detections: int | None = None,
+    detection_model: str = "",
+    segmentation_model: str = "",
+    strict: bool = True,
+) -> Operation[Answer[Detections]]:
+    """Find the objects that words name in many images, and cut each out, as `segment_phrases` does in one.
+
+    An image that cannot be used fails the call. With `strict=False` it has no detections, and the answer's
+    `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
+    """
+    query = object_query(phrases, caption, min_score, min_token_score, nms_iou_threshold, max_detections)
+    keywords: dict[str, Any] = {
+        "query": query,
+        "mask_format": segmentation_service_pb2.MASK_FORMAT_RLE,
+        "detection_model": arguments.text(detection_model, "detection_model"),
+        "segmentation_model": arguments.text(segmentation_model, "segmentation_model"),
+        "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
+    }
+    request, more = splitting.requests(
+        lambda part: segmentation_service_pb2.BatchSegmentPhrasesRequest(images=part, **keywords),
+        arguments.images(images),
+        lambda image: 1 / splitting.MAX_IMAGES,
+    )
+
+    def read(
+        response: segmentation_service_pb2.BatchSegmentPhrasesResponse, request_id: str
+    ) -> Answer[Detections]:
+        info = read_list_info(
+            response, request_id, model=response.segmentation_model, detection_model=response.detection_model
+        )
+        return Answer(
+            (
+                read_detections(
+                    query,
+                    [read_detection(item.detection, _mask(item.mask)) for item in result.found.objects],
+                    item_info(info, index),
+                    has_masks=True,
+                )
+                for index, result in enumerate(response.results)
+            ),
+            info,
+        )
+
+    return Operation(
+        "/visiongate.v1.SegmentationService/BatchSegmentPhrases",
+        request,
+        segmentation_service_pb2.BatchSegmentPhrasesResponse,
+        read,
+        more,
+        list_name="images",
+    )
+
+
 def segment(
     image: ImageLike,
     *,
@@ -148,35 +212,92 @@ def segment_everything(
 
     By default the server's own values hold. Without a GPU it can take minutes: mind the timeout.
     """
-    side = MAX_POINTS_PER_SIDE
-    request = segmentation_service_pb2.SegmentEverythingRequest(
-        image=image_message(image),
-        points_per_side=arguments.whole_number(points_per_side, "points_per_side", 1, side),
-        crop_layers=arguments.whole_number(crop_layers, "crop_layers", 0, MAX_CROP_LAYERS),
-        crop_overlap_ratio=arguments.fraction(crop_overlap_ratio, "crop_overlap_ratio", below_one=True),
-        crop_points_downscale=arguments.whole_number(crop_points_downscale, "crop_points_downscale", 1, side),
-        min_predicted_iou=arguments.fraction(min_predicted_iou, "min_predicted_iou"),
-        min_stability_score=arguments.fraction(min_stability_score, "min_stability_score"),
-        stability_offset=arguments.positive(stability_offset, "stability_offset", MAX_STABILITY_OFFSET),
-        nms_iou_threshold=arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
-        min_mask_area=arguments.whole_number(min_mask_area, "min_mask_area", 0),
-        min_region_area=arguments.whole_number(min_region_area, "min_region_area", 0),
-        max_masks=arguments.whole_number(max_masks, "max_masks", 1),
-        mask_format=segmentation_service_pb2.MASK_FORMAT_RLE,
-        model=arguments.text(model, "model"),
-        include_timings=True,
-    )
     return Operation(
         "/visiongate.v1.SegmentationService/SegmentEverything",
-        request,
+        segmentation_service_pb2.SegmentEverythingRequest(
+            image=image_message(image),
+            include_timings=True,
+            **_grid(
+                points_per_side=points_per_side,
+                crop_layers=crop_layers,
+                crop_overlap_ratio=crop_overlap_ratio,
+                crop_points_downscale=crop_points_downscale,
+                min_predicted_iou=min_predicted_iou,
+                min_stability_score=min_stability_score,
+                stability_offset=stability_offset,
+                nms_iou_threshold=nms_iou_threshold,
+                min_mask_area=min_mask_area,
+                min_region_area=min_region_area,
+                max_masks=max_masks,
+                model=model,
+            ),
+        ),
         segmentation_service_pb2.SegmentEverythingResponse,
         lambda response, request_id: Answer(
-            [
-                GridMask(_mask(item.mask), item.stability_score, read_point(item.point))
-                for item in response.masks
-            ],
-            read_info(response, request_id, [response.image]),
+            map(_grid_mask, response.masks), read_info(response, request_id, [response.image])
         ),
+    )
+
+
+def segment_everything_batch(
+    images: Iterable[ImageLike],
+    *,
+    points_per_side: int | None = None,
+    crop_layers: int = 0,
+    crop_overlap_ratio: float | None = None,
+    crop_points_downscale: int | None = None,
+    min_predicted_iou: float | None = None,
+    min_stability_score: float | None = None,
+    stability_offset: float | None = None,
+    nms_iou_threshold: float | None = None,
+    min_mask_area: int = 0,
+    min_region_area: int = 0,
+    max_masks: int | None = None,
+    model: str = "",
+    strict: bool = True,
+) -> Operation[Answer[list[GridMask]]]:
+    """Cut out everything in sight in many images: for each image what `segment_everything` finds.
+
+    An image that cannot be used fails the call. With `strict=False` it has no masks, and the answer's
+    `errors` say why.
+
+    A list that is too long for one request is sent in several; all images are held in memory.
+    """
+    keywords = {
+        "include_timings": True,
+        "strict": arguments.flag(strict, "strict"),
+        **_grid(
+            points_per_side=points_per_side,
+            crop_layers=crop_layers,
+            crop_overlap_ratio=crop_overlap_ratio,
+            crop_points_downscale=crop_points_downscale,
+            min_predicted_iou=min_predicted_iou,
+            min_stability_score=min_stability_score,
+            stability_offset=stability_offset,
+            nms_iou_threshold=nms_iou_threshold,
+            min_mask_area=min_mask_area,
+            min_region_area=min_region_area,
+            max_masks=max_masks,
+            model=model,
+        ),
+    }
+    empty = segmentation_service_pb2.BatchSegmentEverythingRequest(**keywords)
+    share = max(1 / splitting.MAX_IMAGES, _points(empty) / splitting.MAX_GRID_POINTS)
+    request, more = splitting.requests(
+        lambda part: segmentation_service_pb2.BatchSegmentEverythingRequest(images=part, **keywords),
+        arguments.images(images),
+        lambda image: share,
+    )
+    return Operation(
+        "/visiongate.v1.SegmentationService/BatchSegmentEverything",
+        request,
+        segmentation_service_pb2.BatchSegmentEverythingResponse,
+        lambda response, request_id: Answer(
+            (list(map(_grid_mask, result.found.masks)) for result in response.results),
+            read_list_info(response, request_id),
+        ),
+        more,
+        list_name="images",
     )
 
 
@@ -195,6 +316,52 @@ def encode_image(image: ImageLike, *, model: str = "") -> Operation[ImageHandle]
             read_info(response, request_id, [response.image]),
         ),
     )
+
+
+def _grid(
+    *,
+    points_per_side: int | None,
+    crop_layers: int,
+    crop_overlap_ratio: float | None,
+    crop_points_downscale: int | None,
+    min_predicted_iou: float | None,
+    min_stability_score: float | None,
+    stability_offset: float | None,
+    nms_iou_threshold: float | None,
+    min_mask_area: int,
+    min_region_area: int,
+    max_masks: int | None,
+    model: str,
+) -> dict[str, Any]:
+    """Return the fields of a request for everything other than its images."""
+    side = MAX_POINTS_PER_SIDE
+    return {
+        "points_per_side": arguments.whole_number(points_per_side, "points_per_side", 1, side),
+        "crop_layers": arguments.whole_number(crop_layers, "crop_layers", 0, MAX_CROP_LAYERS),
+        "crop_overlap_ratio": arguments.fraction(crop_overlap_ratio, "crop_overlap_ratio", below_one=True),
+        "crop_points_downscale": arguments.whole_number(
+            crop_points_downscale, "crop_points_downscale", 1, side
+        ),
+        "min_predicted_iou": arguments.fraction(min_predicted_iou, "min_predicted_iou"),
+        "min_stability_score": arguments.fraction(min_stability_score, "min_stability_score"),
+        "stability_offset": arguments.positive(stability_offset, "stability_offset", MAX_STABILITY_OFFSET),
+        "nms_iou_threshold": arguments.fraction(nms_iou_threshold, "nms_iou_threshold"),
+        "min_mask_area": arguments.whole_number(min_mask_area, "min_mask_area", 0),
+        "min_region_area": arguments.whole_number(min_region_area, "min_region_area", 0),
+        "max_masks": arguments.whole_number(max_masks, "max_masks", 1),
+        "mask_format": segmentation_service_pb2.MASK_FORMAT_RLE,
+        "model": arguments.text(model, "model"),
+    }
+
+
+def _points(request: segmentation_service_pb2.BatchSegmentEverythingRequest) -> int:
+    """Return the points of all crops of an image, as the server counts them."""
+    side, downscale = request.points_per_side or DEFAULT_POINTS_PER_SIDE, request.crop_points_downscale or 1
+    return sum(4**layer * max(1, side // downscale**layer) ** 2 for layer in range(request.crop_layers + 1))
+
+
+def _grid_mask(message: segmentation_service_pb2.GridMask) -> GridMask:
+    return GridMask(_mask(message.mask), message.stability_score, read_point(message.point))
 
 
 def _mask(message: segmentation_service_pb2.Mask) -> Mask:

@@ -31,6 +31,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "estimate_gaze": {"image": PIXELS},
     "recognize_text": {"images": [PIXELS]},
     "list_models": {},
+    **{f"{name}_batch": {"images": [PIXELS], "phrases": ["dog"]} for name in ("detect", "segment_phrases")},
+    **{f"{name}_batch": {"images": [PIXELS]} for name in ("segment_everything", "estimate_gaze")},
 }
 
 STRING = [
@@ -262,6 +264,15 @@ BAD: dict[str, dict[str, list[tuple[Any, str]]]] = {
         "strict": FLAG,
     },
     "list_models": {},
+}
+# Of lists, the arguments are those of one image, but for the faces that a caller gives.
+BAD |= {
+    f"{name}_batch": {
+        "images": IMAGES,
+        **{key: values for key, values in BAD[name].items() if key not in ("image", "boxes")},
+        "strict": FLAG,
+    }
+    for name in ("detect", "segment_phrases", "segment_everything", "estimate_gaze")
 }
 
 
