@@ -106,7 +106,7 @@ class Exchange:
         self._outbox: deque[_Part] = deque()
         self._sent: dict[str, _Part] = {}
         self._delayed: list[tuple[float, _Part]] = []
-        self._start = time.monotonic()
+        self._first_failure_s = math.inf
         self._last_error: VisiongateError | None = None
         self._growth = 1
 
@@ -217,11 +217,13 @@ class Exchange:
             read = read_failure(failure, self._connection, METHOD, self._request_id)
             self._connection.reached |= read.is_answer
             error = self._last_error = read.error
+            now = time.monotonic()
+            self._first_failure_s = min(self._first_failure_s, now)
             is_new = isinstance(error, UnavailableError) and not self._connection.reached
             if (
                 not self._wait
                 or not isinstance(error, MENDED_BY_WAITING)
-                or (is_new and time.monotonic() > self._start + FIRST_CONTACT_S)
+                or (is_new and now > self._first_failure_s + FIRST_CONTACT_S)
             ):
                 raise error from None
             retry_s = error.retry_s or 0.0

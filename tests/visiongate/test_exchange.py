@@ -136,11 +136,11 @@ def test_what_another_stream_would_not_mend_is_raised(failure: Lost, options: An
     assert caught.value.code is failure.code()
 
 
-def test_a_server_that_was_never_there_is_an_error_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_was_never_there_is_an_error_soon() -> None:
     made = exchange()
     made.add(LIST)
     made.lost(Lost())
-    made._start -= 3
+    made._first_failure_s -= 3
     with pytest.raises(UnavailableError):
         made.lost(Lost())
 
