@@ -12,11 +12,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
+
+import grpc
 
 from gateway import callers, metrics
 from gateway.byte_account import ByteAccount, CallBytes
 from gateway.callers import NOBODY, Caller, Callers, Portions
-from gateway.errors import OverloadedError
+from gateway.errors import OverloadedError, StatusError
 from gateway.holding import holding, keep
 from gateway.memory import Memory
 from gateway.refusals import check_share, refuse
@@ -46,8 +49,13 @@ class Gate:
         metrics.MAX_BYTES_IN_FLIGHT.set(max_bytes)
         self._arrivals = Memory(max_bytes // 2)
         self._slow = Portions(max(1, max_bytes // 2 // max_message_bytes // 2))
-        # Calls whose message arrived slowly, and that want a place again.
-        self._waiting: deque[tuple[Caller, asyncio.Future[None]]] = deque()
+        # Of each stream a message may arrive at any time. Half of what slow messages leave stays for others.
+        self._streams = Portions(max_bytes // 2 // max_message_bytes * 3 // 8)
+        # Streams take all places that they can get. These stay for calls, which are refused without one.
+        self._max_item_places = max(1, max_calls * 3 // 4)
+        self._item_places = 0
+        # Calls whose message arrived slowly, and that want a place again; and items of streams.
+        self._waiting: deque[_Waiting] = deque()
 
     @contextmanager
     def admit(
@@ -64,10 +72,53 @@ class Gate:
                 f"the server answers at most {self._calls.amount} calls at a time, and has as many now",
                 "calls",
             )
-        admission = Admission(self, caller)
+        self._count_calls(caller, 1)
+        with self._inside(Admission(self, caller), at_end) as admission:
+            yield admission
+
+    @asynccontextmanager
+    async def admit_item(
+        self, caller: Caller, at_end: Callable[[Callable[[], None]], None]
+    ) -> AsyncIterator["Admission"]:
+        """Keep the place of one item of a stream inside, as `admit` does. Wait until there is one."""
+        await self._next_places(caller, 1, is_item=True)
+        with self._inside(Admission(self, caller, is_item=True), at_end) as admission:
+            yield admission
+
+    @asynccontextmanager
+    async def stream(self, caller: Caller) -> AsyncIterator[None]:
+        """Keep inside what a stream needs: the memory into which its next message may arrive.
+
+        Raises OverloadedError if there are too many streams. They take no places: their items do.
+        """
+        if not self._streams.amount:
+            raise StatusError(
+                grpc.StatusCode.FAILED_PRECONDITION,
+                "the server has no room for streams: max_bytes_in_flight must be at least six times "
+                "max_message_bytes",
+                reason="NO_STREAMS",
+            )
+        check_share(self._streams, caller, 1, "streams at a time")
+        if self._streams.taken >= self._streams.amount:
+            refuse(
+                f"the server has at most {self._streams.amount} streams at a time, and has as many now",
+                "streams",
+            )
+        self._streams.take(caller, 1)
+        try:
+            with callers.working_for(caller):
+                async with self._arrivals.reserve(self._max_message_bytes):
+                    yield
+        finally:
+            self._streams.take(caller, -1)
+
+    @contextmanager
+    def _inside(
+        self, admission: "Admission", at_end: Callable[[Callable[[], None]], None]
+    ) -> Iterator["Admission"]:
         token, bytes_token = _current.set(admission), _bytes.set(admission)
         try:
-            with callers.working_for(caller), holding(admission.free_bytes):
+            with callers.working_for(admission.caller), holding(admission.free_bytes):
                 at_end(keep())
                 with holding(admission.free_places):
                     yield admission
@@ -75,49 +126,77 @@ class Gate:
             _current.reset(token)
             _bytes.reset(bytes_token)
 
-    def _free_places(self, caller: Caller, count: int) -> None:
-        self._count_calls(caller, -count)
+    def _free_places(self, caller: Caller, count: int, *, is_item: bool = False) -> None:
+        self._count_calls(caller, -count, is_item=is_item)
         while (turn := self._next_turn()) is not None:
             turn.set_result(None)
 
     def _next_turn(self) -> asyncio.Future[None] | None:
-        """Give a free place to the first call that waits for one, of a caller that may have it."""
-        if self._calls.taken < self._calls.amount:
-            for waiting in self._waiting:
-                caller, turn = waiting
-                if not turn.done() and self._calls.has_share(caller, 1):
-                    self._waiting.remove(waiting)
-                    self._count_calls(caller, 1)
-                    return turn
+        """Give free places to the first call that waits for some, of a caller that may have them.
+
+        One that waits for several is not overtaken, except by others while its caller has its share.
+        """
+        if self._calls.taken >= self._calls.amount:
+            return None
+        are_items_next = True
+        for waiting in self._waiting:
+            if waiting.turn.done() or not self._calls.has_share(waiting.caller, waiting.places):
+                continue
+            if waiting.is_item and not (
+                are_items_next and self._item_places + waiting.places <= self._max_item_places
+            ):
+                are_items_next = False
+                continue
+            if self._calls.taken + waiting.places > self._calls.amount:
+                return None
+            self._waiting.remove(waiting)
+            self._count_calls(waiting.caller, waiting.places, is_item=waiting.is_item)
+            return waiting.turn
         return None
 
-    async def _next_place(self, caller: Caller) -> None:
-        """Wait for a place, before all calls that come now."""
-        waiting = caller, asyncio.get_running_loop().create_future()
+    async def _next_places(self, caller: Caller, places: int, *, is_item: bool = False) -> None:
+        """Wait for places, before all calls that come now."""
+        turn = asyncio.get_running_loop().create_future()
+        waiting = _Waiting(caller, places, is_item, turn)
         self._waiting.append(waiting)
         self._free_places(caller, 0)
+        if turn.done():
+            return
         try:
-            await waiting[1]
+            await turn
         except asyncio.CancelledError:
             if waiting in self._waiting:
                 self._waiting.remove(waiting)
+                self._free_places(caller, 0)  # others may have waited behind it
             else:
-                self._free_places(caller, 1)  # its turn came in the same moment
+                self._free_places(caller, places, is_item=is_item)  # its turn came in the same moment
             raise
 
-    def _count_calls(self, caller: Caller, change: int) -> None:
+    def _count_calls(self, caller: Caller, change: int, *, is_item: bool = False) -> None:
         self._calls.take(caller, change)
+        self._item_places += change if is_item else 0
         metrics.CALLS_IN_FLIGHT.inc(change)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Waiting:
+    """A call that waits for places."""
+
+    caller: Caller
+    places: int
+    is_item: bool
+    turn: asyncio.Future[None]
 
 
 class Admission(CallBytes):
     """The bytes and the places of one call."""
 
-    def __init__(self, gate: Gate, caller: Caller) -> None:
+    def __init__(self, gate: Gate, caller: Caller, *, is_item: bool = False) -> None:
         super().__init__(gate._account, caller)
         self._gate = gate
+        self._is_item = is_item
         self._places = 1
-        gate._count_calls(caller, 1)
+        self._wanted_places = 0
 
     @asynccontextmanager
     async def arriving(self) -> AsyncIterator[None]:
@@ -157,7 +236,7 @@ class Admission(CallBytes):
                     finally:
                         timer.cancel()
                 if is_slow:
-                    await self._gate._next_place(self.caller)
+                    await self._gate._next_places(self.caller, 1)
                     self._places = 1
             except TimeoutError:
                 if refusal is None:
@@ -170,6 +249,9 @@ class Admission(CallBytes):
         """Take so many places in all, at most a quarter of them; raise OverloadedError if they are taken."""
         calls = self._gate._calls
         more = min(places, max(1, calls.amount // 4)) - self._places
+        if more > 0 and self._is_item:
+            self._wanted_places = self._places + more
+            raise HeavyItemError
         if more > 0:
             check_share(
                 calls, self.caller, more, f"calls at a time (this one counts as {self._places + more})"
@@ -183,10 +265,20 @@ class Admission(CallBytes):
             self._places += more
             self._gate._count_calls(self.caller, more)
 
+    async def take_wanted_places(self) -> None:
+        """Wait for the places that an item is worth, after HeavyItemError."""
+        self.free_places()
+        await self._gate._next_places(self.caller, self._wanted_places, is_item=True)
+        self._places = self._wanted_places
+
     def free_places(self) -> None:
         """Give the call's places to others."""
         places, self._places = self._places, 0
-        self._gate._free_places(self.caller, places)
+        self._gate._free_places(self.caller, places, is_item=self._is_item)
+
+
+class HeavyItemError(Exception):
+    """An item of a stream is worth more places than it has: whoever waits for them begins again with it."""
 
 
 class ItemBytes:

@@ -43,8 +43,9 @@ class Call:
 
     connection: gRPC's name for its other end. peer: the caller's address. certificate: the subject of
     the caller's certificate, if it showed one. asked: the name of a method that does not
-    exist. tritons: the servers that were asked. stage_seconds: only of stages that began. Work that calls
-    share counts for the first of them.
+    exist. is_stream: it lasts as long as its caller likes. is_item: it is one of many on a stream. tritons:
+    the servers that were asked. stage_seconds: only of stages that began. Work that calls share counts for
+    the first of them.
     """
 
     method: str
@@ -54,11 +55,15 @@ class Call:
     caller: str = ""
     certificate: str = ""
     asked: str = ""
+    is_stream: bool = False
+    is_item: bool = False
     end: End = field(default_factory=End)
     request_bytes: int = 0
     response_bytes: int = 0
     stage_seconds: dict[Stage, float] = field(default_factory=dict)
     tritons: set[str] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+    """What the log line says of a stream: its items, and how many of them failed."""
 
 
 _current_call: ContextVar[Call | None] = ContextVar("call", default=None)
@@ -145,7 +150,8 @@ def _count(call: Call, seconds: float) -> None:
     code, end = call.end.code.name, call.end
     _calls_metric(call.method, code, end.reason, end.fault).inc()
     _caller_calls_metric(call.caller, code).inc()
-    _call_seconds_metric(call.method, code).observe(seconds)
+    if not call.is_stream:
+        _call_seconds_metric(call.method, code).observe(seconds)
     received, answered = _bytes_metrics(call.method)
     received.inc(call.request_bytes)
     answered.inc(call.response_bytes)
@@ -163,8 +169,13 @@ def _bytes_metrics(method: str) -> tuple[Counter, Counter]:
 
 
 def _log(call: Call, seconds: float, trace_id: str) -> None:
-    """Log names, sizes and times. Of what the caller sent, only the request id is logged."""
+    """Log names, sizes and times. Of what the caller sent, only the request id is logged.
+
+    An item of a stream that was answered has no line: its stream has one, with their number.
+    """
     end = call.end
+    if call.is_item and end.fault == "none" and not logger.isEnabledFor(logging.DEBUG):
+        return
     fields = {
         "method": call.method,
         "asked": call.asked,
@@ -178,6 +189,7 @@ def _log(call: Call, seconds: float, trace_id: str) -> None:
         "duration_ms": round(seconds * 1e3, 3),
         "request_bytes": call.request_bytes,
         "response_bytes": call.response_bytes,
+        **call.counts,
         "trace_id": trace_id,
         "triton": ",".join(sorted(call.tritons)),
         # On one line, whatever is in it.

@@ -1,6 +1,9 @@
 """What every call passes on its way to a service: who calls, whether there is room, how long it may take."""
 
 import asyncio
+import functools
+import inspect
+import itertools
 import logging
 import math
 import re
@@ -12,13 +15,16 @@ from typing import Any, Protocol, TypeVar
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError, Message
+from google.rpc import status_pb2
 
-from gateway.admission import Admission, Gate
+from gateway.admission import Admission, Gate, HeavyItemError
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.call_context import Context, Metadata, at_end, metadata_of, read, subject_of
+from gateway.callers import Caller
 from gateway.connections import close_connection, in_use
 from gateway.errors import (
     DeadlineExceededError,
+    End,
     Fault,
     InvalidArgumentError,
     MessageTooLargeError,
@@ -46,6 +52,8 @@ _END_S = 0.05
 UNKNOWN_METHOD = "unknown"
 """The name of all methods that do not exist, in the log and the metrics."""
 _MAX_METHOD_LENGTH = 100
+# An item's request id is that of its stream and a number, and as long as those of calls may be.
+_MAX_STREAM_ID = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +94,19 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._loopback = loopback
         self._proxies = proxies
         self._cut_off_s = math.inf
+        self._streams: set[Stream] = set()
 
     def stop(self, grace_s: float) -> None:
-        """Take note that gRPC ends the calls that are still there after so many seconds."""
+        """Ask streams to end, and take note that gRPC ends all that is there after so many seconds."""
+        loop = asyncio.get_running_loop()
         # A little earlier: gRPC has a clock of its own.
-        self._cut_off_s = asyncio.get_running_loop().time() + grace_s - _END_S
+        self._cut_off_s = loop.time() + grace_s - _END_S
+        # A little later: callers that come again at once are then sent to other servers.
+        loop.call_later(_END_S, self._stop_streams)
+
+    def _stop_streams(self) -> None:
+        for stream in list(self._streams):
+            stream.stop()
 
     async def intercept_service(
         self,
@@ -118,8 +134,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler.stream_stream is None:
             raise NotImplementedError(f"{method}: methods with a stream on one side only have no guard")
 
+        # A generator answers messages with messages. A coroutine reads and writes as it likes, for long.
+        answer_all = self._answer_each
+        if inspect.iscoroutinefunction(handler.stream_stream):
+
+            def find(other: str) -> Awaitable[Any]:
+                details: Any = type(handler_call_details)
+                return continuation(details(other, handler_call_details.invocation_metadata))
+
+            answer_all = functools.partial(self._serve_stream, find)
+
         async def answer_each(messages: AsyncIterator[bytes], context: Context) -> None:
-            await self._guard(method, context, lambda call: self._answer_each(handler, context, call))
+            await self._guard(method, context, lambda call: answer_all(handler, context, call))
 
         # A coroutine that writes and no generator, outside of which a time limit inside it would strike.
         return grpc.stream_stream_rpc_method_handler(answer_each)
@@ -141,7 +167,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     call.end = end_of(
                         error,
                         is_late=remaining is not None and remaining <= 0,
-                        is_stopped=asyncio.get_running_loop().time() >= self._cut_off_s,
+                        is_stopped=self._is_cut_off(),
                     )
                 forget_frames(error)
                 raise
@@ -153,13 +179,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 # The text may name paths or other callers' data: it goes to the log alone.
                 logger.exception("%s failed", method)
                 call.end = end_of(error)
-                fault = StatusError(
-                    call.end.code, "internal error: the server's log says more", reason=call.end.reason
-                )
-                status = fault.to_status(call.request_id)
+                status = _unexpected(call.end).to_status(call.request_id)
                 forget_frames(error)
         await context.abort_with_status(status)
         return None
+
+    def _is_cut_off(self) -> bool:
+        return asyncio.get_running_loop().time() >= self._cut_off_s
 
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:
         self._authenticate(context, call)
@@ -189,6 +215,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     admission.add(COPIES * len(answer))
                     await self._write(answer, context, call)
                     admission.add(-COPIES * len(answer))
+
+    async def _serve_stream(
+        self, find: Callable[[str], Awaitable[Any]], handler: Any, context: Context, call: Call
+    ) -> None:
+        """Serve a stream whose messages are calls of their own: it has no place and no time limit itself."""
+        self._authenticate(context, call)
+        call.is_stream = True
+        caller = self._gate.callers.find(call.caller, call.peer)
+        async with self._gate.stream(caller):
+            with in_use(call.connection):
+                stream = Stream(self, find, context, call, caller)
+                self._streams.add(stream)
+                try:
+                    await handler.stream_stream(stream, context)
+                finally:
+                    self._streams.discard(stream)
+        loop, seconds = asyncio.get_running_loop(), self._limits.max_send_s
+        at_end(context, loop.call_later(seconds, _give_up, call, seconds).cancel)
 
     async def _write(self, answer: bytes, context: Context, call: Call) -> None:
         """Send one message of a stream, whose caller has a limited time to take it.
@@ -284,6 +328,164 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.caller = self._authenticator.authenticate(metadata_of(context))
 
 
+class Stream:
+    """A stream under way, of whose messages each may be a call of its own."""
+
+    def __init__(
+        self,
+        interceptor: CallInterceptor,
+        find: Callable[[str], Awaitable[Any]],
+        context: Context,
+        call: Call,
+        caller: Caller,
+    ) -> None:
+        self._interceptor = interceptor
+        self._find = find
+        self._context = context
+        self._call = call
+        self._caller = caller
+        self._metadata = metadata_of(context)
+        self._handlers: dict[str, Any] = {}
+        self._reading: asyncio.Future[bytes | None] | None = None
+        self._numbers = itertools.count(1)
+        self.is_stopping = False
+        """Whether no message is read any more."""
+
+    def stop(self) -> None:
+        """Read no more messages. One that is half here is not read either."""
+        self.is_stopping = True
+        if self._reading is not None:
+            self._reading.cancel()
+
+    async def read_first(self, kind: type[Message]) -> Message | None:
+        """Return the first message, None where there is none. It must come soon, as that of a call."""
+        limits = self._interceptor._limits
+        message = f"the first message did not arrive within {limits.max_receive_s:g} seconds"
+        async with _limit(limits.max_receive_s, message, "MAX_RECEIVE_TIME", "caller"):
+            data = await self.read()
+        if data is None:
+            return None
+        structure_bytes(data, kind)
+        first: Message = _parsed(kind.FromString, data)
+        return first
+
+    async def read(self) -> bytes | None:
+        """Return the next message, None after the last and when the stream is stopped.
+
+        Raises UnauthenticatedError once the caller's key is revoked.
+        """
+        if self.is_stopping:
+            return None
+        self._reading = asyncio.ensure_future(read(self._context))
+        try:
+            data = await self._reading
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self.is_stopping and not (task and task.cancelling()):
+                return None
+            raise
+        if data is not None:
+            self._interceptor._authenticate(self._context, self._call)
+            self._call.request_bytes += len(data)
+        return data
+
+    async def write(self, message: bytes) -> None:
+        """Send a message; the caller has a limited time to take it."""
+        await self._interceptor._write(message, self._context, self._call)
+        self._call.response_bytes += len(message)
+
+    async def answer(
+        self,
+        method: str,
+        data: bytes,
+        parse: Callable[[bytes], Any],
+        kind: type[Message],
+        admitted: Callable[[], None],
+    ) -> "ItemAnswer":
+        """Answer a message as the unary `method` would, once there is a place and memory for it.
+
+        `parse` makes the method's request of the message, which is of this kind. `admitted` is called once
+        its bytes are counted.
+        """
+        counts, number = self._call.counts, next(self._numbers)
+        counts["items"] = number
+        request_id = f"{self._call.request_id[:_MAX_STREAM_ID]}.{number}"
+        taken: list[Callable[[], None]] = []
+        with observe(
+            method,
+            {**self._metadata, REQUEST_ID: request_id},
+            self._call.connection,
+            self._interceptor._proxies,
+        ) as call:
+            call.caller, call.certificate, call.is_item = self._call.caller, self._call.certificate, True
+            try:
+                async with self._interceptor._gate.admit_item(self._caller, taken.append) as admission:
+                    call.request_bytes = len(data)
+                    size = COPIES * len(data) + MAX_GROWTH * structure_bytes(data, kind)
+                    await admission.reserve(size)
+                    admitted()
+                    handler = await self._handler(method)
+                    async with self._interceptor._time_limit():
+                        request = _parsed(parse, data)
+                        del data
+                        response = await self._respond(handler, request, admission)
+                        del request
+                        answer = await self._interceptor._serialise(response)
+                        del response
+                    call.response_bytes = len(answer)
+                    admission.hold_only(COPIES * len(answer))
+                    return ItemAnswer(request_id, answer, taken)
+            except asyncio.CancelledError as error:
+                call.end = end_of(error, is_stopped=self._interceptor._is_cut_off())
+                _done(taken)
+                forget_frames(error)
+                raise
+            except StatusError as error:
+                call.end = end_of(error)
+                status = error.to_message(call.request_id)
+                forget_frames(error)
+            except Exception as error:
+                logger.exception("%s failed", method)
+                call.end = end_of(error)
+                status = _unexpected(call.end).to_message(call.request_id)
+                forget_frames(error)
+        _done(taken)
+        counts["failed_items"] = counts.get("failed_items", 0) + 1
+        return ItemAnswer(request_id, status, [])
+
+    async def _handler(self, method: str) -> Any:
+        """Return what answers a unary method."""
+        if method not in self._handlers:
+            self._handlers[method] = await self._find(method)
+        return self._handlers[method]
+
+    async def _respond(self, handler: Any, request: Message, admission: Admission) -> Message:
+        try:
+            response: Message = await handler.unary_unary(request, self._context)
+        except HeavyItemError:
+            await admission.take_wanted_places()
+            response = await handler.unary_unary(request, self._context)
+        return response
+
+
+@dataclass(slots=True)
+class ItemAnswer:
+    """The answer of an item: the bytes of its response, or its error."""
+
+    request_id: str
+    outcome: bytes | status_pb2.Status
+    _taken: list[Callable[[], None]]
+
+    def taken(self) -> None:
+        """Count the answer's bytes no more: the caller has it."""
+        _done(self._taken)
+
+
+def _done(functions: list[Callable[[], None]]) -> None:
+    while functions:
+        functions.pop()()
+
+
 @asynccontextmanager
 async def _limit(seconds: float, message: str, reason: str, fault: Fault) -> AsyncIterator[None]:
     """Raise DEADLINE_EXCEEDED after so many seconds. A TimeoutError of the work inside is left alone."""
@@ -323,10 +525,18 @@ async def _parse(parse: Any, data: bytes, admission: Admission) -> tuple[Message
     admission.add(size)
     if is_large:
         await asyncio.sleep(0)
+    return _parsed(parse, data), size
+
+
+def _parsed(parse: Any, data: bytes) -> Any:
     try:
-        return parse(data), size
+        return parse(data)
     except DecodeError as error:
         raise InvalidArgumentError("request", "is not a message of this method") from error
+
+
+def _unexpected(end: End) -> StatusError:
+    return StatusError(end.code, "internal error: the server's log says more", reason=end.reason)
 
 
 def _give_up(call: Call, seconds: float) -> None:

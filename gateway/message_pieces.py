@@ -15,10 +15,9 @@ def pieces_of(message: Message) -> Iterator[bytes]:
     rest = type(message)()
     for field, value in message.ListFields():
         if field.message_type and field.is_repeated:
-            head = varint(field.number << 3 | _LENGTH_DELIMITED)
             for item in value:
                 content = item.SerializeToString()
-                yield head + varint(len(content)) + content
+                yield field_head(field.number, len(content)) + content
         elif field.message_type:
             getattr(rest, field.name).CopyFrom(value)
         elif field.is_repeated:
@@ -26,6 +25,11 @@ def pieces_of(message: Message) -> Iterator[bytes]:
         else:
             setattr(rest, field.name, value)
     yield rest.SerializeToString()
+
+
+def field_head(number: int, length: int) -> bytes:
+    """Return what is before the content of a field that has a length."""
+    return varint(number << 3 | _LENGTH_DELIMITED) + varint(length)
 
 
 def varint(value: int) -> bytes:

@@ -112,7 +112,7 @@ MAX_BYTES_IN_FLIGHT = Gauge(
 )
 REFUSALS = _at_zero(
     Counter("visiongate_refusals", "Calls refused before any work: capacity, or an API key.", ["reason"]),
-    reason=("calls", "bytes", "slow", "caller", "key_missing", "key_unknown"),
+    reason=("calls", "bytes", "slow", "streams", "caller", "key_missing", "key_unknown"),
 )
 HTTP_ANSWERS = _at_zero(
     Counter("visiongate_http_answers", "Answers over HTTP, by HTTP status.", ["status"]),

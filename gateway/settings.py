@@ -175,6 +175,12 @@ class Settings(Checks):
     max_concurrent_calls: PositiveInt = _setting(
         "Limits", 64, "Most calls that a process answers at a time. More are refused immediately."
     )
+    stream_window: PositiveInt = _setting(
+        "Limits",
+        32,
+        "Most items of a stream that are worked on, or answered and not taken yet. Then the server reads no "
+        "further.",
+    )
     max_bytes_in_flight: PositiveInt = _setting(
         "Limits",
         2048 * MEBIBYTE,

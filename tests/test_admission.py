@@ -9,9 +9,9 @@ from google.rpc import error_details_pb2
 from prometheus_client import REGISTRY
 
 from gateway import admission
-from gateway.admission import Gate, release, reserve, weigh
-from gateway.callers import Caller, Callers
-from gateway.errors import OverloadedError
+from gateway.admission import Gate, HeavyItemError, release, reserve, weigh
+from gateway.callers import NOBODY, Caller, Callers
+from gateway.errors import OverloadedError, StatusError
 from gateway.holding import keep
 
 
@@ -455,3 +455,73 @@ async def test_places_go_to_the_slow_calls_of_those_who_may_have_them(slow_soon:
     end.set()
     await asyncio.gather(*slow)
     assert worked == [greedy.name, modest.name, greedy.name]
+
+
+async def test_items_of_streams_wait_and_leave_a_quarter_of_the_places() -> None:
+    gate = gate_of(max_calls=4)
+    order: list[str] = []
+    leave = asyncio.Event()
+
+    async def item(name: str) -> None:
+        async with gate.admit_item(NOBODY, lambda done: done()):
+            order.append(name)
+            await leave.wait()
+
+    items = [asyncio.create_task(item(name)) for name in "abcd"]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert order == ["a", "b", "c"]
+    with gate.admit(), pytest.raises(OverloadedError), gate.admit():
+        pass
+    items[3].cancel()
+    await asyncio.wait(items[3:])
+    leave.set()
+    await asyncio.gather(*items[:3])
+    assert gate._calls.taken == gate._item_places == 0
+    assert not gate._waiting
+
+
+async def test_a_heavy_item_waits_for_all_its_places_and_is_not_overtaken() -> None:
+    gate = gate_of(max_calls=8)
+    order: list[str] = []
+    leaves = {name: asyncio.Event() for name in ("1", "2", "3", "4", "5", "heavy", "late")}
+
+    async def item(name: str, places: int = 1) -> None:
+        async with gate.admit_item(NOBODY, lambda done: done()) as admission:
+            try:
+                weigh(places, 1)
+            except HeavyItemError:
+                await admission.take_wanted_places()
+                weigh(places, 1)
+            order.append(name)
+            await leaves[name].wait()
+
+    tasks = [asyncio.create_task(item(name)) for name in "12345"]
+    await asyncio.sleep(0.01)
+    tasks.append(asyncio.create_task(item("heavy", 2)))
+    await asyncio.sleep(0.01)
+    tasks.append(asyncio.create_task(item("late")))
+    await asyncio.sleep(0.01)
+    assert order == [*"12345"]
+    leaves["1"].set()
+    await asyncio.sleep(0.01)
+    assert order == [*"12345", "heavy"]
+    assert gate._item_places == 6
+    for leave in leaves.values():
+        leave.set()
+    await asyncio.gather(*tasks)
+    assert order[-1] == "late"
+    assert gate._calls.taken == gate._item_places == 0
+
+
+async def test_streams_are_counted_by_what_may_arrive_on_them() -> None:
+    gate = gate_of(max_bytes=160, max_message_bytes=10)
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(3):
+            await stack.enter_async_context(gate.stream(NOBODY))
+        assert gate._arrivals._bytes.taken == 30
+        with pytest.raises(OverloadedError, match="at most 3 streams"):
+            await stack.enter_async_context(gate.stream(NOBODY))
+    assert gate._arrivals._bytes.taken == gate._streams.taken == 0
+    with pytest.raises(StatusError, match="no room for streams"):
+        await gate_of(max_bytes=40).stream(NOBODY).__aenter__()

@@ -41,7 +41,7 @@ class Watched:
             if answer.status == SERVING:
                 found.add(name)
         # This one needs no model.
-        return found - {"visiongate.v1.ModelService"}
+        return found - {"visiongate.v1.ModelService", "visiongate.v1.StreamService"}
 
 
 @asynccontextmanager

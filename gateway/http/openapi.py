@@ -92,7 +92,8 @@ def document(files: Iterable[FileDescriptor]) -> Schema:
         paths.setdefault(each.path, {})[each.http_method.lower()] = _operation(each)
     requests = [each.method.input_type for each in found if _has_body(each)]
     answers = [each.method.output_type for each in found]
-    services = [service for file in files for service in file.services_by_name.values()]
+    # In the order of the files. One that has streams alone has no route.
+    services = dict.fromkeys(each.method.containing_service for each in found)
     return {
         "openapi": "3.1.1",
         "info": {

@@ -8,6 +8,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 from visiongate.call import Call
 from visiongate.channels import Channels
 from visiongate.connection import Connection, Pem
+from visiongate.exchange import Exchange
 from visiongate.operations import Operation
 from visiongate.options import (
     TRACEPARENT,
@@ -24,6 +25,7 @@ C = TypeVar("C", bound=Channels[Any])
 DEFAULT_MAX_MESSAGE_BYTES = 36 * 2**20
 # Protobuf's own limit.
 _MAX_MESSAGE_BYTES = 2**31 - 1
+_MAX_CHANNELS = 256
 
 
 class _Unchanged(Enum):
@@ -53,6 +55,7 @@ class BaseClient(Generic[C]):
         client_certificate: Pem | None = None,
         client_key: Pem | None = None,
         max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES,
+        channels: int = 1,
     ) -> None:
         """Keep the options. Nothing is sent, and no connection made, before the first call.
 
@@ -75,6 +78,9 @@ class BaseClient(Generic[C]):
 
         A request over `max_message_bytes` is refused before it is sent. The default is the server's.
 
+        `channels` is the number of connections, which calls use by turns. A connection has one process of a
+        server that has several: with more, one client can use them all. Each has caches of its own.
+
         Arguments that are not given are read from VISIONGATE_SERVER, VISIONGATE_API_KEY, VISIONGATE_TLS (1 or
         0), VISIONGATE_CA, VISIONGATE_CERT and VISIONGATE_CERT_KEY; an empty variable counts as unset.
 
@@ -84,6 +90,8 @@ class BaseClient(Generic[C]):
             raise ValueError(
                 f"max_message_bytes is {max_message_bytes!r}: give a whole number, 1 to {_MAX_MESSAGE_BYTES}"
             )
+        if isinstance(channels, bool) or not isinstance(channels, int) or not 0 < channels <= _MAX_CHANNELS:
+            raise ValueError(f"channels is {channels!r}: give a whole number, 1 to {_MAX_CHANNELS}")
         self._max_message_bytes = max_message_bytes
         self._options = CallOptions(checked_seconds("timeout", timeout), wait)
         self._connection = Connection(
@@ -94,7 +102,7 @@ class BaseClient(Generic[C]):
             client_certificate=client_certificate,
             client_key=client_key,
         )
-        self._channels = self._channels_type(self._connection)
+        self._channels = self._channels_type(self._connection, channels)
 
     def with_options(
         self,
@@ -127,6 +135,10 @@ class BaseClient(Generic[C]):
             metadata=(*(pair for pair in old.metadata if pair[0] not in replaced), *new),
         )
         return view
+
+    def _exchange(self, *, ordered: bool, window: int) -> Exchange:
+        options = self._options
+        return Exchange(self._begin, self._connection, options, ordered=ordered, window=window)
 
     def _begin(self, operation: Operation[R]) -> Call[R]:
         return Call(operation, self._connection, self._options, self._max_message_bytes)

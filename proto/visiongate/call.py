@@ -72,10 +72,13 @@ class Call(Generic[R]):
             self._operation.method,
             self._request_id,
             list_name=self._operation.list_name,
-            first_index=len(getattr(self._response, "results", ())),
+            first_index=self._operation.first_index + len(getattr(self._response, "results", ())),
         )
         self._connection.reached |= read.is_answer
-        error = read.error
+        return self.pause_after_s(read.error)
+
+    def pause_after_s(self, error: VisiongateError) -> float:
+        """Return the seconds to wait before the next attempt. Raise the error if there is none."""
         if not self._wait or not isinstance(error, MENDED_BY_WAITING):
             raise error from None
         end = self._end

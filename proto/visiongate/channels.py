@@ -2,6 +2,7 @@
 
 import asyncio
 import ctypes
+import itertools
 import os
 import weakref
 from typing import Any, Generic, TypeVar
@@ -18,20 +19,23 @@ _OFF = ("0", "false", "no", "off")
 
 
 class Channels(Generic[C]):
-    """A store of channels, each made when it is first needed.
+    """A store of channels, each made when it is first needed. There are `count` in each place, used by turns.
 
     It has no locks, because a fork may copy a lock while it is held. A forked process keeps the channel of
     its parent, and never touches it: the parent uses it.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, count: int = 1) -> None:
         self._connection = connection
+        self._turns = itertools.cycle(range(count))
         self._by_place: dict[Any, C] = {}
         self.is_closed = False
 
-    def _get(self, place: Any) -> C:
+    def _get(self, *where: Any) -> C:
+        """Return the next of the channels of a place."""
         if self.is_closed:
             raise closed_error()
+        place = (*where, next(self._turns))
         channel = self._by_place.get(place)
         # If two threads come at once, one of them makes a channel in vain. It has not connected yet.
         return channel if channel is not None else self._by_place.setdefault(place, self._open())
@@ -41,20 +45,21 @@ class Channels(Generic[C]):
 
 
 class SyncChannels(Channels[grpc.Channel]):
-    """A channel for each process."""
+    """Channels for each process."""
 
     def get(self) -> grpc.Channel:
-        """Return the channel of this process. Raise ClientClosedError or ForkedClientError."""
+        """Return the next channel of this process. Raise ClientClosedError or ForkedClientError."""
         return self._get(os.getpid())
 
     def close(self) -> None:
         self.is_closed = True
-        channel = self._by_place.pop(os.getpid(), None)
-        if channel is not None:
-            channel.close()
+        own = [place for place in list(self._by_place) if place[0] == os.getpid()]
+        for channel in [self._by_place.pop(place, None) for place in own]:
+            if channel is not None:
+                channel.close()
 
     def _open(self) -> grpc.Channel:
-        is_forked = any(process != os.getpid() for process in list(self._by_place))
+        is_forked = any(process != os.getpid() for process, _ in list(self._by_place))
         if is_forked and os.environ.get("GRPC_ENABLE_FORK_SUPPORT", "").lower() in _OFF:
             # A call would hang for ever, whatever its timeout is.
             raise _forked_error("GRPC_ENABLE_FORK_SUPPORT is off")
@@ -68,18 +73,19 @@ class SyncChannels(Channels[grpc.Channel]):
 
 
 class AsyncChannels(Channels[grpc.aio.Channel]):
-    """A channel for each event loop."""
+    """Channels for each event loop."""
 
     def get(self) -> grpc.aio.Channel:
-        """Return the channel of the running loop. Raise ClientClosedError or ForkedClientError."""
-        return self._get((os.getpid(), asyncio.get_running_loop()))
+        """Return the next channel of the running loop. Raise ClientClosedError or ForkedClientError."""
+        return self._get(os.getpid(), asyncio.get_running_loop())
 
     async def close(self) -> None:
         self.is_closed = True
         channels, self._by_place = self._by_place, {}
-        channel = channels.pop((os.getpid(), asyncio.get_running_loop()), None)
-        if channel is not None:
-            await channel.close()
+        here = (os.getpid(), asyncio.get_running_loop())
+        for (*where, _), channel in channels.items():
+            if tuple(where) == here:
+                await channel.close()
         # Channels of other loops cannot be awaited here. They close when they are garbage-collected.
 
     def _open(self) -> grpc.aio.Channel:
@@ -88,9 +94,9 @@ class AsyncChannels(Channels[grpc.aio.Channel]):
         # ever.
         if any(process != os.getpid() for process in list(_asyncio_channels.values())):
             raise _forked_error("an AsyncClient was in use before the fork")
-        for process, loop in list(self._by_place):
-            if loop.is_closed():
-                self._by_place.pop((process, loop), None)
+        for place in list(self._by_place):
+            if place[1].is_closed():
+                self._by_place.pop(place, None)
         target, options = self._connection.address.text, self._connection.options
         if self._connection.credentials is None:
             channel = grpc.aio.insecure_channel(target, options=options)

@@ -15,16 +15,25 @@ import functools
 import inspect
 import time
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, overload
 
 import grpc
 import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
 
+from visiongate import async_stream, sync_stream
+from visiongate.answer import Answer, ArrayAnswer
+from visiongate.async_stream import by_turns as async_by_turns
 from visiongate.base_client import BaseClient
+from visiongate.batches import BATCH_SIZE, CONCURRENCY, Batches, results
 from visiongate.channels import AsyncChannels, SyncChannels, closed_error
+from visiongate.errors import VisiongateError
+from visiongate.exchange import DEFAULT_WINDOW
 from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
+from visiongate.sync_stream import by_turns
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -48,6 +57,83 @@ def _async(
 
     _describe(method, operation, "AsyncClient")
     return method
+
+
+@overload
+def _sync_iter(
+    operation: Callable[..., Operation[ArrayAnswer]],
+) -> Callable[..., Iterator[NDArray[np.float32]]]: ...
+@overload
+def _sync_iter(operation: Callable[..., Operation[Answer[R]]]) -> Callable[..., Iterator[R]]: ...
+def _sync_iter(operation: Callable[..., Operation[Any]]) -> Callable[..., Iterator[Any]]:
+    """Return the method of `Client` that asks about any number of items, in batches."""
+
+    def method(
+        self: "Client",
+        items: Iterable[Any],
+        /,
+        *,
+        batch_size: int = BATCH_SIZE,
+        concurrency: int = CONCURRENCY,
+        **keywords: Any,
+    ) -> Iterator[Any]:
+        batches = Batches(operation, batch_size, concurrency, keywords)
+        return by_turns(lambda each: results(each, self.call(each)), batches.of(items), concurrency)
+
+    _describe_iter(method, operation, "Client", Iterator)
+    return method
+
+
+@overload
+def _async_iter(
+    operation: Callable[..., Operation[ArrayAnswer]],
+) -> Callable[..., AsyncIterator[NDArray[np.float32]]]: ...
+@overload
+def _async_iter(operation: Callable[..., Operation[Answer[R]]]) -> Callable[..., AsyncIterator[R]]: ...
+def _async_iter(operation: Callable[..., Operation[Any]]) -> Callable[..., AsyncIterator[Any]]:
+    """Return the method of `AsyncClient` that asks about any number of items, in batches."""
+
+    def method(
+        self: "AsyncClient",
+        items: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        batch_size: int = BATCH_SIZE,
+        concurrency: int = CONCURRENCY,
+        **keywords: Any,
+    ) -> AsyncIterator[Any]:
+        batches = Batches(operation, batch_size, concurrency, keywords)
+
+        async def ask(each: Operation[Any]) -> list[Any]:
+            return results(each, await self.call(each))
+
+        return async_by_turns(ask, batches.of_async(items), concurrency)
+
+    _describe_iter(method, operation, "AsyncClient", AsyncIterator)
+    return method
+
+
+def _describe_iter(method: Any, operation: Callable[..., Any], owner: str, kind: Any) -> None:
+    """Make `help` show the operation's own keywords beside those of batches."""
+    first, *others = inspect.signature(operation).parameters.values()
+    own = inspect.signature(method).parameters
+    positional = [
+        parameter.replace(kind=inspect.Parameter.POSITIONAL_ONLY) for parameter in (own["self"], first)
+    ]
+    keywords = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in others]
+    method.__signature__ = inspect.Signature(
+        [*positional, own["batch_size"], own["concurrency"], *keywords], return_annotation=kind
+    )
+    method.__name__ = f"iter_{operation.__name__.removesuffix('_batch')}"
+    method.__qualname__ = f"{owner}.{method.__name__}"
+    method.__module__ = __name__
+    method.__doc__ = f"""Ask as `{operation.__name__}` does about any number of items.
+
+    The results come in the order of the items, one for each. The items come from any iterable, and are taken
+    as they are needed. They are asked about in batches of `batch_size`, of which `concurrency` are under way
+    at a time. With `strict=False` the result of an item that cannot be used is its error, a
+    `VisiongateError`.
+    """
 
 
 def _describe(method: Any, operation: Callable[..., Any], owner: str) -> None:
@@ -109,6 +195,32 @@ class Client(BaseClient[SyncChannels]):
                 time.sleep(pause_s)
         return call.result()
 
+    def stream(
+        self,
+        operations: Iterable[Operation[R] | tuple[Any, Operation[R]]],
+        *,
+        ordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+    ) -> Iterator[tuple[Any, R | VisiongateError]]:
+        """Send operations of `visiongate.operations` on one stream; yield their results as they come.
+
+        `operations` is any iterable of operations, or of pairs of a key and an operation. For each
+        there is one pair: its key, by default its number from 0, and its result, or its error, a
+        `VisiongateError`. Results come as they are ready, or with `ordered` in the order of the operations.
+
+        Operations are taken as they are needed, in a thread of their own: at most `window` are without a
+        result that was taken. Each has the client's `timeout` from then on. What a lost connection, a server
+        that stops or one that is full leaves unanswered is sent again within it. Leaving the loop ends the
+        stream.
+
+            for path, found in client.stream((path, detect(path, ["truck"])) for path in paths):
+                ...
+
+        Raises what the iterable raises, and the error of a server that answers no stream at all.
+        """
+        exchange = self._exchange(ordered=ordered, window=window)
+        return sync_stream.stream(self._channels, exchange, operations)
+
     detect = _sync(detection.detect)
     detect_batch = _sync(detection.detect_batch)
     segment = _sync(segmentation.segment)
@@ -125,6 +237,15 @@ class Client(BaseClient[SyncChannels]):
     estimate_gaze_batch = _sync(gaze.estimate_gaze_batch)
     recognize_text = _sync(text.recognize_text)
     list_models = _sync(models.list_models)
+
+    iter_embed_images = _sync_iter(embedding.embed_images)
+    iter_embed_texts = _sync_iter(embedding.embed_texts)
+    iter_classify = _sync_iter(embedding.classify)
+    iter_recognize_text = _sync_iter(text.recognize_text)
+    iter_detect = _sync_iter(detection.detect_batch)
+    iter_segment_phrases = _sync_iter(segmentation.segment_phrases_batch)
+    iter_segment_everything = _sync_iter(segmentation.segment_everything_batch)
+    iter_estimate_gaze = _sync_iter(gaze.estimate_gaze_batch)
 
 
 class AsyncClient(BaseClient[AsyncChannels]):
@@ -176,6 +297,32 @@ class AsyncClient(BaseClient[AsyncChannels]):
                 await asyncio.sleep(pause_s)
         return call.result()
 
+    def stream(
+        self,
+        operations: Iterable[Operation[R] | tuple[Any, Operation[R]]]
+        | AsyncIterable[Operation[R] | tuple[Any, Operation[R]]],
+        *,
+        ordered: bool = False,
+        window: int = DEFAULT_WINDOW,
+    ) -> AsyncIterator[tuple[Any, R | VisiongateError]]:
+        """Send operations of `visiongate.operations` on one stream; yield their results as they come.
+
+        `operations` is any iterable, async or not, of operations, or of pairs of a key and an operation. For
+        each there is one pair: its key, by default its number from 0, and its result, or its error, a
+        `VisiongateError`. Results come as they are ready, or with `ordered` in the order of the operations.
+
+        Operations are taken as they are needed: at most `window` are without a result that was
+        taken. Each has the client's `timeout` from then on. What a lost connection, a server that stops or
+        one that is full leaves unanswered is sent again within it. Leaving the loop ends the stream.
+
+            async for path, found in client.stream((path, detect(path, ["truck"])) for path in paths):
+                ...
+
+        Raises what the iterable raises, and the error of a server that answers no stream at all.
+        """
+        exchange = self._exchange(ordered=ordered, window=window)
+        return async_stream.stream(self._channels, exchange, operations)
+
     detect = _async(detection.detect)
     detect_batch = _async(detection.detect_batch)
     segment = _async(segmentation.segment)
@@ -192,3 +339,12 @@ class AsyncClient(BaseClient[AsyncChannels]):
     estimate_gaze_batch = _async(gaze.estimate_gaze_batch)
     recognize_text = _async(text.recognize_text)
     list_models = _async(models.list_models)
+
+    iter_embed_images = _async_iter(embedding.embed_images)
+    iter_embed_texts = _async_iter(embedding.embed_texts)
+    iter_classify = _async_iter(embedding.classify)
+    iter_recognize_text = _async_iter(text.recognize_text)
+    iter_detect = _async_iter(detection.detect_batch)
+    iter_segment_phrases = _async_iter(segmentation.segment_phrases_batch)
+    iter_segment_everything = _async_iter(segmentation.segment_everything_batch)
+    iter_estimate_gaze = _async_iter(gaze.estimate_gaze_batch)

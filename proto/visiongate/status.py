@@ -107,6 +107,29 @@ def read_item_error(
     return _error(code, status.message, status.details, request_id, in_list)
 
 
+def renumbered(error: VisiongateError, list_name: str, first_index: int) -> VisiongateError:
+    """Return the error of an item as that of a longer list, in which its own list begins at `first_index`."""
+    in_list = _renumbering(list_name, lambda index: first_index + index)
+    return type(error)(
+        error.code,
+        in_list(error.message),
+        field=in_list(error.field),
+        reason=error.reason,
+        retry_s=error.retry_s,
+        request_id=error.request_id,
+        grpc_message=error.grpc_message,
+    )
+
+
+def read_status(
+    status: status_pb2.Status, list_name: str, first_index: int, request_id: str
+) -> VisiongateError:
+    """Read the error of a whole request, whose list begins at `first_index` of a longer one."""
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    in_list = _renumbering(list_name, lambda index: first_index + index)
+    return _error(code, status.message, status.details, request_id, in_list)
+
+
 def read_request_id(metadata: Iterable[Any]) -> str:
     """Return the server's name of a call, from its trailing metadata; empty if the server gave none."""
     return next((value for key, value in metadata if key == REQUEST_ID and isinstance(value, str)), "")

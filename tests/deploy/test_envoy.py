@@ -20,6 +20,7 @@ from gateway.api_keys import ApiKey, write_keys
 from gateway.settings import Settings
 from soak.traffic import pictures
 from visiongate import AsyncClient, InvalidArgumentError, OverloadedError, UnavailableError, VisiongateError
+from visiongate.operations import embedding
 from visiongate.v1 import model_service_pb2
 
 APP = "https://app.example.com"
@@ -274,3 +275,20 @@ async def test_each_key_has_its_rate_and_no_key_is_logged(
         assert [line["status"] for line in edge.lines()].count(429) == 2
         for place in (edge.log.read_text(), (await edge.ask_admin("/stats")).text):
             assert not any(text in place for text in (greedy, modest))
+
+
+async def test_streams_go_through(client: AsyncClient) -> None:
+    """Theirs is a route without a time limit, however long they last."""
+    config = envoy.connection_manager(envoy.read_config())
+    [host] = config["route_config"]["virtual_hosts"]
+    first = host["routes"][0]
+    assert first["match"] == {"prefix": "/visiongate.v1.StreamService/"}
+    assert (first["route"]["timeout"], "retry_policy" in first["route"]) == ("0s", False)
+    results = [
+        result
+        async for _, result in client.stream(
+            (embedding.embed_texts([f"text {number}"]) for number in range(50)), ordered=True
+        )
+    ]
+    expected = await client.embed_texts([f"text {number}" for number in range(50)])
+    np.testing.assert_allclose(np.concatenate(results), expected, atol=1e-5)  # type: ignore[arg-type]

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 
 from hosts.cluster import Cluster, until
 from visiongate import AsyncClient, VisiongateError
+from visiongate.operations import Operation, detection, embedding
 
 TIMEOUT_S = 60.0
 CALLERS_OF_EACH_WAY = 2
@@ -36,7 +38,7 @@ _PAUSE_AFTER_FAILURE_S = 0.5
 Ask = Callable[[int], Awaitable[object]]
 """Make the call of this number. What it raises is its failure."""
 Way = Callable[[Cluster], AbstractAsyncContextManager[Ask]]
-"""Connect, and lend what calls by the connection. Streams would be another way."""
+"""Connect, and lend what calls by the connection."""
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,64 @@ def grpc(*, wait: bool, tls: bool) -> Way:
         ) as client:
 
             async def ask(number: int) -> None:
-                if number % DETECT_EVERY == 0:
-                    await client.detect(picture(number), PHRASES)
-                elif number % EMBED_EVERY == 0:
-                    await client.embed_images([picture(number)])
-                else:
-                    await client.embed_texts([f"text {number}"])
+                await client.call(_operation(number))
 
             yield ask
 
     return connect
+
+
+def stream(*, tls: bool) -> Way:
+    """One stream of our client's, on which each call is an item."""
+
+    @asynccontextmanager
+    async def connect(cluster: Cluster) -> AsyncIterator[Ask]:
+        asked: asyncio.Queue[int | None] = asyncio.Queue()
+        answers: dict[int, asyncio.Future[object]] = {}
+
+        async def items() -> AsyncIterator[tuple[int, Operation[Any]]]:
+            while (number := await asked.get()) is not None:
+                yield number, _operation(number)
+
+        async def read(client: AsyncClient) -> None:
+            try:
+                async for number, result in client.stream(items()):
+                    answers.pop(number).set_result(result)
+            except VisiongateError as error:
+                for answer in answers.values():
+                    answer.set_result(error)
+
+        async def ask(number: int) -> None:
+            answers[number] = answer = asyncio.get_running_loop().create_future()
+            asked.put_nowait(number)
+            await asyncio.wait((answer, reading), return_when=asyncio.FIRST_COMPLETED)
+            if isinstance(result := answer.result(), VisiongateError):
+                raise result
+
+        async with AsyncClient(
+            cluster.tls_address if tls else cluster.address,
+            api_key=cluster.key,
+            tls=tls,
+            root_certificates=cluster.folder / "ca.pem" if tls else None,
+            timeout=TIMEOUT_S,
+        ) as client:
+            reading = asyncio.create_task(read(client))
+            try:
+                yield ask
+                asked.put_nowait(None)
+                await reading
+            finally:
+                reading.cancel()
+
+    return connect
+
+
+def _operation(number: int) -> Operation[Any]:
+    if number % DETECT_EVERY == 0:
+        return detection.detect(picture(number), PHRASES)
+    if number % EMBED_EVERY == 0:
+        return embedding.embed_images([picture(number)])
+    return embedding.embed_texts([f"text {number}"])
 
 
 def json(*, wait: bool, tls: bool) -> Way:
@@ -140,6 +190,7 @@ def _request(number: int) -> tuple[str, dict[str, object]]:
 WAYS: dict[str, Way] = {
     "gRPC": grpc(wait=True, tls=False),
     "gRPC, once": grpc(wait=False, tls=True),
+    "stream": stream(tls=True),
     "JSON": json(wait=True, tls=False),
     "JSON, once": json(wait=False, tls=True),
 }

@@ -185,3 +185,27 @@ def test_what_grpc_cannot_do_after_a_fork_is_said_and_does_not_hang() -> None:
     lines = forked("sync", GRPC_ENABLE_FORK_SUPPORT="0")
     assert lines[0] == lines[-1] == "parent 1"
     assert "ForkedClientError: gRPC does not work in this forked process, because GRPC_ENABLE_F" in lines[1]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_connections_are_used_by_turns(count: int) -> None:
+    with serving() as server:
+        with Client(server.address, channels=count) as client:
+            for _ in range(6):
+                client.list_models()
+            assert len(client._channels._by_place) == count
+
+        async def ask() -> int:
+            async with AsyncClient(server.address, channels=count) as client:
+                await asyncio.gather(*[client.list_models() for _ in range(6)])
+                return len(client._channels._by_place)
+
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(asyncio.run, ask()).result() == count
+        assert len(server.requests) == 12
+
+
+@pytest.mark.parametrize("channels", [0, True, 1.5, 1000])
+def test_how_many_connections_there_may_be(channels: int) -> None:
+    with pytest.raises(ValueError, match="channels is"):
+        Client("127.0.0.1:9", channels=channels)

@@ -18,7 +18,7 @@ class Operation(Generic[Result]):
 
     `more` are further requests of a call that is too large for one message. `merge` joins their responses to
     the first one, and `parse` reads that. `list_name` is the field that holds the request's share of the
-    list.
+    list, and `first_index` the place of its first item in a longer list.
     """
 
     method: str
@@ -27,6 +27,7 @@ class Operation(Generic[Result]):
     parse: Callable[[Any, str], Result]
     more: tuple[Message, ...] = ()
     list_name: str = ""
+    first_index: int = 0
 
     def merge(self, response: Message, further: Message) -> None:
         """Add the response of one of `more`: lists are joined, timings are added up."""

@@ -18,7 +18,7 @@ DETECTION = detection_service_pb2.DESCRIPTOR.services_by_name["DetectionService"
 # Of the API, sorted: all are asked about, and then the whole.
 SERVICES = [
     f"visiongate.v1.{name}Service"
-    for name in ("Detection", "Embedding", "Gaze", "Model", "Segmentation", "Text")
+    for name in ("Detection", "Embedding", "Gaze", "Model", "Segmentation", "Stream", "Text")
 ]
 
 
