@@ -9,7 +9,7 @@ import heapq
 import logging
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from gateway import metrics
 from gateway.callers import network
@@ -24,11 +24,13 @@ LOG_INTERVAL_S = 60.0
 class ConnectionGuard:
     """Watches the connections to some ports of this process.
 
-    max_per_peer: of one address, or of what counts as one caller of IPv6. 0 is no limit.
+    max_per_peer: of one address, or of what counts as one caller of IPv6. 0 is no limit. probed: those of the
+    ports at which probes ask. Connections to them are closed after all others.
     """
 
-    def __init__(self, ports: Iterable[int], max_per_peer: int) -> None:
+    def __init__(self, ports: Collection[int], max_per_peer: int, probed: Collection[int] = ()) -> None:
         self._connections = Connections(ports)
+        self._probed = probed
         self._max_per_peer = max_per_peer
         # Numbers of connections.
         self._seen: set[int] = set()
@@ -69,10 +71,12 @@ class ConnectionGuard:
         """Return the connections without calls. The first to close is the last.
 
         That is the youngest: who came before should not suffer. Those that are there for the first time come
-        last, as a probe opens one and asks at once.
+        after them, as a probe opens one and asks at once, and those to the ports of probes come last.
         """
         idle = [connection for connection in connections if not connection.has_calls]
-        return sorted(idle, key=lambda each: (each.number in self._seen, each.number))
+        return sorted(
+            idle, key=lambda each: (each.port not in self._probed, each.number in self._seen, each.number)
+        )
 
     def _free_descriptors(
         self, peers: dict[str, list[Connection]], closing: dict[str, list[Connection]]

@@ -40,13 +40,14 @@ class Connection:
     """A connection that somebody has made to a port of this process.
 
     number: the kernel's, larger for a younger connection. peer: gRPC's name for its other end. address: its
-    IP address.
+    IP address. port: this end's.
     """
 
     descriptor: int
     number: int
     peer: str
     address: str
+    port: int = 0
 
     @property
     def has_calls(self) -> bool:
@@ -86,8 +87,9 @@ class Connections:
     def _find(self, descriptor: int, number: int) -> Connection | None:
         with suppress(OSError), _borrowed(descriptor) as connection:
             peer = _peer(connection)
-            if peer and connection.getsockname()[1] in self._ports:
-                return Connection(descriptor, number, peer, _host(connection))
+            port = connection.getsockname()[1] if peer else 0
+            if port in self._ports:
+                return Connection(descriptor, number, peer, _host(connection), port)
         return None
 
 

@@ -110,9 +110,8 @@ class Gateway:
             await self._server.start()
             made.pop_all()
         self._shared = shared
-        guard = ConnectionGuard(
-            {self.port, settings.metrics_port or self.port}, settings.max_connections_per_peer
-        )
+        probed = {settings.metrics_port} if settings.metrics_port else set()
+        guard = ConnectionGuard({self.port, *probed}, settings.max_connections_per_peer, probed)
         self._tasks = [
             asyncio.create_task(work)
             for work in (readiness.watch(settings.health_interval_s), keep_trimmed(), guard.watch())

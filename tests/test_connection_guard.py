@@ -132,3 +132,14 @@ def test_the_log_says_who_and_not_every_second(
     now += connection_guard.LOG_INTERVAL_S
     guarding.look()
     assert caplog.records[-1].getMessage().endswith(f"closed: 14 of {GREEDY}")
+
+
+def test_connections_of_probes_are_closed_last(kernel: Kernel) -> None:
+    guard = ConnectionGuard([1, 9090], 0, probed=[9090])
+    kernel.connect(GREEDY, 60)
+    kernel.connections.append(Connection(61, 61, f"ipv4:{GREEDY}:61", GREEDY, 9090))
+    guard.look()  # the probe's is seen a second time
+    kernel.connections += [Connection(n, n, f"ipv4:{GREEDY}:{n}", GREEDY, 1) for n in range(62, 90)]
+    guard.look()
+    assert kernel.closed
+    assert 61 not in kernel.closed
