@@ -11,7 +11,6 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from gateway.admission import reserve
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -24,6 +23,7 @@ from gateway.pipelines.images import ImageInfo, ImageSource
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
 from gateway.pipelines.model_inputs import Recipe
 from gateway.pipelines.resources import Resources
+from gateway.reservations import reserve
 
 _TEXT_TOWER = Role(
     "clip_text",

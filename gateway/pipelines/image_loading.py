@@ -10,7 +10,6 @@ from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from gateway import metrics, tracing
-from gateway.admission import release, reserve
 from gateway.allowed_hosts import AllowedHosts
 from gateway.cache import ComputingCache, Keep
 from gateway.call import current, note_stage, stage
@@ -35,6 +34,7 @@ from gateway.pipelines.images import (
 )
 from gateway.pipelines.model_inputs import Input, Made, Recipe
 from gateway.pipelines.threads import Threads
+from gateway.reservations import release, reserve
 from gateway.settings import Settings
 
 # What Pillow has while it resizes: 4 bytes a pixel of RGB, and the array's 3 before.
