@@ -26,7 +26,16 @@ from gateway.server import Gateway
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text
-from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
+from visiongate.operations import (
+    Operation,
+    detection,
+    embedding,
+    everything,
+    gaze,
+    models,
+    segmentation,
+    text,
+)
 from visiongate.v1 import embedding_service_pb2
 
 LIMIT = 64_000_000
@@ -214,7 +223,7 @@ def examples() -> list[Operation[Any]]:
         detection.detect(PICTURE, ["dog", "cat"], nms_iou_threshold=0.5),
         segmentation.segment(PICTURE, boxes=[[1, 1, 9, 9], [2, 2, 8, 8]], points=[[[3, 3]], [[4, 4]]]),
         segmentation.segment_phrases(PICTURE, ["dog", "cat"]),
-        segmentation.segment_everything(PICTURE, points_per_side=2),
+        everything.segment_everything(PICTURE, points_per_side=2),
         segmentation.encode_image(PICTURE),
         embedding.embed_images([PICTURE, PICTURE]),
         embedding.embed_texts(["a dog", "a cat"]),
