@@ -12,17 +12,15 @@ from typing import Any, TypeVar
 import grpc
 import grpc.aio
 
-from gateway.admission import Admission, Gate
+from gateway.admission import Admission
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.call_context import Context, at_end, metadata_of, subject_of
 from gateway.call_messages import COPIES, each_message, parse_counted, receive, serialise, write
-from gateway.call_rules import END_S, Authenticator, CallRules, Limits
+from gateway.call_rules import END_S, CallRules
 from gateway.connections import in_use
 from gateway.errors import StatusError, UnknownMethodError, end_of, forget_frames, unexpected
 from gateway.health import HEALTH
-from gateway.loopback import Loopback
 from gateway.streams import Streams
-from gateway.trusted_proxies import NO_PROXIES, TrustedProxies
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +37,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     A `StatusError` becomes its status, and anything unexpected INTERNAL without its text.
     """
 
-    def __init__(
-        self,
-        gate: Gate,
-        limits: Limits,
-        authenticator: Authenticator | None,
-        loopback: Loopback | None = None,
-        proxies: TrustedProxies = NO_PROXIES,
-    ) -> None:
-        self._rules = CallRules(gate, limits, authenticator, loopback, proxies)
-        self._streams = Streams(self._rules)
+    def __init__(self, rules: CallRules) -> None:
+        self._rules = rules
+        self._streams = Streams(rules)
 
     def stop(self, grace_s: float) -> None:
         """Ask streams to end, and take note that gRPC ends all that is there after so many seconds."""

@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
-from gateway.call_rules import Limits
+from gateway.call_rules import CallRules, Limits
 from gateway.callers import Callers
 from gateway.catalog import Catalog
 from gateway.catalog_loading import CatalogLoader
@@ -159,7 +159,8 @@ class Gateway:
             settings.max_response_bytes,
         )
         proxies = TrustedProxies(settings.trusted_proxies)
-        self._interceptor = CallInterceptor(gate, limits, self.authenticator, self._loopback, proxies)
+        rules = CallRules(gate, limits, self.authenticator, self._loopback, proxies)
+        self._interceptor = CallInterceptor(rules)
         server = grpc.aio.server(
             interceptors=[self._interceptor],
             options=[
