@@ -221,15 +221,19 @@ def examples() -> list[Operation[Any]]:
     """A good request for every method."""
     return [
         detection.detect(PICTURE, ["dog", "cat"], nms_iou_threshold=0.5),
+        detection.detect_batch([PICTURE, PICTURE], ["dog", "cat"]),
         segmentation.segment(PICTURE, boxes=[[1, 1, 9, 9], [2, 2, 8, 8]], points=[[[3, 3]], [[4, 4]]]),
         segmentation.segment_phrases(PICTURE, ["dog", "cat"]),
+        segmentation.segment_phrases_batch([PICTURE, PICTURE], ["dog", "cat"]),
         everything.segment_everything(PICTURE, points_per_side=2),
+        everything.segment_everything_batch([PICTURE, PICTURE], points_per_side=2),
         segmentation.encode_image(PICTURE),
         embedding.embed_images([PICTURE, PICTURE]),
         embedding.embed_texts(["a dog", "a cat"]),
         embedding.compare(Text("a dog"), [Text("a cat"), PICTURE]),
         embedding.classify([PICTURE], ["dog", "cat"], top_k=1),
         gaze.estimate_gaze(PICTURE, min_score=0.5),
+        gaze.estimate_gaze_batch([PICTURE, PICTURE]),
         text.recognize_text([PICTURE]),
         models.list_models(),
     ]
