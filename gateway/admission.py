@@ -50,7 +50,7 @@ class Gate:
         metrics.MAX_BYTES_IN_FLIGHT.set(max_bytes)
         self._arrivals = Memory(max_bytes // 2)
         self._slow = Portions(max(1, max_bytes // 2 // max_message_bytes // 2))
-        # Of each stream a message may arrive at any time. Half of what slow messages leave stays for others.
+        # Each stream may bring a message at any time. Half of what slow messages leave stays for others.
         self._streams = Portions(max_bytes // 2 // max_message_bytes * 3 // 8)
         # Streams take all places that they can get. These stay for calls, which are refused without one.
         self._max_item_places = max(1, max_calls * 3 // 4)

@@ -16,7 +16,7 @@ from gateway.message_pieces import pieces_of
 from gateway.message_structure import MAX_GROWTH, structure_bytes
 
 COPIES = 2
-"""Of a message while it is parsed, and of what services take out of it; of an answer while gRPC has it."""
+"""A message exists so many times while it is parsed and read, and an answer while gRPC has it."""
 # Work on so many bytes stops the event loop for a millisecond or so.
 _PIECE_BYTES = 1 << 20
 

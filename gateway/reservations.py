@@ -35,7 +35,7 @@ class ItemBytes:
 
 
 current_bytes: ContextVar[CallBytes | ItemBytes | None] = ContextVar("bytes", default=None)
-"""For whom this code reserves. Without a call nothing is counted."""
+"""The account that this code reserves for. Without a call nothing is counted."""
 
 
 async def reserve(size: int) -> None:

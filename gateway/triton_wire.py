@@ -16,7 +16,7 @@ from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 from gateway.message_pieces import varint
 from gateway.triton import Tensors
 
-# Of a request's input: its region of shared memory and the offset there, if the server can read it there.
+# Tells the region of shared memory and the offset where the server can read an input, if it can.
 Place = Callable[[NDArray[Any]], tuple[str, int] | None]
 
 _BYTES = 2  # protobuf's wire type

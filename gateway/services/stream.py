@@ -14,7 +14,7 @@ from gateway.streams import ItemAnswer, Stream
 from visiongate.v1 import stream_service_pb2, stream_service_pb2_grpc
 
 _METHOD = "/visiongate.v1.StreamService/Process"
-# Of all bytes in flight, what one stream may hold of items and answers.
+# The items and answers of one stream may hold a part of all bytes in flight: one in so many.
 _BYTES_SHARE = 32
 # Streams that began together do not end together.
 _MIN_AGE = 0.9
