@@ -9,7 +9,7 @@ work would be lost: it waits for others to end. One caller of several has a shar
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from gateway.errors import OverloadedError, StatusError
 from gateway.holding import holding, keep
 from gateway.memory import Memory
 from gateway.refusals import check_share, refuse
+from gateway.reservations import current_bytes
 
 SLOW_AFTER_S = 0.25
 """A message that takes longer to arrive gives its place to others meanwhile."""
@@ -49,7 +50,7 @@ class Gate:
         metrics.MAX_BYTES_IN_FLIGHT.set(max_bytes)
         self._arrivals = Memory(max_bytes // 2)
         self._slow = Portions(max(1, max_bytes // 2 // max_message_bytes // 2))
-        # Of each stream a message may arrive at any time. Half of what slow messages leave stays for others.
+        # Each stream may bring a message at any time. Half of what slow messages leave stays for others.
         self._streams = Portions(max_bytes // 2 // max_message_bytes * 3 // 8)
         # Streams take all places that they can get. These stay for calls, which are refused without one.
         self._max_item_places = max(1, max_calls * 3 // 4)
@@ -116,7 +117,7 @@ class Gate:
     def _inside(
         self, admission: "Admission", at_end: Callable[[Callable[[], None]], None]
     ) -> Iterator["Admission"]:
-        token, bytes_token = _current.set(admission), _bytes.set(admission)
+        token, bytes_token = _current.set(admission), current_bytes.set(admission)
         try:
             with callers.working_for(admission.caller), holding(admission.free_bytes):
                 at_end(keep())
@@ -124,7 +125,7 @@ class Gate:
                     yield admission
         finally:
             _current.reset(token)
-            _bytes.reset(bytes_token)
+            current_bytes.reset(bytes_token)
 
     def _free_places(self, caller: Caller, count: int, *, is_item: bool = False) -> None:
         self._count_calls(caller, -count, is_item=is_item)
@@ -281,75 +282,7 @@ class HeavyItemError(Exception):
     """An item of a stream is worth more places than it has: whoever waits for them begins again with it."""
 
 
-class ItemBytes:
-    """The bytes of one item of a call's list, which are the call's too."""
-
-    def __init__(self, call: "CallBytes | ItemBytes") -> None:
-        self._call = call
-        self._size = 0
-        self._is_over = False
-
-    async def reserve(self, size: int) -> None:
-        """Count more bytes, as soon as there is room for them."""
-        if not self._is_over:
-            await self._call.reserve(size)
-            self._size += size
-
-    def count(self, change: int) -> None:
-        """Count more bytes, or fewer. Nothing counts once the item is over, as with calls."""
-        if not self._is_over:
-            self._call.count(change)
-            self._size += change
-
-    def free_bytes(self) -> None:
-        """Count none of the item's bytes any more."""
-        self.count(-self._size)
-        self._is_over = True
-
-
 _current: ContextVar[Admission | None] = ContextVar("admission", default=None)
-_bytes: ContextVar[CallBytes | ItemBytes | None] = ContextVar("bytes", default=None)
-
-
-async def reserve(size: int) -> None:
-    """Count more bytes until the current call, or its item, ends, as soon as there is room for them.
-
-    A decoded image may take hundreds of times the bytes of its file. Without a call nothing is counted.
-    """
-    await reserver()(size)
-
-
-def reserver() -> Callable[[int], Awaitable[None]]:
-    """Return what `reserve` is here: inside `one_item` it counts for what is around that."""
-    account = _bytes.get()
-    return _reserve_nothing if account is None else account.reserve
-
-
-def release(size: int) -> None:
-    """Release bytes that were reserved, before the current call, or its item, ends."""
-    account = _bytes.get()
-    if account is not None:
-        account.count(-size)
-
-
-@contextmanager
-def one_item() -> Iterator[None]:
-    """Release what is reserved inside, for one item of a list, once it and its threads are done."""
-    account = _bytes.get()
-    if account is None:
-        yield
-        return
-    item = ItemBytes(account)
-    token = _bytes.set(item)
-    try:
-        with holding(item.free_bytes):
-            yield
-    finally:
-        _bytes.reset(token)
-
-
-async def _reserve_nothing(size: int) -> None:
-    pass
 
 
 def weigh(amount: int, share: int) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import random
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,6 +16,7 @@ from gateway.errors import RequestKilledServerError, TritonUnavailableError
 from gateway.retries import RetryBudget, Turns
 from gateway.triton import ModelConfig, ModelState, Tensors
 from gateway.triton_addresses import Endpoint, resolve
+from gateway.triton_news import TritonNews
 from gateway.triton_server import (
     SilentServerError,
     TritonServer,
@@ -26,8 +26,6 @@ from gateway.triton_server import (
     status_error,
 )
 from gateway.triton_shared_memory import SharedTensors
-
-logger = logging.getLogger(__name__)
 
 # A server whose host vanished, or that hangs, must not delay what is known of the others.
 LATE_S = 0.5
@@ -77,9 +75,7 @@ class GrpcTriton:
         self._resolve_at_s = 0.0
         self._resolving = asyncio.Lock()
         self._configs: dict[str, ModelConfig] = {}
-        # What the log said last of each server, and of each model on each server.
-        self._told_up: dict[str, bool] = {}
-        self._told_models: dict[tuple[str, str], bool] = {}
+        self._news = TritonNews()
         self._turns = itertools.count()
         self._budget = RetryBudget()
         self._suspects = Turns(SUSPECT_S)
@@ -268,9 +264,7 @@ class GrpcTriton:
                 endpoints = await resolve(self._addresses)
             except OSError as error:
                 return f"{self._addresses}: {error.strerror or error}"
-            kept = [
-                each for each in endpoints if self._is_ipv6.get(each.origin, each.is_ipv6) == each.is_ipv6
-            ]
+            kept = [each for each in endpoints if self._is_kept(each)]
             for endpoint in kept:
                 self._endpoints[endpoint.name] = endpoint
                 if endpoint.name not in self._servers:
@@ -294,55 +288,23 @@ class GrpcTriton:
     async def _drop(self, names: set[str]) -> None:
         """Send nothing to these servers any more. What they have may end."""
         for name in names:
-            if self._told_up.pop(name, None) is not None:
-                logger.info("Triton %s has left", name)
+            self._news.tell_left(name)
             self._leaving.append(self._servers.pop(name))
             del self._endpoints[name]
-            self._told_models = {key: told for key, told in self._told_models.items() if key[0] != name}
         idle = [server for server in self._leaving if not server.in_flight]
         self._leaving = [server for server in self._leaving if server.in_flight]
         await asyncio.gather(*(server.close() for server in idle))
 
-    # What the log and the metrics say
-
     def _tell_servers(self) -> None:
-        for server in self._servers.values():
-            endpoint = self._endpoints[server.name]
-            if self._is_ipv6.get(endpoint.origin, endpoint.is_ipv6) != endpoint.is_ipv6:
-                continue  # it goes at the next look-up
-            metrics.TRITON_UP.labels(server.name).set(server.is_up)
-            before = self._told_up.get(server.name)
-            if before is None and not self._up():
-                continue  # who waits for the first says so
-            self._told_up[server.name] = server.is_up
-            if before == server.is_up:
-                continue
-            if server.is_up and server.memory.refusal:
-                logger.warning("Triton %s: %s", server.name, server.memory.refusal)
-            if not server.is_up:
-                kind = "is lost" if before else "does not answer"
-                logger.warning("Triton %s %s: %s", server.name, kind, " ".join(server.absence.split()))
-            else:
-                kind = "answers" if before is None else "answers again"
-                logger.info("Triton %s %s: version %s", server.name, kind, server.version)
+        # Those of the kind of addresses that does not answer go at the next look-up.
+        staying = [each for each in self._servers.values() if self._is_kept(self._endpoints[each.name])]
+        self._news.tell_servers(staying, is_any_up=bool(self._up()))
 
     def _tell_models(self, model: str) -> None:
-        for server in self._servers.values():
-            has_it = server.is_up and server.configs.get(model) == self._configs[model]
-            metrics.TRITON_MODEL_READY.labels(server.name, model).set(has_it)
-            key = server.name, model
-            before = self._told_models.get(key, True)
-            if not server.is_up or before == has_it or len(self._servers) == 1:
-                continue
-            self._told_models[key] = has_it
-            if has_it:
-                logger.info("Triton %s has model %s again", server.name, model)
-            elif model in server.configs:
-                logger.warning(
-                    "Triton %s has another export of model %s: it is not asked", server.name, model
-                )
-            else:
-                logger.warning("Triton %s lacks model %s: calls go to others", server.name, model)
+        self._news.tell_model(model, self._configs[model], list(self._servers.values()))
+
+    def _is_kept(self, endpoint: Endpoint) -> bool:
+        return self._is_ipv6.get(endpoint.origin, endpoint.is_ipv6) == endpoint.is_ipv6
 
 
 def _of_all(name: str, states: Sequence[ModelState]) -> ModelState:

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import np_to_triton_dtype, triton_to_np_dtype
 
+from gateway.message_pieces import varint
 from gateway.triton import Tensors
 
-# Of a request's input: its region of shared memory and the offset there, if the server can read it there.
+# Tells the region of shared memory and the offset where the server can read an input, if it can.
 Place = Callable[[NDArray[Any]], tuple[str, int] | None]
 
 _BYTES = 2  # protobuf's wire type
@@ -42,7 +43,7 @@ def request(model: str, inputs: Tensors, outputs: Sequence[str], place: Place = 
     for name, array in inputs.items():
         tensor = header.inputs.add(name=name, datatype=np_to_triton_dtype(array.dtype), shape=array.shape)
         if (found := place(array)) is None:
-            parts.append(_RAW_INPUT + _varint(array.nbytes))
+            parts.append(_RAW_INPUT + varint(array.nbytes))
             parts.append(np.ascontiguousarray(array).data)
         else:
             tensor.parameters["shared_memory_region"].string_param = found[0]
@@ -81,14 +82,6 @@ def _array(message: bytes, start: int, size: int, output: Any) -> NDArray[Any]:
     array = np.frombuffer(message, kind, size // kind.itemsize, start).reshape(tuple(output.shape))
     # NumPy copies what is not aligned part by part, at each use.
     return array if array.flags.aligned else array.copy()
-
-
-def _varint(number: int) -> bytes:
-    digits = []
-    while number >= 0x80:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*digits, number])
 
 
 def _read_varint(message: bytes, at: int) -> tuple[int, int]:

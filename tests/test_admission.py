@@ -9,10 +9,11 @@ from google.rpc import error_details_pb2
 from prometheus_client import REGISTRY
 
 from gateway import admission
-from gateway.admission import Gate, HeavyItemError, release, reserve, weigh
+from gateway.admission import Gate, HeavyItemError, weigh
 from gateway.callers import NOBODY, Caller, Callers
 from gateway.errors import OverloadedError, StatusError
 from gateway.holding import keep
+from gateway.reservations import reserve
 
 
 def gate_of(max_calls: int = 10, max_bytes: int = 100, max_message_bytes: int = 10) -> Gate:
@@ -68,22 +69,6 @@ def test_refusals_say_when_to_come_again_and_not_all_at_the_same_time() -> None:
         delays.add(retry.retry_delay.ToNanoseconds())
     assert len(delays) == 10
     assert all(0 < delay < 5e9 for delay in delays)
-
-
-async def test_what_a_request_turns_into_counts_until_its_call_ends() -> None:
-    gate = gate_of(max_bytes=100)
-    with gate.admit() as other:
-        with gate.admit() as call:
-            call.add(10)
-            await reserve(500)  # alone: whatever one call may bring
-            with pytest.raises(OverloadedError):
-                other.add(1)
-            release(460)
-            other.add(40)
-            with pytest.raises(OverloadedError):
-                other.add(11)
-            await reserve(10)
-        other.add(60)
 
 
 async def work(gate: Gate, size: int, done: list[int], *, growth: int) -> None:
@@ -160,30 +145,7 @@ async def test_a_turn_that_comes_before_a_cancelled_call_has_left_the_line() -> 
     assert done == [60]
 
 
-async def test_shared_work_that_outlives_its_first_call_counts_nothing_for_it() -> None:
-    gate, call_is_over = gate_of(max_bytes=100), asyncio.Event()
-
-    async def shared() -> None:
-        await call_is_over.wait()
-        await reserve(1000)
-        release(1000)
-
-    with gate.admit() as call:
-        task = asyncio.create_task(shared())
-        call.add(10)
-        await asyncio.sleep(0)
-    call_is_over.set()
-    await task
-    with gate.admit() as first, gate.admit() as second:
-        first.add(50)
-        second.add(50)
-        with pytest.raises(OverloadedError):
-            first.add(1)
-
-
-async def test_without_a_call_nothing_is_counted() -> None:
-    await reserve(1 << 60)
-    release(1 << 60)
+def test_without_a_call_nothing_is_weighed() -> None:
     weigh(1 << 60, 1)
 
 

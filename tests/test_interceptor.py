@@ -17,11 +17,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from prometheus_client import REGISTRY
 
-from gateway import interceptor, message_structure
+from gateway import call_messages, message_structure
 from gateway.admission import Gate
 from gateway.call_context import Metadata
+from gateway.call_rules import CallRules, Limits
 from gateway.errors import InvalidArgumentError, OverloadedError, TritonUnavailableError, UnauthenticatedError
-from gateway.interceptor import CallInterceptor, Limits
+from gateway.interceptor import CallInterceptor
 from gateway.message_structure import structure_bytes
 
 METHOD = "/test.Service/Method"
@@ -57,7 +58,7 @@ async def serving(
     authenticator: OneKey | None = None,
 ) -> AsyncIterator[Any]:
     limits = Limits(max_call_s, max_receive_s, max_send_s, MAX_MESSAGE_BYTES, max_response_bytes)
-    guard = CallInterceptor(gate or gate_of(10), limits, authenticator)
+    guard = CallInterceptor(CallRules(gate or gate_of(10), limits, authenticator))
     handler = grpc.unary_unary_rpc_method_handler(
         method, StringValue.FromString, StringValue.SerializeToString
     )
@@ -165,7 +166,7 @@ async def test_a_request_is_let_go_with_its_call(
         received.append(data)
         return structure_bytes(data, kind)
 
-    monkeypatch.setattr(interceptor, "structure_bytes", look)
+    monkeypatch.setattr(call_messages, "structure_bytes", look)
     during: list[int] = []
 
     async def count(request: StringValue, context: Any) -> StringValue:
@@ -338,7 +339,8 @@ async def streaming(gate: Gate, max_call_s: float, authenticator: OneKey | None 
     handler = grpc.stream_stream_rpc_method_handler(
         echo_each, StringValue.FromString, StringValue.SerializeToString
     )
-    guard = CallInterceptor(gate, Limits(max_call_s, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), authenticator)
+    limits = Limits(max_call_s, 60, 60, MAX_MESSAGE_BYTES, 1 << 20)
+    guard = CallInterceptor(CallRules(gate, limits, authenticator))
     async with connected(guard, handler) as channel:
         yield channel.stream_stream(METHOD, StringValue.SerializeToString, StringValue.FromString)
 
@@ -385,7 +387,7 @@ async def test_errors_of_streams_are_those_of_any_call(caplog: pytest.LogCapture
 
 async def test_a_method_with_one_stream_is_refused_at_once_and_not_unguarded() -> None:
     """Nobody has such a method yet. Whoever adds one sees it at the first call."""
-    guard = CallInterceptor(gate_of(1), Limits(1, 1, 1, 1, 1), None)
+    guard = CallInterceptor(CallRules(gate_of(1), Limits(1, 1, 1, 1, 1), None))
 
     async def continuation(_details: Any) -> Any:
         return grpc.unary_stream_rpc_method_handler(echo)
@@ -607,7 +609,7 @@ async def test_a_call_that_the_servers_stop_ends_is_the_servers_doing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "gateway.calls")
-    guard = CallInterceptor(gate_of(9), Limits(60, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), None)
+    guard = CallInterceptor(CallRules(gate_of(9), Limits(60, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), None))
     handler = grpc.unary_unary_rpc_method_handler(do, StringValue.FromString, StringValue.SerializeToString)
     async with connected(guard, handler) as channel:
         call = asyncio.create_task(named(channel, "wait"))
@@ -631,7 +633,8 @@ async def streaming_large(gate: Gate, max_call_s: float, max_send_s: float) -> A
     handler = grpc.stream_stream_rpc_method_handler(
         answer_each, StringValue.FromString, StringValue.SerializeToString
     )
-    guard = CallInterceptor(gate, Limits(max_call_s, 60, max_send_s, MAX_MESSAGE_BYTES, 1 << 30), None)
+    limits = Limits(max_call_s, 60, max_send_s, MAX_MESSAGE_BYTES, 1 << 30)
+    guard = CallInterceptor(CallRules(gate, limits, None))
     async with connected(guard, handler) as channel:
         yield channel
 

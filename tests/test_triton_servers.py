@@ -409,7 +409,7 @@ async def test_the_least_busy_server_is_asked() -> None:
 
 
 async def test_log_and_metrics_say_what_becomes_of_each(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "gateway.triton_servers")
+    caplog.set_level(logging.INFO, "gateway.triton_news")
     well, ill = Counting(*MODELS), Counting("sam_decoder")
     async with reached(well, ill) as triton:
         await known(triton)

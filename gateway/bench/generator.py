@@ -24,7 +24,7 @@ from gateway.bench.rounds import Round
 MAX_ERRORS = 1000
 _CALL_TIMEOUT_S = 120
 _HTTP_OK = 200
-# In bytes. Answers of any length, and requests with many images.
+# Answers may have any length, and requests many images: -1 stands for any number of bytes.
 _CHANNEL_OPTIONS = [
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),

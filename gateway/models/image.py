@@ -38,7 +38,7 @@ _UPRIGHT = {
 # The most memory that decoding takes, measured: 7 bytes a pixel for most JPEG and PNG files, 10 for
 # progressive JPEGs that have to be turned, 10 to 13 for AVIF, 16 for WebP, 17 for TIFFs of floats.
 PEAK_BYTES_PER_PIXEL = 17
-# Of these, what a JPEG takes that is decoded at a reduced size: the coefficients of a progressive one.
+# A JPEG that is decoded at a reduced size takes these of them: the coefficients of a progressive one.
 PEAK_BYTES_PER_SKIPPED_PIXEL = 6
 # An image more elongated than this is not decoded at a reduced size: its shorter side has few pixels.
 MAX_SCALED_RATIO = 16

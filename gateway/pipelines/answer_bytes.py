@@ -1,8 +1,8 @@
 """The bytes of an answer, counted while it is made."""
 
-from gateway.admission import reserver
 from gateway.errors import AnswerTooLargeError, ListTooLargeError
 from gateway.models.masks import Bitmap, EncodedMask, MaskFormat, Png, Polygons, Rle
+from gateway.reservations import reserver
 
 # What the pipeline makes, and the message that the service makes of it.
 _COPIES = 2

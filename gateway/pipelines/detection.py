@@ -7,7 +7,6 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from gateway.admission import reserve
 from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
@@ -17,6 +16,7 @@ from gateway.models.grounding_dino_text import TextTokenizer, TokenizedText
 from gateway.pipelines.image_lists import Found, work_on_images
 from gateway.pipelines.images import ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
+from gateway.reservations import reserve
 
 _DETECTOR = Role(
     "grounding_dino",

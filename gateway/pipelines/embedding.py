@@ -11,7 +11,6 @@ import numpy as np
 from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from gateway.admission import reserve
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
 from gateway.concurrency import gather
@@ -20,9 +19,11 @@ from gateway.models import clip
 from gateway.models.clip import ClipSpec
 from gateway.models.tokenizer import TextTooLongError
 from gateway.pipelines.clip_tower import Tower, Vector
-from gateway.pipelines.images import ImageInfo, ImageSource, Recipe
+from gateway.pipelines.images import ImageInfo, ImageSource
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
+from gateway.pipelines.model_inputs import Recipe
 from gateway.pipelines.resources import Resources
+from gateway.reservations import reserve
 
 _TEXT_TOWER = Role(
     "clip_text",

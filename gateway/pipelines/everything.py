@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
-from gateway.admission import reserve
 from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Variant
@@ -23,6 +22,7 @@ from gateway.pipelines.image_lists import Found, work_on_images
 from gateway.pipelines.images import ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
 from gateway.pipelines.segmentation import ImageView, SegmentedMask, Segmenter, ViewedImage
+from gateway.reservations import reserve
 
 FINISHED_AT_A_TIME = 64
 """Masks that are written before their bytes are added up: an answer that is too large ends the work early."""

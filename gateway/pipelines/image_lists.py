@@ -5,12 +5,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from gateway.admission import one_item
 from gateway.cache import Keep
 from gateway.errors import InputError
 from gateway.pipelines.images import ImageInfo, ImageSource
 from gateway.pipelines.items import work_on_each
 from gateway.pipelines.resources import Resources
+from gateway.reservations import one_item
 
 Item = TypeVar("Item")
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.admission import reserve
 from gateway.cache import ComputingCache, Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
@@ -28,6 +27,7 @@ from gateway.pipelines.detection import Detector, ObjectQuery
 from gateway.pipelines.image_lists import Found, work_on_images
 from gateway.pipelines.images import CachedImage, ImageInfo, ImageSource, LoadedImage
 from gateway.pipelines.resources import Resources
+from gateway.reservations import reserve
 
 _PROMPTS = {
     "points": ("FP32", 4),

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.admission import reserve
 from gateway.cache import Keep
 from gateway.call import stage
 from gateway.catalog import Family, Role, Variant
@@ -23,6 +22,7 @@ from gateway.models.text_lines import LineSpec
 from gateway.pipelines.images import ImageInfo, ImageSource, LoadedImage
 from gateway.pipelines.items import work_on_each
 from gateway.pipelines.resources import Resources
+from gateway.reservations import reserve
 
 _DETECTOR = Role("doctr_detection", inputs={"image": ("UINT8", 4)}, outputs={"probability_map": ("FP32", 3)})
 _RECOGNIZER = Role(

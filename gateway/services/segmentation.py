@@ -1,27 +1,24 @@
 """SegmentationService: protobuf in, `Segmenter`, protobuf out."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
-
-import numpy as np
 
 from gateway.admission import weigh
 from gateway.catalog import Variant
 from gateway.errors import AnswerTooLargeError, InputError, InvalidArgumentError, ListTooLargeError
-from gateway.models.sam import BACKGROUND, FOREGROUND, Prompt, SamSpec
+from gateway.models.sam import SamSpec
 from gateway.models.sam_everything import GridOptions
 from gateway.pipelines.detection import GROUNDING_DINO
 from gateway.pipelines.everything import EverythingSegmenter, GridMask, TooManyPointsError, max_points
 from gateway.pipelines.image_lists import Found
-from gateway.pipelines.images import ImageInfo, LoadedImage
+from gateway.pipelines.images import LoadedImage
 from gateway.pipelines.items import usable
 from gateway.pipelines.resources import Resources
 from gateway.pipelines.segmentation import SAM, SegmentedObject, Segmenter, ViewedImage
 from gateway.services.messages.checks import FRACTION, Range, check_count
 from gateway.services.messages.detections import detection_message, object_query, words_path
 from gateway.services.messages.fields import PathOf, field, item_error
-from gateway.services.messages.geometry import box_array, check_inside, point_message
+from gateway.services.messages.geometry import point_message
 from gateway.services.messages.images import (
     image_message,
     image_path,
@@ -31,7 +28,8 @@ from gateway.services.messages.images import (
     image_sources,
 )
 from gateway.services.messages.lists import IMAGES_OF_A_PLACE, found_count
-from gateway.services.messages.masks import logits_array, logits_type, mask_format, mask_message, masks_size
+from gateway.services.messages.masks import logits_type, mask_format, mask_message, masks_size
+from gateway.services.messages.prompts import placed, prompts_of
 from gateway.services.messages.timings import timings_message
 from gateway.services.service import Context, Service
 from visiongate.v1 import image_pb2, segmentation_service_pb2, segmentation_service_pb2_grpc
@@ -44,7 +42,6 @@ EverythingRequest = (
 )
 Response = TypeVar("Response")
 
-MAX_POINTS = 64
 # A call counts as one for each so many: they take Triton about as long as one image.
 PROMPTS_OF_A_PLACE, GRID_POINTS_OF_A_PLACE = 256, 1024
 # What each number of SegmentEverything may be.
@@ -60,10 +57,6 @@ GRID_LIMITS: Mapping[str, Range] = {
     "min_mask_area": Range(0),
     "min_region_area": Range(0),
     "max_masks": Range(1),
-}
-POINT_LABELS = {
-    segmentation_service_pb2.POINT_LABEL_FOREGROUND: FOREGROUND,
-    segmentation_service_pb2.POINT_LABEL_BACKGROUND: BACKGROUND,
 }
 
 
@@ -86,9 +79,9 @@ class SegmentationService(segmentation_service_pb2_grpc.SegmentationServiceServi
         with field("model"):
             model = resources.catalog.choose(SAM, request.model)
         run, size = resources.threads.run_if_large, len(request.prompts)
-        prompts = await run(size, _prompts, request.prompts)
+        prompts = await run(size, prompts_of, request.prompts)
         image = await self._load(request.image, model)
-        prompts = await run(size, _placed, prompts, request.prompts, image.info)
+        prompts = await run(size, placed, prompts, request.prompts, image.info)
         with field("prompts"):
             regions = await self._segmenter.segment(
                 image,
@@ -313,52 +306,3 @@ def _grid_mask_message(item: GridMask) -> segmentation_service_pb2.GridMask:
     return segmentation_service_pb2.GridMask(
         mask=mask_message(item.mask), stability_score=item.stability_score, point=point_message(item.point)
     )
-
-
-def _prompts(messages: Sequence[segmentation_service_pb2.Prompt]) -> list[Prompt]:
-    """Return prompts without their boxes, checked as far as that needs no image."""
-    return [_prompt(message, f"prompts[{index}]") for index, message in enumerate(messages)]
-
-
-def _prompt(message: segmentation_service_pb2.Prompt, path: str) -> Prompt:
-    if not message.points and not message.HasField("box"):
-        raise InvalidArgumentError(path, "has neither points nor a box")
-    check_count(len(message.points), MAX_POINTS, f"{path}.points", "points")
-    labels = np.array(
-        [_label(item.label, f"{path}.points[{place}]") for place, item in enumerate(message.points)], np.int32
-    )
-    if not message.HasField("box") and FOREGROUND not in labels:
-        raise InvalidArgumentError(
-            f"{path}.points", "are all background: say with a point or a box what the object is"
-        )
-    points = np.array([(item.point.x, item.point.y) for item in message.points], np.float32).reshape(-1, 2)
-    logits = (
-        logits_array(message.mask_logits, f"{path}.mask_logits") if message.HasField("mask_logits") else None
-    )
-    return Prompt(points, labels, mask_logits=logits)
-
-
-def _label(label: segmentation_service_pb2.PointLabel.ValueType, path: str) -> int:
-    if label == segmentation_service_pb2.POINT_LABEL_UNSPECIFIED:
-        raise InvalidArgumentError(
-            f"{path}.label",
-            "is not set: POINT_LABEL_FOREGROUND is on the object, POINT_LABEL_BACKGROUND off it",
-        )
-    if label not in POINT_LABELS:
-        raise InvalidArgumentError(f"{path}.label", f"{label} is not a known label")
-    return POINT_LABELS[label]
-
-
-def _placed(
-    prompts: Sequence[Prompt], messages: Sequence[segmentation_service_pb2.Prompt], image: ImageInfo
-) -> list[Prompt]:
-    """Return the prompts with their boxes, checked to lie inside the image."""
-    placed = []
-    for index, (prompt, message) in enumerate(zip(prompts, messages, strict=True)):
-        path = f"prompts[{index}]"
-        for place, (x, y) in enumerate(prompt.points.tolist()):
-            check_inside(x, image.width, f"{path}.points[{place}].point.x")
-            check_inside(y, image.height, f"{path}.points[{place}].point.y")
-        box = box_array(message.box, image, f"{path}.box") if message.HasField("box") else None
-        placed.append(replace(prompt, box=box))
-    return placed

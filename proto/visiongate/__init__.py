@@ -27,10 +27,10 @@ from visiongate.errors import (
 )
 from visiongate.masks import Mask
 from visiongate.operations.embedding import LabelScore, Text
+from visiongate.operations.everything import GridMask
 from visiongate.operations.gaze import Face
 from visiongate.operations.image import ImageHandle, ImageId, Pixels
 from visiongate.operations.models import Model
-from visiongate.operations.segmentation import GridMask
 from visiongate.operations.text import Page, Word
 
 __all__ = [

@@ -131,7 +131,7 @@ class _Work:
                 self._exchange.receive(response)
                 self._has_news.set()
         except grpc.aio.AioRpcError as error:
-            # Of gRPC itself, where a message is written in the moment in which the server ends the stream.
+            # gRPC raises it where a message is written in the moment in which the server ends the stream.
             is_written_late = (error.details() or "").startswith("Internal error from Core")
             return None if is_written_late else error
         except (grpc.aio.UsageError, asyncio.CancelledError):

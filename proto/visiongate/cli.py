@@ -25,7 +25,7 @@ from visiongate_command import end_at_once, handle_stop_signals
 ENTRY_POINTS = "visiongate.commands"
 """The group of entry points that add commands: `name = module:app`, a Typer app that has the command."""
 
-SERVER_COMMANDS = ("up", "serve", "triton", "export", "demo", "settings", "keys", "top")
+SERVER_COMMANDS = ("up", "serve", "triton", "export", "demo", "settings", "keys", "top", "bench")
 """Commands of visiongate-server. If one is missing, the command line says what to install."""
 
 INSTALL_SERVER = (

@@ -26,14 +26,13 @@ from numpy.typing import NDArray
 
 from visiongate import async_stream, sync_stream
 from visiongate.answer import Answer, ArrayAnswer
-from visiongate.async_stream import by_turns as async_by_turns
 from visiongate.base_client import BaseClient
 from visiongate.batches import BATCH_SIZE, CONCURRENCY, Batches, results
 from visiongate.channels import AsyncChannels, SyncChannels, closed_error
 from visiongate.errors import VisiongateError
 from visiongate.exchange import DEFAULT_WINDOW
-from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
-from visiongate.sync_stream import by_turns
+from visiongate.operations import detection, embedding, everything, gaze, models, segmentation, text
+from visiongate.operations.operation import Operation
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -78,7 +77,7 @@ def _sync_iter(operation: Callable[..., Operation[Any]]) -> Callable[..., Iterat
         **keywords: Any,
     ) -> Iterator[Any]:
         batches = Batches(operation, batch_size, concurrency, keywords)
-        return by_turns(lambda each: results(each, self.call(each)), batches.of(items), concurrency)
+        return sync_stream.by_turns(lambda one: results(one, self.call(one)), batches.of(items), concurrency)
 
     _describe_iter(method, operation, "Client", Iterator)
     return method
@@ -107,7 +106,7 @@ def _async_iter(operation: Callable[..., Operation[Any]]) -> Callable[..., Async
         async def ask(each: Operation[Any]) -> list[Any]:
             return results(each, await self.call(each))
 
-        return async_by_turns(ask, batches.of_async(items), concurrency)
+        return async_stream.by_turns(ask, batches.of_async(items), concurrency)
 
     _describe_iter(method, operation, "AsyncClient", AsyncIterator)
     return method
@@ -226,8 +225,8 @@ class Client(BaseClient[SyncChannels]):
     segment = _sync(segmentation.segment)
     segment_phrases = _sync(segmentation.segment_phrases)
     segment_phrases_batch = _sync(segmentation.segment_phrases_batch)
-    segment_everything = _sync(segmentation.segment_everything)
-    segment_everything_batch = _sync(segmentation.segment_everything_batch)
+    segment_everything = _sync(everything.segment_everything)
+    segment_everything_batch = _sync(everything.segment_everything_batch)
     encode_image = _sync(segmentation.encode_image)
     embed_images = _sync(embedding.embed_images)
     embed_texts = _sync(embedding.embed_texts)
@@ -244,7 +243,7 @@ class Client(BaseClient[SyncChannels]):
     iter_recognize_text = _sync_iter(text.recognize_text)
     iter_detect = _sync_iter(detection.detect_batch)
     iter_segment_phrases = _sync_iter(segmentation.segment_phrases_batch)
-    iter_segment_everything = _sync_iter(segmentation.segment_everything_batch)
+    iter_segment_everything = _sync_iter(everything.segment_everything_batch)
     iter_estimate_gaze = _sync_iter(gaze.estimate_gaze_batch)
 
 
@@ -328,8 +327,8 @@ class AsyncClient(BaseClient[AsyncChannels]):
     segment = _async(segmentation.segment)
     segment_phrases = _async(segmentation.segment_phrases)
     segment_phrases_batch = _async(segmentation.segment_phrases_batch)
-    segment_everything = _async(segmentation.segment_everything)
-    segment_everything_batch = _async(segmentation.segment_everything_batch)
+    segment_everything = _async(everything.segment_everything)
+    segment_everything_batch = _async(everything.segment_everything_batch)
     encode_image = _async(segmentation.encode_image)
     embed_images = _async(embedding.embed_images)
     embed_texts = _async(embedding.embed_texts)
@@ -346,5 +345,5 @@ class AsyncClient(BaseClient[AsyncChannels]):
     iter_recognize_text = _async_iter(text.recognize_text)
     iter_detect = _async_iter(detection.detect_batch)
     iter_segment_phrases = _async_iter(segmentation.segment_phrases_batch)
-    iter_segment_everything = _async_iter(segmentation.segment_everything_batch)
+    iter_segment_everything = _async_iter(everything.segment_everything_batch)
     iter_estimate_gaze = _async_iter(gaze.estimate_gaze_batch)

@@ -8,7 +8,7 @@ import pytest
 from skimage import data as skimage_data
 
 from visiongate import AnswerInfo, AsyncClient, ImageHandle, ImageId, ImageInfo, Text
-from visiongate.operations import Operation, detection, embedding, gaze, segmentation, text
+from visiongate.operations import Operation, detection, embedding, everything, gaze, segmentation, text
 from visiongate.v1 import gaze_service_pb2
 from wire import copied
 
@@ -27,7 +27,7 @@ async def info(client: AsyncClient, operation: Operation[Any]) -> AnswerInfo:
         (detection.detect(PHOTO, ["cup"]), ""),
         (segmentation.segment(PHOTO, boxes=[[20, 30, 300, 350]]), ""),
         (segmentation.segment_phrases(PHOTO, ["cup"]), "tiny"),
-        (segmentation.segment_everything(PHOTO, points_per_side=1), ""),
+        (everything.segment_everything(PHOTO, points_per_side=1), ""),
         (segmentation.encode_image(PHOTO), ""),
         (embedding.embed_images([PHOTO]), ""),
         (embedding.compare(Text("a cup"), [PHOTO]), ""),

@@ -26,7 +26,16 @@ from gateway.server import Gateway
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text
-from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
+from visiongate.operations import (
+    Operation,
+    detection,
+    embedding,
+    everything,
+    gaze,
+    models,
+    segmentation,
+    text,
+)
 from visiongate.v1 import embedding_service_pb2
 
 LIMIT = 64_000_000
@@ -212,19 +221,19 @@ def examples() -> list[Operation[Any]]:
     """A good request for every method."""
     return [
         detection.detect(PICTURE, ["dog", "cat"], nms_iou_threshold=0.5),
+        detection.detect_batch([PICTURE, PICTURE], ["dog", "cat"]),
         segmentation.segment(PICTURE, boxes=[[1, 1, 9, 9], [2, 2, 8, 8]], points=[[[3, 3]], [[4, 4]]]),
         segmentation.segment_phrases(PICTURE, ["dog", "cat"]),
-        segmentation.segment_everything(PICTURE, points_per_side=2),
-        detection.detect_batch([PICTURE, PICTURE], ["dog", "cat"]),
-        segmentation.segment_phrases_batch([PICTURE], ["dog"]),
-        segmentation.segment_everything_batch([PICTURE], points_per_side=2),
-        gaze.estimate_gaze_batch([PICTURE, PICTURE]),
+        segmentation.segment_phrases_batch([PICTURE, PICTURE], ["dog", "cat"]),
+        everything.segment_everything(PICTURE, points_per_side=2),
+        everything.segment_everything_batch([PICTURE, PICTURE], points_per_side=2),
         segmentation.encode_image(PICTURE),
         embedding.embed_images([PICTURE, PICTURE]),
         embedding.embed_texts(["a dog", "a cat"]),
         embedding.compare(Text("a dog"), [Text("a cat"), PICTURE]),
         embedding.classify([PICTURE], ["dog", "cat"], top_k=1),
         gaze.estimate_gaze(PICTURE, min_score=0.5),
+        gaze.estimate_gaze_batch([PICTURE, PICTURE]),
         text.recognize_text([PICTURE]),
         models.list_models(),
     ]

@@ -13,7 +13,7 @@ from export.weights import Options
 from inference_counts import InferenceCounts
 from reference import SamReference
 from visiongate import AsyncClient, GridMask, VisiongateError
-from visiongate.operations import segmentation
+from visiongate.operations import everything
 from wire import assert_refused, changed
 
 PHOTO = skimage_data.coffee()
@@ -175,11 +175,11 @@ async def test_a_cancelled_call_asks_no_more(client: AsyncClient, counts: Infere
 async def test_what_cannot_be_meant_is_refused(
     client: AsyncClient, keywords: dict[str, Any], field: str, says: str
 ) -> None:
-    await assert_refused(client, changed(segmentation.segment_everything(PHOTO), keywords), field, says)
+    await assert_refused(client, changed(everything.segment_everything(PHOTO), keywords), field, says)
 
 
 async def test_an_unknown_format_is_refused(client: AsyncClient) -> None:
-    operation: Any = segmentation.segment_everything(PHOTO)
+    operation: Any = everything.segment_everything(PHOTO)
     operation.request.mask_format = 99
     with pytest.raises(VisiongateError) as caught:
         await client.call(operation)

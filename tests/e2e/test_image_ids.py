@@ -18,7 +18,7 @@ from gateway.settings import Settings
 from inference_counts import InferenceCounts
 from visiongate import AsyncClient, ImageHandle, ImageId, ImageNotCachedError, Pixels, VisiongateError
 from visiongate.affinity import image_name
-from visiongate.operations import Operation, embedding, segmentation, text
+from visiongate.operations import Operation, embedding, everything, segmentation, text
 from visiongate.operations.image import ImageLike
 
 BOX: Any = [[5, 5, 40, 40]]
@@ -87,7 +87,7 @@ async def test_every_answer_has_the_callers_own_id(callers: list[AsyncClient]) -
     operations: list[Operation[Any]] = [
         segmentation.encode_image(picture(2)),
         segmentation.segment(picture(2), boxes=BOX),
-        segmentation.segment_everything(picture(2), points_per_side=1),
+        everything.segment_everything(picture(2), points_per_side=1),
         segmentation.segment_phrases(picture(2), ["dog"]),
         embedding.embed_images([picture(2)]),
         embedding.classify([picture(2)], ["dog"]),

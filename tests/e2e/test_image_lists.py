@@ -16,7 +16,7 @@ from export.demo.unseen import unseen
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, ImageHandle, ImageId, VisiongateError
-from visiongate.operations import Operation, detection, gaze, segmentation
+from visiongate.operations import Operation, detection, everything, gaze, segmentation
 from wire import assert_refused, changed, copied
 
 PHRASES = ["red circle", "blue square", "yellow star", "green triangle"]
@@ -45,8 +45,8 @@ TASKS = {
     "detect": Task(detection.detect, detection.detect_batch, (PHRASES,)),
     "phrases": Task(segmentation.segment_phrases, segmentation.segment_phrases_batch, (PHRASES,)),
     "everything": Task(
-        segmentation.segment_everything,
-        segmentation.segment_everything_batch,
+        everything.segment_everything,
+        everything.segment_everything_batch,
         (),
         (("points_per_side", 3), ("min_predicted_iou", 0.5), ("min_stability_score", 0.5)),
     ),

@@ -14,7 +14,7 @@ from gateway.models.image import PEAK_BYTES_PER_PIXEL
 from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient, Text, VisiongateError
-from visiongate.operations import Operation, detection, embedding, gaze, segmentation, text
+from visiongate.operations import Operation, detection, embedding, everything, gaze, segmentation, text
 
 PHOTO = Image.effect_noise((80, 60), 90).convert("RGB")
 PIXELS = np.asarray(PHOTO)
@@ -75,9 +75,9 @@ async def client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
         ),
         (embedding.compare(Text("d" * 41), [FILE]), "subject.text", "max_text_length"),
         (segmentation.segment(FILE, boxes=BOX * 5), "prompts", "max_prompts"),
-        (segmentation.segment_everything(FILE, points_per_side=3), "points_per_side", "max_grid_points"),
+        (everything.segment_everything(FILE, points_per_side=3), "points_per_side", "max_grid_points"),
         (
-            segmentation.segment_everything(FILE, points_per_side=2, crop_layers=1),
+            everything.segment_everything(FILE, points_per_side=2, crop_layers=1),
             "points_per_side",
             "max_grid_points",
         ),
@@ -95,7 +95,7 @@ async def client(demo_settings: Settings) -> AsyncIterator[AsyncClient]:
             "query.max_detections",
             "max_mask_pixels",
         ),
-        (segmentation.segment_everything(FILE, points_per_side=2, **ALL), "max_masks", "max_mask_pixels"),
+        (everything.segment_everything(FILE, points_per_side=2, **ALL), "max_masks", "max_mask_pixels"),
         (detection.detect(FILE, ["dog"], max_detections=6), "query.max_detections", "max_detections"),
         (gaze.estimate_gaze(FILE, max_faces=3), "query.max_faces", "max_faces"),
         (gaze.estimate_gaze(FILE, boxes=BOX * 3), "boxes.boxes", "max_faces"),
@@ -122,7 +122,7 @@ async def test_over_a_limit(client: AsyncClient, operation: Operation[Any], fiel
         segmentation.segment(FILE, boxes=BOX * 2, include_logits=True),
         segmentation.segment(FILE, boxes=BOX, multimask=True),
         segmentation.segment_phrases(FILE, ["dog"], min_score=0, max_detections=3),
-        segmentation.segment_everything(FILE, points_per_side=2, max_masks=3, **ALL),
+        everything.segment_everything(FILE, points_per_side=2, max_masks=3, **ALL),
     ],
 )
 async def test_at_a_limit(client: AsyncClient, operation: Operation[Any]) -> None:

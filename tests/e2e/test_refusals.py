@@ -12,7 +12,7 @@ from skimage import data as skimage_data
 from gateway.server import Gateway
 from gateway.services.messages.masks import mask_format
 from visiongate import AsyncClient, ImageHandle, ImageId, MessageTooLargeError, VisiongateError
-from visiongate.operations import Operation, detection, gaze, segmentation, text
+from visiongate.operations import Operation, detection, everything, gaze, segmentation, text
 from visiongate.v1 import segmentation_service_pb2
 from wire import assert_refused, changed, copied
 
@@ -114,7 +114,7 @@ def all_fractions() -> list[Any]:
     asked: list[Operation[Any]] = [
         DETECT,
         segmentation.segment_phrases(PHOTO, ["dog"]),
-        segmentation.segment_everything(PHOTO, points_per_side=2),
+        everything.segment_everything(PHOTO, points_per_side=2),
         gaze.estimate_gaze(PHOTO),
         text.recognize_text([PHOTO]),
     ]
@@ -141,7 +141,7 @@ async def test_coordinates_are_told_as_they_were_written(client: AsyncClient) ->
     ):
         await client.segment(PHOTO, points=[[[5, 400.0001]]])
     with pytest.raises(VisiongateError, match="crop_layers: is 4294967295; it must be 0 to 3"):
-        await client.call(changed(segmentation.segment_everything(PHOTO), {"crop_layers": 2**32 - 1}))
+        await client.call(changed(everything.segment_everything(PHOTO), {"crop_layers": 2**32 - 1}))
 
 
 async def test_message_over_the_limit(gateway: Gateway) -> None:

@@ -28,7 +28,16 @@ from gateway.services.messages.stream import METHODS, REQUESTS
 from gateway.services.registry import SERVICES
 from gateway.settings import Settings
 from visiongate import AsyncClient, Client, InvalidArgumentError, VisiongateError
-from visiongate.operations import Operation, detection, embedding, gaze, models, segmentation, text
+from visiongate.operations import (
+    Operation,
+    detection,
+    embedding,
+    everything,
+    gaze,
+    models,
+    segmentation,
+    text,
+)
 from visiongate.v1 import stream_service_pb2
 from visiongate.v1.stream_service_pb2 import ProcessRequest as Request
 from visiongate.v1.stream_service_pb2 import ProcessResponse as Response
@@ -46,10 +55,10 @@ OPERATIONS: list[Operation[Any]] = [
     detection.detect(SCENE, WORDS),
     segmentation.segment(SCENE, points=[[[60, 60]]]),
     segmentation.segment_phrases(SCENE, WORDS),
-    segmentation.segment_everything(SCENE, points_per_side=4),
+    everything.segment_everything(SCENE, points_per_side=4),
     detection.detect_batch([SCENE], WORDS),
     segmentation.segment_phrases_batch([SCENE], WORDS),
-    segmentation.segment_everything_batch([SCENE], points_per_side=4),
+    everything.segment_everything_batch([SCENE], points_per_side=4),
     gaze.estimate_gaze_batch([SCENE]),
     segmentation.encode_image(SCENE),
     embedding.embed_images([SCENE]),
@@ -193,7 +202,7 @@ async def test_a_broken_item_has_the_unary_call_s_error_and_ends_nothing(channel
 async def test_two_items_of_one_name_are_one_too_many(channel: Any) -> None:
     call = stream(channel)
     await call.write(SETTINGS)
-    await call.write(item("a", segmentation.segment_everything(SCENE, points_per_side=6)))
+    await call.write(item("a", everything.segment_everything(SCENE, points_per_side=6)))
     await call.write(item("a", embedding.embed_texts(["x"])))
     await call.done_writing()
     first, second = await answers(call)
@@ -206,7 +215,7 @@ async def test_order(channel: Any, is_ordered: bool) -> None:
     call = stream(channel)
     await call.write(IN_ORDER if is_ordered else SETTINGS)
     names = ["slow", *map(str, range(10))]
-    await call.write(item("slow", segmentation.segment_everything(SCENE[1:], points_per_side=6)))
+    await call.write(item("slow", everything.segment_everything(SCENE[1:], points_per_side=6)))
     for name in names[1:]:
         await call.write(item(name, embedding.embed_texts(["x"])))
     await call.done_writing()
@@ -270,7 +279,7 @@ async def test_a_slow_reader_stops_a_fast_sender(gateway: Gateway, channel: Any)
             written += 1
 
     sending = asyncio.create_task(send())
-    (served,) = gateway._interceptor._streams
+    (served,) = gateway._interceptor._streams._under_way
     counts = served._call.counts
     await eventually(lambda: counts.get("items", 0) >= 4 and not gauge("calls_in_flight"))
     await asyncio.sleep(0.5)
@@ -295,14 +304,12 @@ async def test_a_caller_that_vanishes_takes_its_work_along(gateway: Gateway, cha
     call = stream(channel)
     await call.write(SETTINGS)
     for number in range(8):
-        await call.write(
-            item(str(number), segmentation.segment_everything(SCENE[number:], points_per_side=32))
-        )
+        await call.write(item(str(number), everything.segment_everything(SCENE[number:], points_per_side=32)))
     await eventually(lambda: gauge("calls_in_flight") == 8)
     call.cancel()
     await eventually(lambda: gauge("calls_in_flight") == gauge("bytes_in_flight") == 0)
-    await eventually(lambda: not gateway._interceptor._streams)
-    assert gateway._interceptor._gate._arrivals._bytes.taken == 0
+    await eventually(lambda: not gateway._interceptor._streams._under_way)
+    assert gateway._interceptor._rules.gate._arrivals._bytes.taken == 0
 
 
 async def test_streams_wait_for_places_and_leave_some_to_calls(gateway: Gateway, channel: Any) -> None:
@@ -383,7 +390,7 @@ async def test_a_server_that_stops_says_goodbye(demo_settings: Settings) -> None
             await idle.write(SETTINGS)
             await call.write(SETTINGS)
             for number in range(6):
-                operation = segmentation.segment_everything(SCENE[number:], points_per_side=4)
+                operation = everything.segment_everything(SCENE[number:], points_per_side=4)
                 await call.write(item(str(number), operation))
             await eventually(lambda: gauge("calls_in_flight") == 6)
             stopping = asyncio.create_task(stack.aclose())
@@ -446,7 +453,7 @@ async def test_the_clients_streams(gateway: Gateway) -> None:
         assert isinstance(found["broken"], InvalidArgumentError)
         assert found["broken"].field == "images[0].encoded"
         assert [each.phrase for each in found["found"]] == [each.phrase for each in objects]
-    await eventually(lambda: not gateway._interceptor._streams)
+    await eventually(lambda: not gateway._interceptor._streams._under_way)
 
 
 async def test_lists_of_any_length_in_batches(gateway: Gateway) -> None:

@@ -14,7 +14,7 @@ from gateway.message_pieces import field_head
 from visiongate.v1 import stream_service_pb2
 
 MAX_ID_BYTES = 128
-# Of a message that begins with so many others, nothing else is looked at.
+# A message may begin with so many fields. What comes after them is not looked at.
 _MAX_FIELDS = 64
 
 _REQUEST = stream_service_pb2.ProcessRequest.DESCRIPTOR.fields_by_name

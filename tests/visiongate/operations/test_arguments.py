@@ -10,7 +10,7 @@ import pytest
 
 from client_operations import OPERATIONS
 from visiongate import Text
-from visiongate.operations import detection, embedding, segmentation
+from visiongate.operations import detection, embedding, everything, segmentation
 
 PIXELS = np.zeros((2, 4, 3), np.uint8)
 BOX = [1, 2, 3, 4]
@@ -313,7 +313,7 @@ def test_timings_are_always_asked_for(name: str) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    request: Any = segmentation.segment_everything(
+    request: Any = everything.segment_everything(
         PIXELS,
         points_per_side=np.int64(3),  # type: ignore[arg-type]
         min_predicted_iou=np.float32(0.5),  # type: ignore[arg-type]
@@ -329,7 +329,7 @@ def test_the_ends_of_a_range_belong_to_it() -> None:
         request: Any = detection.detect(PIXELS, ["a"], min_score=value, max_detections=1).request
         assert (request.query.HasField("min_score"), request.query.min_score) == (True, value)
     assert detection.detect(PIXELS, ["a"], max_detections=1000)
-    assert segmentation.segment_everything(PIXELS, crop_overlap_ratio=0, stability_offset=100, crop_layers=3)
+    assert everything.segment_everything(PIXELS, crop_overlap_ratio=0, stability_offset=100, crop_layers=3)
 
 
 @pytest.mark.parametrize("kind", [list, tuple, iter, np.array])
