@@ -50,6 +50,13 @@ REQUESTS: dict[str, tuple[Any, Any]] = {
         {"image": {"encoded": AS_TEXT}, "query": {"phrases": {"values": ["cat", "dog"]}, "min_score": 0.01}},
         {"image": PNG, "phrases": ["cat", "dog"], "min_score": "0.01"},
     ),
+    "/v1/objects:batchDetect": (
+        {
+            "images": [{"encoded": AS_TEXT}] * 2,
+            "query": {"phrases": {"values": ["cat", "dog"]}, "min_score": 0.01},
+        },
+        {"images": [PNG, PNG], "phrases": ["cat", "dog"], "min_score": "0.01"},
+    ),
     "/v1/images:embed": ({"images": [{"encoded": AS_TEXT}] * 2}, {"images": [PNG, PNG]}),
     "/v1/texts:embed": (
         {"texts": ["a", "b"], "normalize": False},
@@ -67,6 +74,7 @@ REQUESTS: dict[str, tuple[Any, Any]] = {
         {"image": {"encoded": AS_TEXT}, "boxes": {"boxes": [{"x_max": 32, "y_max": 32}]}},
         {"image": PNG, "boxes": '{"x_max": 32, "y_max": 32}'},
     ),
+    "/v1/gaze:batchEstimate": ({"images": [{"encoded": AS_TEXT}] * 2}, {"images": [PNG, PNG]}),
     "/v1/regions:segment": (
         {"image": {"encoded": AS_TEXT}, "prompts": [PROMPT], "include_logits": True, "multimask": True},
         {"image": PNG, "prompts": json.dumps(PROMPT), "include_logits": "true", "multimask": "true"},
@@ -84,6 +92,17 @@ REQUESTS: dict[str, tuple[Any, Any]] = {
             "max_detections": "3",
             "mask_format": "MASK_FORMAT_POLYGONS",
         },
+    ),
+    "/v1/phrases:batchSegment": (
+        {
+            "images": [{"encoded": AS_TEXT}] * 2,
+            "query": {"phrases": {"values": ["cat"]}, "min_score": 0.01, "max_detections": 2},
+        },
+        {"images": [PNG, PNG], "phrases": "cat", "min_score": "0.01", "max_detections": "2"},
+    ),
+    "/v1/everything:batchSegment": (
+        {"images": [{"encoded": AS_TEXT}] * 2, "points_per_side": 2, "min_predicted_iou": 0},
+        {"images": [PNG, PNG], "points_per_side": "2", "min_predicted_iou": "0"},
     ),
     "/v1/everything:segment": (
         {
