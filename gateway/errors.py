@@ -67,6 +67,11 @@ def end_of(error: BaseException, *, is_late: bool = False, is_stopped: bool = Fa
     return End(codes.CANCELLED, "CALLER_LEFT", "caller")
 
 
+def unexpected(end: End) -> "StatusError":
+    """Return what a caller is told of an error that nobody expected: nothing but that it was one."""
+    return StatusError(end.code, "internal error: the server's log says more", reason=end.reason)
+
+
 def forget_frames(error: BaseException) -> None:
     """Drop the frames of a caught exception, and of its causes, with all that they hold.
 

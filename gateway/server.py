@@ -13,6 +13,7 @@ from grpc_reflection.v1alpha import reflection
 
 from gateway.admission import Gate
 from gateway.api_keys import ApiKeys
+from gateway.call_rules import Limits
 from gateway.callers import Callers
 from gateway.catalog import Catalog
 from gateway.catalog_loading import CatalogLoader
@@ -20,7 +21,7 @@ from gateway.connection_guard import ConnectionGuard
 from gateway.health import HEALTH, Health
 from gateway.heap import keep_trimmed
 from gateway.image_ids import ImageIds, secret_of
-from gateway.interceptor import CallInterceptor, Limits
+from gateway.interceptor import CallInterceptor
 from gateway.loopback import Loopback
 from gateway.models.image import PEAK_BYTES_PER_PIXEL
 from gateway.pipelines.resources import Resources

@@ -17,11 +17,12 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from prometheus_client import REGISTRY
 
-from gateway import interceptor, message_structure
+from gateway import call_messages, message_structure
 from gateway.admission import Gate
 from gateway.call_context import Metadata
+from gateway.call_rules import Limits
 from gateway.errors import InvalidArgumentError, OverloadedError, TritonUnavailableError, UnauthenticatedError
-from gateway.interceptor import CallInterceptor, Limits
+from gateway.interceptor import CallInterceptor
 from gateway.message_structure import structure_bytes
 
 METHOD = "/test.Service/Method"
@@ -165,7 +166,7 @@ async def test_a_request_is_let_go_with_its_call(
         received.append(data)
         return structure_bytes(data, kind)
 
-    monkeypatch.setattr(interceptor, "structure_bytes", look)
+    monkeypatch.setattr(call_messages, "structure_bytes", look)
     during: list[int] = []
 
     async def count(request: StringValue, context: Any) -> StringValue:

@@ -20,8 +20,9 @@ from gateway.models import clip
 from gateway.models.clip import ClipSpec
 from gateway.models.tokenizer import TextTooLongError
 from gateway.pipelines.clip_tower import Tower, Vector
-from gateway.pipelines.images import ImageInfo, ImageSource, Recipe
+from gateway.pipelines.images import ImageInfo, ImageSource
 from gateway.pipelines.items import attempt, refuse_errors, work_on_each
+from gateway.pipelines.model_inputs import Recipe
 from gateway.pipelines.resources import Resources
 
 _TEXT_TOWER = Role(

@@ -13,7 +13,7 @@ from gateway.errors import NotFiniteError
 from gateway.image_ids import ImageIds
 from gateway.memory import Memory
 from gateway.pipelines.answer_bytes import ListAnswer
-from gateway.pipelines.images import ImageLoader
+from gateway.pipelines.image_loading import ImageLoader
 from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
 from gateway.triton import Triton

@@ -6,11 +6,11 @@ from collections import deque
 from functools import partial
 
 from gateway.errors import InvalidArgumentError
-from gateway.interceptor import ItemAnswer, Stream
 from gateway.pipelines.resources import Resources
 from gateway.services.messages.stream import METHODS, Peeked, peek, request_of, result_bytes
 from gateway.services.service import Context, Service
 from gateway.settings import Settings
+from gateway.streams import ItemAnswer, Stream
 from visiongate.v1 import stream_service_pb2, stream_service_pb2_grpc
 
 _METHOD = "/visiongate.v1.StreamService/Process"
@@ -28,7 +28,7 @@ class StreamService(stream_service_pb2_grpc.StreamServiceServicer):
         self._settings = resources.settings
 
     async def Process(self, stream: Stream, context: Context) -> None:  # type: ignore[override] # noqa: N802
-        """Answer a stream. Not a generator: the interceptor gives a coroutine the stream itself."""
+        """Answer a stream. Not a generator: a coroutine gets the stream itself."""
         first = await stream.read_first(stream_service_pb2.ProcessRequest)
         if first is None:
             return

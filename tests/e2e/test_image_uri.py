@@ -11,7 +11,7 @@ import trustme
 from PIL import Image
 
 from gateway.fetch import Fetcher
-from gateway.pipelines import images
+from gateway.pipelines import image_loading
 from gateway.server import Gateway
 from gateway.settings import Settings
 from https_site import PRIVATE, PUBLIC, HttpsSite, file_answer, https_site, status_answer, trusting
@@ -51,7 +51,7 @@ async def client(
         is_allowed=lambda address: str(address) == PUBLIC,
         ssl_context=trusting(authority),
     )
-    monkeypatch.setattr(images, "Fetcher", fetcher)
+    monkeypatch.setattr(image_loading, "Fetcher", fetcher)
     async with https_site(authority, PUBLIC, *ADDRESSES, answers=answers) as site:
         hosts = tuple(f"{name}:{site.port}" for name in ADDRESSES)
         settings = demo_settings.model_copy(update={"uri_hosts": hosts, "max_image_bytes": 2000})

@@ -270,7 +270,7 @@ async def test_a_slow_reader_stops_a_fast_sender(gateway: Gateway, channel: Any)
             written += 1
 
     sending = asyncio.create_task(send())
-    (served,) = gateway._interceptor._streams
+    (served,) = gateway._interceptor._streams._under_way
     counts = served._call.counts
     await eventually(lambda: counts.get("items", 0) >= 4 and not gauge("calls_in_flight"))
     await asyncio.sleep(0.5)
@@ -301,8 +301,8 @@ async def test_a_caller_that_vanishes_takes_its_work_along(gateway: Gateway, cha
     await eventually(lambda: gauge("calls_in_flight") == 8)
     call.cancel()
     await eventually(lambda: gauge("calls_in_flight") == gauge("bytes_in_flight") == 0)
-    await eventually(lambda: not gateway._interceptor._streams)
-    assert gateway._interceptor._gate._arrivals._bytes.taken == 0
+    await eventually(lambda: not gateway._interceptor._streams._under_way)
+    assert gateway._interceptor._rules.gate._arrivals._bytes.taken == 0
 
 
 async def test_streams_wait_for_places_and_leave_some_to_calls(gateway: Gateway, channel: Any) -> None:
@@ -446,7 +446,7 @@ async def test_the_clients_streams(gateway: Gateway) -> None:
         assert isinstance(found["broken"], InvalidArgumentError)
         assert found["broken"].field == "images[0].encoded"
         assert [each.phrase for each in found["found"]] == [each.phrase for each in objects]
-    await eventually(lambda: not gateway._interceptor._streams)
+    await eventually(lambda: not gateway._interceptor._streams._under_way)
 
 
 async def test_lists_of_any_length_in_batches(gateway: Gateway) -> None:

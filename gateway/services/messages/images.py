@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from gateway.errors import InputError
 from gateway.models.raw_image import PixelOrder
+from gateway.pipelines.image_loading import ImageLoader
 from gateway.pipelines.images import (
     CachedImage,
     EncodedImage,
     ImageInfo,
-    ImageLoader,
     ImageSource,
     LoadedImage,
     RawImage,

@@ -10,7 +10,8 @@ from gateway.call import observe
 from gateway.errors import ImageNotCachedError
 from gateway.image_ids import ImageIds
 from gateway.memory import Memory
-from gateway.pipelines.images import CachedImage, ImageLoader, LoadedImage, RawImage
+from gateway.pipelines.image_loading import ImageLoader
+from gateway.pipelines.images import CachedImage, LoadedImage, RawImage
 from gateway.pipelines.threads import Threads
 from gateway.settings import Settings
 
