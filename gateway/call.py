@@ -4,9 +4,9 @@ The log, the metrics and the traces read what is measured here, once. Each call 
 """
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
@@ -84,7 +84,7 @@ def note_triton(server: str) -> None:
 
 def valid_id(sent: str) -> str:
     """Return a caller's request id, or a new one if it sent none that a log can have."""
-    return sent if _VALID_ID.fullmatch(sent) else uuid.uuid4().hex
+    return sent if _VALID_ID.fullmatch(sent) else os.urandom(16).hex()
 
 
 def current() -> Call | None:
@@ -239,7 +239,7 @@ def _log(call: Call, seconds: float, trace_id: str) -> None:
     # As `logger.log` does, which looks through the stack for a line of code that nobody asks for.
     logger.handle(
         logger.makeRecord(
-            *(logger.name, level, __file__, 0, "call ended", (), None),
+            *(logger.name, level, "", 0, "call ended", (), None),
             func="",
             extra={"fields": fields},
         )
