@@ -182,7 +182,8 @@ def note_stage(name: Stage, seconds: float) -> None:
 
 
 def _count(call: Call, seconds: float) -> None:
-    code, end = call.end.code.name, call.end
+    end = call.end
+    code = end.code.name
     _calls_metric(call.method, code, end.reason, end.fault).inc()
     _caller_calls_metric(call.caller, code).inc()
     if not call.is_stream:
