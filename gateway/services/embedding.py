@@ -265,7 +265,7 @@ def _embedding_messages(
         messages = (_values_message(row) for row in rows)
     else:
         number_type, limit = _PACKED[request.embedding_format]
-        packed = np.minimum(np.maximum(rows, -limit), limit).astype(number_type)
+        packed = np.minimum(np.maximum(rows, -limit), limit).astype(number_type, copy=False)
         messages = (embedding_service_pb2.Embedding(packed=row.tobytes()) for row in packed)
     return [item if isinstance(item, InputError) else next(messages) for item in items]
 
