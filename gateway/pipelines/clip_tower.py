@@ -81,6 +81,8 @@ class Tower:
                 latest = self._new_batch()
             latest.keys.append(key)
             batch = latest
+            if len(missing) == 1:
+                return (await infer(batch))[key]  # nobody else waits for it
             vectors = await self._batches.get_or_compute(batch.name, lambda: infer(batch))
             return vectors[key]
 
