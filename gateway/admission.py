@@ -9,14 +9,20 @@ work would be lost: it waits for others to end. One caller of several has a shar
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AbstractContextManager,
+    asynccontextmanager,
+)
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import TracebackType
 
 import grpc
 
 from gateway import callers, metrics
+from gateway.alarms import Alarms, interruption
 from gateway.byte_account import ByteAccount, CallBytes
 from gateway.callers import NOBODY, Caller, Callers, Portions
 from gateway.errors import OverloadedError, StatusError
@@ -58,15 +64,17 @@ class Gate:
         # Calls whose message arrived slowly, and that want a place again; and items of streams.
         self._waiting: deque[_Waiting] = deque()
 
-    @contextmanager
     def admit(
         self, caller: Caller = NOBODY, at_end: Callable[[Callable[[], None]], None] = lambda done: done()
-    ) -> Iterator["Admission"]:
+    ) -> AbstractContextManager["Admission"]:
         """Keep the place of one call inside, and what it adds to it; raise OverloadedError if there is none.
 
         `at_end` gets a function to call once the answer is taken: until then the call's bytes are kept. By
         default that is at the end of the block.
         """
+        return _Inside(self, caller, at_end, is_item=False)
+
+    def _take_place(self, caller: Caller) -> None:
         check_share(self._calls, caller, 1, "calls at a time")
         if self._calls.taken >= self._calls.amount:
             refuse(
@@ -74,8 +82,6 @@ class Gate:
                 "calls",
             )
         self._count_calls(caller, 1)
-        with self._inside(Admission(self, caller), at_end) as admission:
-            yield admission
 
     @asynccontextmanager
     async def admit_item(
@@ -83,7 +89,7 @@ class Gate:
     ) -> AsyncIterator["Admission"]:
         """Keep the place of one item of a stream inside, as `admit` does. Wait until there is one."""
         await self._next_places(caller, 1, is_item=True)
-        with self._inside(Admission(self, caller, is_item=True), at_end) as admission:
+        with _Inside(self, caller, at_end, is_item=True) as admission:
             yield admission
 
     @asynccontextmanager
@@ -112,20 +118,6 @@ class Gate:
                     yield
         finally:
             self._streams.take(caller, -1)
-
-    @contextmanager
-    def _inside(
-        self, admission: "Admission", at_end: Callable[[Callable[[], None]], None]
-    ) -> Iterator["Admission"]:
-        token, bytes_token = _current.set(admission), current_bytes.set(admission)
-        try:
-            with callers.working_for(admission.caller), holding(admission.free_bytes):
-                at_end(keep())
-                with holding(admission.free_places):
-                    yield admission
-        finally:
-            _current.reset(token)
-            current_bytes.reset(bytes_token)
 
     def _free_places(self, caller: Caller, count: int, *, is_item: bool = False) -> None:
         self._count_calls(caller, -count, is_item=is_item)
@@ -199,52 +191,17 @@ class Admission(CallBytes):
         self._places = 1
         self._wanted_places = 0
 
-    @asynccontextmanager
-    async def arriving(self) -> AsyncIterator[None]:
+    def arriving(self, alarms: Alarms | None = None) -> AbstractAsyncContextManager[None]:
         """Inside, the call's message arrives.
 
         If that is slow, others get the call's place; the call waits for one again at the end. Raises
         OverloadedError if too many calls are slow.
         """
-        slow, loop = self._gate._slow, asyncio.get_running_loop()
-        is_slow = False
-        refusal: OverloadedError | None = None
+        return _Arrival(self, alarms)
 
-        def slow_down() -> None:
-            nonlocal is_slow, refusal
-            try:
-                check_share(slow, self.caller, 1, "slow requests at a time")
-                if slow.taken >= slow.amount:
-                    refuse(
-                        f"the server takes at most {slow.amount} slow requests at a time, and has "
-                        "as many now",
-                        "slow",
-                    )
-            except OverloadedError as error:
-                refusal = error
-                interruption.reschedule(loop.time())
-            else:
-                is_slow = True
-                slow.take(self.caller, 1)
-                self.free_places()
-
-        async with self._gate._arrivals.reserve(self._gate._max_message_bytes):
-            try:
-                async with asyncio.timeout(None) as interruption:
-                    timer = loop.call_later(SLOW_AFTER_S, slow_down)
-                    try:
-                        yield
-                    finally:
-                        timer.cancel()
-                if is_slow:
-                    await self._gate._next_places(self.caller, 1)
-                    self._places = 1
-            except TimeoutError:
-                if refusal is None:
-                    raise
-                raise refusal from None
-            finally:
-                slow.take(self.caller, -int(is_slow))
+    async def _take_place_again(self) -> None:
+        await self._gate._next_places(self.caller, 1)
+        self._places = 1
 
     def weigh(self, places: int) -> None:
         """Take so many places in all, at most a quarter of them; raise OverloadedError if they are taken."""
@@ -276,6 +233,98 @@ class Admission(CallBytes):
         """Give the call's places to others."""
         places, self._places = self._places, 0
         self._gate._free_places(self.caller, places, is_item=self._is_item)
+
+
+class _Inside(AbstractContextManager[Admission]):
+    """The place of a call, or of an item of a stream, which has its place already."""
+
+    def __init__(
+        self, gate: Gate, caller: Caller, at_end: Callable[[Callable[[], None]], None], *, is_item: bool
+    ) -> None:
+        self._gate = gate
+        self._caller = caller
+        self._at_end = at_end
+        self._is_item = is_item
+
+    def __enter__(self) -> Admission:
+        caller = self._caller
+        if not self._is_item:
+            self._gate._take_place(caller)
+        admission = Admission(self._gate, caller, is_item=self._is_item)
+        self._tokens = _current.set(admission), current_bytes.set(admission)
+        self._work = callers.working_for(caller)
+        self._work.__enter__()
+        self._bytes, self._places = holding(admission.free_bytes), holding(admission.free_places)
+        self._bytes.__enter__()
+        try:
+            self._at_end(keep())
+        finally:
+            self._places.__enter__()
+        return admission
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._places.__exit__(kind, error, trace)
+        self._bytes.__exit__(kind, error, trace)
+        self._work.__exit__(kind, error, trace)
+        call, of_bytes = self._tokens
+        _current.reset(call)
+        current_bytes.reset(of_bytes)
+
+
+class _Arrival(AbstractAsyncContextManager[None]):
+    """The time in which a call's message arrives."""
+
+    def __init__(self, admission: Admission, alarms: Alarms | None) -> None:
+        self._admission = admission
+        self._slow = admission._gate._slow
+        self._given = alarms
+        self._is_slow = False
+        self._refusal: OverloadedError | None = None
+
+    async def __aenter__(self) -> None:
+        gate = self._admission._gate
+        self._room = gate._arrivals.reserve(gate._max_message_bytes)
+        await self._room.__aenter__()
+        self._interruption = interruption()
+        self._interruption.__enter__()
+        self._alarms = self._given or Alarms(SLOW_AFTER_S)
+        self._alarm = self._alarms.add(SLOW_AFTER_S, self._slow_down)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._alarms.remove(self._alarm)
+            del self._alarm  # it knows this, and a cycle would keep the task
+            if self._given is None:
+                self._alarms.close()
+            if self._interruption.is_cause_of(kind) and self._refusal is not None:
+                raise self._refusal from None
+            if self._is_slow and kind is None:
+                await self._admission._take_place_again()
+        finally:
+            if self._is_slow:
+                self._slow.take(self._admission.caller, -1)
+            await self._room.__aexit__(kind, error, trace)
+
+    def _slow_down(self) -> None:
+        slow, caller = self._slow, self._admission.caller
+        try:
+            check_share(slow, caller, 1, "slow requests at a time")
+            if slow.taken >= slow.amount:
+                refuse(
+                    f"the server takes at most {slow.amount} slow requests at a time, and has as many now",
+                    "slow",
+                )
+        except OverloadedError as error:
+            self._refusal = error
+            self._interruption.strike()
+        else:
+            self._is_slow = True
+            slow.take(caller, 1)
+            self._admission.free_places()
 
 
 class HeavyItemError(Exception):

@@ -122,7 +122,7 @@ class CallBytes:
 
         Nothing counts once the call is over. Work that it shares with other calls may go on after it.
         """
-        if self._is_over:
+        if self._is_over or not change:
             return
         self.size += change
         if self._has_answer:

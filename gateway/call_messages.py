@@ -8,9 +8,10 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 
 from gateway.admission import Admission
+from gateway.alarms import Alarms, limit
 from gateway.call import Call
 from gateway.call_context import Context, read
-from gateway.call_rules import END_S, CallRules, Limits, limit
+from gateway.call_rules import END_S, CallRules, Limits
 from gateway.errors import InvalidArgumentError, MessageTooLargeError, StatusError, end_of
 from gateway.message_pieces import pieces_of
 from gateway.message_structure import MAX_GROWTH, structure_bytes
@@ -21,12 +22,12 @@ COPIES = 2
 _PIECE_BYTES = 1 << 20
 
 
-async def receive(context: Context, call: Call, limits: Limits) -> bytes:
+async def receive(context: Context, call: Call, limits: Limits, alarms: Alarms) -> bytes:
     """Return the call's one message. Callers that never send it must not keep the places of others."""
     seconds, loop = limits.max_receive_s, asyncio.get_running_loop()
     start = loop.time()
-    message = f"the request did not arrive within {seconds:g} seconds"
-    async with limit(seconds, message, "MAX_RECEIVE_TIME", "caller"):
+    words = "the request did not arrive within {:g} seconds"
+    with limit(seconds, words, "MAX_RECEIVE_TIME", "caller", alarms):
         data = await read(context)
     if data is None:
         is_at_once = loop.time() < start + END_S
@@ -99,7 +100,7 @@ async def write(answer: bytes, context: Context, call: Call, rules: CallRules) -
     While gRPC sends, it cannot end the call, not even with an error: a call that is cancelled goes on
     until the message is taken, or the connection is closed.
     """
-    timer = rules.give_up_later(call)
+    alarms = rules.give_up_later(call)
     writing = asyncio.ensure_future(context.write(answer))
     cancelled: BaseException | None = None
     try:
@@ -109,7 +110,7 @@ async def write(answer: bytes, context: Context, call: Call, rules: CallRules) -
             except asyncio.CancelledError as cancellation:
                 cancelled = cancellation
     finally:
-        timer.cancel()
+        alarms.close()
     failure = writing.exception()
     if failure is not None and cancelled is None:
         # The caller is lost: gRPC cancels the call a moment later.

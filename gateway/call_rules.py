@@ -1,18 +1,17 @@
 """What holds for every call and every item of a stream: who asks, and how long it may take."""
 
 import asyncio
+import functools
 import logging
 import math
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from gateway.admission import Gate
+from gateway.alarms import Alarms, limit
 from gateway.call import Call
 from gateway.call_context import Context, Metadata, metadata_of
 from gateway.connections import close_connection
-from gateway.errors import DeadlineExceededError, Fault
 from gateway.loopback import Loopback, is_loopback
 from gateway.trusted_proxies import NO_PROXIES, TrustedProxies
 
@@ -82,29 +81,17 @@ class CallRules:
             return self._loopback.peer(metadata_of(context)) or peer
         return peer
 
-    def time_limit(self) -> AbstractAsyncContextManager[None]:
+    def time_limit(self, alarms: Alarms | None = None) -> limit:
         """Raise DEADLINE_EXCEEDED inside, once a call has taken the time that it may take."""
-        seconds = self.limits.max_call_s
-        message = f"the server gives a call {seconds:g} seconds, and this took longer"
-        return limit(seconds, message, "MAX_CALL_TIME", "server")
+        words = "the server gives a call {:g} seconds, and this took longer"
+        return limit(self.limits.max_call_s, words, "MAX_CALL_TIME", "server", alarms)
 
-    def give_up_later(self, call: Call) -> asyncio.TimerHandle:
-        """Close the caller's connection, unless it takes an answer in time: the result is cancelled then."""
+    def give_up_later(self, call: Call, alarms: Alarms | None = None) -> Alarms:
+        """Close the caller's connection, unless it takes an answer in time: the result is closed then."""
         seconds = self.limits.max_send_s
-        return asyncio.get_running_loop().call_later(seconds, _give_up, call, seconds)
-
-
-@asynccontextmanager
-async def limit(seconds: float, message: str, reason: str, fault: Fault) -> AsyncIterator[None]:
-    """Raise DEADLINE_EXCEEDED after so many seconds. A TimeoutError of the work inside is left alone."""
-    timeout = asyncio.timeout(seconds)
-    try:
-        async with timeout:
-            yield
-    except TimeoutError as error:
-        if not timeout.expired():
-            raise
-        raise DeadlineExceededError(message, reason, fault) from error
+        alarms = alarms or Alarms(seconds)
+        alarms.add(seconds, functools.partial(_give_up, call, seconds))
+        return alarms
 
 
 def _give_up(call: Call, seconds: float) -> None:

@@ -6,10 +6,12 @@ first half of an address counts: whoever has one has all that begin like it.
 
 import ipaddress
 import time
-from collections.abc import Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Sized
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import TracebackType
 
 REMEMBERED_S = 600.0
 """An address that called so long ago counts as a caller beside the others."""
@@ -114,16 +116,24 @@ def current() -> Caller:
     return _current.get()
 
 
-@contextmanager
-def working_for(caller: Caller) -> Iterator[None]:
+class working_for(AbstractContextManager[None]):  # noqa: N801 - it reads as the function that it could be
     """Work for a caller inside."""
-    token = _current.set(caller)
-    try:
-        yield
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("_caller", "_token")
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._caller)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _current.reset(self._token)
 
 
+@lru_cache(1024)
 def network(address: str) -> str:
     """Return what the addresses of one caller have in common; empty for a text that is no IP address."""
     try:

@@ -13,7 +13,11 @@ async def gather(work: Iterable[Coroutine[Any, Any, Result]]) -> list[Result]:
 
     A TaskGroup would raise an ExceptionGroup, and callers expect the failure itself.
     """
-    tasks = [asyncio.create_task(item) for item in work]
+    items = list(work)
+    if len(items) == 1:
+        # Most calls have one item, which needs no task of its own.
+        return [await items[0]]
+    tasks = [asyncio.create_task(item) for item in items]
     try:
         return await asyncio.gather(*tasks)
     finally:

@@ -4,6 +4,7 @@ gRPC can neither say which connections it has nor close one. The kernel can: gRP
 has broken. What is done here needs no free descriptor, for that is when it is needed most.
 """
 
+import functools
 import logging
 import os
 import resource
@@ -12,7 +13,7 @@ import stat
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import unquote
@@ -93,19 +94,20 @@ class Connections:
         return None
 
 
-@contextmanager
-def in_use(peer: str) -> Iterator[None]:
-    """Count a call for the connection from `peer`, as gRPC names it, as long as it holds anything."""
+def in_use(peer: str) -> AbstractContextManager[None]:
+    """Count a call for the connection from `peer`, as gRPC names it, as long as it holds anything.
+
+    It counts from now on: the result must be entered at once.
+    """
     peer = unquote(peer)
+    _calls[peer] = _calls.get(peer, 0) + 1
+    return holding(functools.partial(_release, peer))
 
-    def release() -> None:
-        _calls[peer] -= 1
-        if not _calls[peer]:
-            del _calls[peer]
 
-    _calls[peer] += 1
-    with holding(release):
-        yield
+def _release(peer: str) -> None:
+    _calls[peer] -= 1
+    if not _calls[peer]:
+        del _calls[peer]
 
 
 def close_connection(peer: str, reason: Literal["answer"]) -> bool:

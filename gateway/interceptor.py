@@ -5,14 +5,15 @@ import functools
 import inspect
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
 
-from gateway.admission import Admission
+from gateway.admission import SLOW_AFTER_S, Admission
+from gateway.alarms import Alarms
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.call_context import Context, at_end, metadata_of, subject_of
 from gateway.call_messages import COPIES, each_message, parse_counted, receive, serialise, write
@@ -40,6 +41,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(self, rules: CallRules) -> None:
         self._rules = rules
         self._streams = Streams(rules)
+        # What answers each method that has one message, as its handler does not change.
+        self._unary: dict[str, Any] = {}
 
     def stop(self, grace_s: float) -> None:
         """Ask streams to end, and take note that gRPC ends all that is there after so many seconds."""
@@ -52,8 +55,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        handler = await continuation(handler_call_details)
         method = handler_call_details.method
+        if (known := self._unary.get(method)) is not None:
+            return known
+        handler = await continuation(handler_call_details)
         if method.startswith(f"/{HEALTH}/"):
             return handler
         if handler is None:
@@ -63,13 +68,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
             return grpc.stream_stream_rpc_method_handler(refuse)
         if handler.unary_unary is not None:
-
-            async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
-                return await self._guard(method, context, lambda call: self._answer(handler, context, call))
-
-            # A stream of one message, which is read here: a call is refused before its message is received.
-            return grpc.stream_unary_rpc_method_handler(answer)
-
+            self._unary[method] = guarded = self._guarded(method, handler)
+            return guarded
         if handler.stream_stream is None:
             raise NotImplementedError(f"{method}: methods with a stream on one side only have no guard")
 
@@ -88,6 +88,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
         # A coroutine that writes and no generator, outside of which a time limit inside it would strike.
         return grpc.stream_stream_rpc_method_handler(answer_each)
+
+    def _guarded(self, method: str, handler: Any) -> Any:
+        """Return what answers a call with one message."""
+
+        async def answer(messages: AsyncIterator[bytes], context: Context) -> bytes | None:
+            return await self._guard(method, context, lambda call: self._answer(handler, context, call))
+
+        # A stream of one message, which is read here: a call is refused before its message is received.
+        return grpc.stream_unary_rpc_method_handler(answer)
 
     async def _guard(
         self, method: str, context: Context, work: Callable[[Call], Awaitable[Answer]]
@@ -126,44 +135,52 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return None
 
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:
-        self._rules.authenticate(context, call)
-        with self._admit(context, call) as admission:
-            async with self._rules.time_limit():
-                async with admission.arriving():
-                    data = await receive(context, call, self._rules.limits)
+        rules = self._rules
+        rules.authenticate(context, call)
+        alarms = Alarms(SLOW_AFTER_S)
+        try:
+            with (
+                in_use(call.connection),
+                self._admit(context, call) as admission,
+                rules.time_limit(alarms),
+            ):
+                async with admission.arriving(alarms):
+                    data = await receive(context, call, rules.limits, alarms)
                     call.request_bytes = len(data)
                     request, _ = await parse_counted(handler.request_deserializer, data, admission)
                     del data  # the message has a copy
                 response = await handler.unary_unary(request, context)
                 del request
-                answer = await serialise(response, self._rules.limits.max_response_bytes)
+                answer = await serialise(response, rules.limits.max_response_bytes)
                 call.response_bytes = len(answer)
                 admission.hold_only(COPIES * len(answer))
-                return answer
+        except BaseException:
+            alarms.close()
+            raise
+        at_end(context, rules.give_up_later(call, alarms).close)
+        return answer
 
     async def _answer_each(self, handler: Any, context: Context, call: Call) -> None:
         """Answer a stream, which has a place and a time limit as any call has."""
         self._rules.authenticate(context, call)
-        with self._admit(context, call) as admission:
-            async with self._rules.time_limit():
-                requests = each_message(handler.request_deserializer, context, call, admission)
-                async for response in handler.stream_stream(requests, context):
-                    answer = await serialise(response, self._rules.limits.max_response_bytes)
-                    call.response_bytes += len(answer)
-                    admission.add(COPIES * len(answer))
-                    await write(answer, context, call, self._rules)
-                    admission.add(-COPIES * len(answer))
-
-    @contextmanager
-    def _admit(self, context: Context, call: Call) -> Iterator[Admission]:
-        """Give the call its place inside, and its caller a limited time to take the answer after that."""
-        caller = self._rules.gate.callers.find(call.caller, call.peer)
         with (
             in_use(call.connection),
-            self._rules.gate.admit(caller, lambda done: at_end(context, done)) as admission,
+            self._admit(context, call) as admission,
+            self._rules.time_limit(),
         ):
-            yield admission
-        at_end(context, self._rules.give_up_later(call).cancel)
+            requests = each_message(handler.request_deserializer, context, call, admission)
+            async for response in handler.stream_stream(requests, context):
+                answer = await serialise(response, self._rules.limits.max_response_bytes)
+                call.response_bytes += len(answer)
+                admission.add(COPIES * len(answer))
+                await write(answer, context, call, self._rules)
+                admission.add(-COPIES * len(answer))
+        at_end(context, self._rules.give_up_later(call).close)
+
+    def _admit(self, context: Context, call: Call) -> AbstractContextManager[Admission]:
+        """Give the call its place inside."""
+        caller = self._rules.gate.callers.find(call.caller, call.peer)
+        return self._rules.gate.admit(caller, functools.partial(at_end, context))
 
 
 async def _refuse_method(call: Call, method: str) -> None:

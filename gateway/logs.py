@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -23,6 +24,8 @@ def configure(settings: Settings) -> None:
     logging.getLogger("gateway").setLevel(level)
     logging.getLogger("grpc._cython.cygrpc").addFilter(is_fault)
     logging.captureWarnings(True)
+    # No line says them, and each record looks for them.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 
 
 def tell_start(settings: Settings) -> None:
@@ -47,6 +50,17 @@ class TextFormatter(logging.Formatter):
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        # The latest second, written.
+        self._second, self._written = -1, ""
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._written = (
+                second,
+                time.strftime(self.default_time_format, time.localtime(second)),
+            )
+        return f"{self._written},{int(record.msecs):03d}"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         fields = (f"{name}={value}" for name, value in _fields(record).items())

@@ -10,10 +10,15 @@ _LENGTH_DELIMITED = 2
 def pieces_of(message: Message) -> Iterator[bytes]:
     """Yield a message's bytes: each item of its lists of messages by itself, and then the rest.
 
-    Joined, they are a message that is equal: the order of fields means nothing in protobuf.
+    Joined, they are a message that is equal: the order of fields means nothing in protobuf. One with
+    a single item is one piece.
     """
+    fields = message.ListFields()
+    if sum(len(value) for field, value in fields if field.message_type and field.is_repeated) <= 1:
+        yield message.SerializeToString()
+        return
     rest = type(message)()
-    for field, value in message.ListFields():
+    for field, value in fields:
         if field.message_type and field.is_repeated:
             for item in value:
                 content = item.SerializeToString()

@@ -11,10 +11,11 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from gateway.admission import Admission, HeavyItemError
+from gateway.alarms import limit
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.call_context import Context, at_end, metadata_of, read
 from gateway.call_messages import COPIES, parsed, serialise, write
-from gateway.call_rules import CallRules, limit
+from gateway.call_rules import CallRules
 from gateway.callers import Caller
 from gateway.connections import in_use
 from gateway.errors import StatusError, end_of, forget_frames, unexpected
@@ -53,7 +54,7 @@ class Streams:
                     await handler.stream_stream(stream, context)
                 finally:
                     self._under_way.discard(stream)
-        at_end(context, self._rules.give_up_later(call).cancel)
+        at_end(context, self._rules.give_up_later(call).close)
 
 
 class Stream:
@@ -88,8 +89,8 @@ class Stream:
     async def read_first(self, kind: type[Message]) -> Message | None:
         """Return the first message, None where there is none. It must come soon, as that of a call."""
         limits = self._rules.limits
-        message = f"the first message did not arrive within {limits.max_receive_s:g} seconds"
-        async with limit(limits.max_receive_s, message, "MAX_RECEIVE_TIME", "caller"):
+        words = "the first message did not arrive within {:g} seconds"
+        with limit(limits.max_receive_s, words, "MAX_RECEIVE_TIME", "caller"):
             data = await self.read()
         if data is None:
             return None
@@ -153,7 +154,7 @@ class Stream:
                     await admission.reserve(size)
                     admitted()
                     handler = await self._handler(method)
-                    async with self._rules.time_limit():
+                    with self._rules.time_limit():
                         request = parsed(parse, data)
                         del data
                         response = await self._respond(handler, request, admission)

@@ -5,7 +5,8 @@ Without an exporter no span is made, but a caller's `traceparent` still reaches 
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
 from urllib.parse import urlsplit
 
 import grpc
@@ -64,25 +65,38 @@ def _exporter(endpoint: str) -> SpanExporter:
     )
 
 
-@contextmanager
-def call_span(method: str, metadata: Mapping[str, str], peer: str) -> Iterator[Span]:
+class call_span(AbstractContextManager[Span]):  # noqa: N801 - it reads as the function that it could be
     """Open the span of a call, `/package.Service/Method`, which continues the caller's trace."""
-    if _TRACEPARENT not in metadata and not _has_provider():
-        # No caller's trace to pass on, and nobody to send spans to.
-        yield trace.INVALID_SPAN
-        return
-    caller = _PROPAGATOR.extract(metadata, Context())
-    name = method.removeprefix("/")
-    attributes = {"rpc.system.name": "grpc", "rpc.method": name, "client.address": peer}
-    span = _tracer.start_span(name, caller, SpanKind.SERVER, attributes)
-    outer = get_current()
-    attach(trace.set_span_in_context(span, caller))
-    try:
-        yield span
-    finally:
-        # Not `detach`: a stream that is given up ends in another context, where its token is an error.
-        attach(outer)
-        span.end()
+
+    __slots__ = ("_metadata", "_method", "_outer", "_peer", "span")
+    _outer: Context | None
+    span: Span
+
+    def __init__(self, method: str, metadata: Mapping[str, str], peer: str) -> None:
+        self._method = method
+        self._metadata = metadata
+        self._peer = peer
+
+    def __enter__(self) -> Span:
+        if _TRACEPARENT not in self._metadata and not _has_provider():
+            # No caller's trace to pass on, and nobody to send spans to.
+            self._outer, self.span = None, trace.INVALID_SPAN
+            return self.span
+        caller = _PROPAGATOR.extract(self._metadata, Context())
+        name = self._method.removeprefix("/")
+        attributes = {"rpc.system.name": "grpc", "rpc.method": name, "client.address": self._peer}
+        self.span = _tracer.start_span(name, caller, SpanKind.SERVER, attributes)
+        self._outer = get_current()
+        attach(trace.set_span_in_context(self.span, caller))
+        return self.span
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._outer is not None:
+            # Not `detach`: a stream that is given up ends in another context, where its token is an error.
+            attach(self._outer)
+            self.span.end()
 
 
 def _has_provider() -> bool:
@@ -91,12 +105,14 @@ def _has_provider() -> bool:
     return is_given or not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
+def is_recording() -> bool:
+    """Return whether the current call has a span that goes anywhere."""
+    return trace.get_current_span().is_recording()
+
+
 @contextmanager
 def stage_span(stage: str) -> Iterator[None]:
     """Open the span of a stage, inside that of its call."""
-    if not trace.get_current_span().is_recording():
-        yield
-        return
     # Exceptions belong in the log alone: their text may hold what a caller sent.
     with _tracer.start_as_current_span(stage, record_exception=False, set_status_on_exception=False):
         yield
@@ -104,7 +120,7 @@ def stage_span(stage: str) -> Iterator[None]:
 
 def note_stage(stage: str, end_ns: int, seconds: float) -> None:
     """Add the span of a stage that was measured elsewhere, and ended at `end_ns`, inside that of its call."""
-    if trace.get_current_span().is_recording():
+    if is_recording():
         start_ns = end_ns - int(seconds * 1e9)
         _tracer.start_span(stage, start_time=start_ns).end(end_ns)
 
@@ -150,6 +166,8 @@ def set_call_end(span: Span, end: End) -> None:
 
 def trace_id(span: Span) -> str:
     """Return the id of a span's trace as hexadecimal digits; empty outside a trace."""
+    if span is trace.INVALID_SPAN:
+        return ""
     context = span.get_span_context()
     return format_trace_id(context.trace_id) if context.is_valid else ""
 

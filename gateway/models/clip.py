@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import ftfy
 import numpy as np
@@ -147,8 +147,9 @@ def clean(text: str) -> str:
 
 def normalise(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale embeddings float32 [N,D] to length 1, as torch.nn.functional.normalize does."""
-    lengths = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    scaled: NDArray[np.float32] = embeddings / np.maximum(lengths, 1e-12)
+    # As np.linalg.norm does, which takes three times as long for one row.
+    lengths = np.sqrt(np.add.reduce(embeddings * embeddings, axis=-1, keepdims=True))
+    scaled: NDArray[Any] = embeddings / np.maximum(lengths, 1e-12)
     return scaled
 
 

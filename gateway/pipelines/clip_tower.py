@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,10 @@ class Tower:
 
     async def embed(self, items: Mapping[str, NDArray[Any]], model: Variant[ClipSpec]) -> dict[str, Vector]:
         """Return the vector of each item under its key, which tells its content."""
+        kept = {key: self.get(key, model) for key in items}
+        missing = [key for key, vector in kept.items() if vector is None]
+        if not missing:
+            return cast(dict[str, Vector], kept)
         size = model.max_batch_sizes[self._role.name]
         slots = asyncio.Semaphore(self._resources.settings.batches_in_flight)
         latest = self._new_batch()
@@ -77,18 +81,16 @@ class Tower:
                 latest = self._new_batch()
             latest.keys.append(key)
             batch = latest
+            if len(missing) == 1:
+                return (await infer(batch))[key]  # nobody else waits for it
             vectors = await self._batches.get_or_compute(batch.name, lambda: infer(batch))
             return vectors[key]
 
-        kept = {key: self.get(key, model) for key in items}
-        missing = [key for key, vector in kept.items() if vector is None]
-        computed: list[Vector] = []
-        if missing:
-            with stage("inference"):
-                computed = await gather(
-                    self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
-                    for key in missing
-                )
+        with stage("inference"):
+            computed = await gather(
+                self._vectors.get_or_compute(f"{model.fingerprint}/{key}", partial(compute, key))
+                for key in missing
+            )
         found = dict(zip(missing, computed, strict=True))
         return {key: found[key] if vector is None else vector for key, vector in kept.items()}
 

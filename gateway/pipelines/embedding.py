@@ -120,7 +120,7 @@ class Embedder:
             unknown = [text for text, item in zip(texts, found, strict=True) if item is None]
             encoded = iter(await self._resources.threads.run(encode_all) if unknown else ())
             tokens = [next(encoded) if item is None else item for item in found]
-            for text, item in zip(texts, tokens, strict=True):
+            for text, item in zip(texts, tokens, strict=True) if unknown else ():
                 if isinstance(text, InputError) or isinstance(item, InputError):
                     continue
                 if len(text) <= _MAX_KEPT_LENGTH:

@@ -46,6 +46,9 @@ VALUES_FORMATS = {
     embedding_service_pb2.EMBEDDING_FORMAT_UNSPECIFIED,
     embedding_service_pb2.EMBEDDING_FORMAT_VALUES,
 }
+_FORMATS = {*VALUES_FORMATS, *PACKED_TYPES}
+# The same with the largest number of each.
+_PACKED = {number: (np.dtype(name), np.finfo(name).max) for number, name in PACKED_TYPES.items()}
 
 
 class EmbeddingService(embedding_service_pb2_grpc.EmbeddingServiceServicer):
@@ -247,8 +250,7 @@ def _content_path(item: embedding_service_pb2.ImageOrText, path: str) -> str:
 
 
 def _check_format(request: EmbedRequest) -> None:
-    known = {*VALUES_FORMATS, *PACKED_TYPES}
-    if request.embedding_format not in known:
+    if request.embedding_format not in _FORMATS:
         raise InvalidArgumentError("embedding_format", f"{request.embedding_format} is not a known format")
 
 
@@ -262,9 +264,8 @@ def _embedding_messages(
     if request.embedding_format in VALUES_FORMATS:
         messages = (_values_message(row) for row in rows)
     else:
-        number_type = np.dtype(PACKED_TYPES[request.embedding_format])
-        limit = np.finfo(number_type).max
-        packed = np.clip(rows, -limit, limit).astype(number_type)
+        number_type, limit = _PACKED[request.embedding_format]
+        packed = np.minimum(np.maximum(rows, -limit), limit).astype(number_type, copy=False)
         messages = (embedding_service_pb2.Embedding(packed=row.tobytes()) for row in packed)
     return [item if isinstance(item, InputError) else next(messages) for item in items]
 

@@ -9,6 +9,7 @@ their own, measured by turns; caches of images are off. Ratios are of one run, m
 
 import argparse
 import asyncio
+import gc
 import io
 import os
 import statistics
@@ -102,6 +103,7 @@ def settings(triton: str, repository: Path) -> Settings:
 async def be_gateway(triton: str, repository: Path) -> None:
     logs.configure(Settings())
     async with Gateway(settings(triton, repository)) as gateway:
+        gc.freeze()  # as in a gateway's process
         print(gateway.port, flush=True)
         await wait_for_end()
 
