@@ -21,7 +21,7 @@ NEW_FILES = ROOT / "tests" / "road" / "sixth_task"
 EDITS = {
     "proto/visiongate/client.py": [
         (
-            "from visiongate.operations import Operation, detection,",
+            "from visiongate.operations import detection,",
             "from visiongate.operations.brightness import measure_brightness",
         ),
         ("    list_models = _sync(", "    measure_brightness = _sync(measure_brightness)"),
