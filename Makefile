@@ -67,7 +67,7 @@ wheels: .venv/gateway
 	$(BIN)/uv build --quiet --wheel --out-dir dist .
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m 'not long'
 
 # The SDK asks for opencv-python, which pyproject.toml's overrides leave out: the headless one does as well.
 build/compat/%/installed: .venv/installed
@@ -146,7 +146,7 @@ bench: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m bench.peers.compare $(if $(FULL),--full "$(FULL)") \
 		--json build/comparison.json --markdown build/comparison.md --picture tests/bench/comparison.png
 
-SOAK := gaps incidents overload peers hostile poison stream endurance
+SOAK := long gaps incidents overload peers hostile poison stream endurance
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed

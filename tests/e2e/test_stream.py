@@ -520,6 +520,7 @@ class Server:
         await self.process.wait()
 
 
+@pytest.mark.long
 async def test_ends_of_gateway_and_triton_lose_nothing(tmp_path: Path) -> None:
     """Stopped, killed, and its Triton stopped: each item is answered once, as if nothing had been."""
     # One model, that starts quickly.

@@ -101,6 +101,7 @@ def answers(path: Path, inputs: Arrays) -> Arrays:
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
+@pytest.mark.long
 def test_the_oldest_runtime_answers_as_the_newest(
     files: dict[str, tuple[Path, Graph, float]], old_python: Path, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ class Interrupted(Learner):
         return super().loss(random, progress)
 
 
+@pytest.mark.long
 def test_a_stopped_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SAVE_EVERY_S", -1)
     monkeypatch.setattr(train_clip, "BATCH", 16)
@@ -96,6 +97,7 @@ def test_true_captions_have_their_shares() -> None:
     assert terms["to pictures"].item() == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("folder")
 def test_the_exporter_reads_what_was_trained(clip_model: Any, tmp_path: Path) -> None:
     built, variant = clip_weights.build(OPTIONS)

@@ -20,6 +20,7 @@ def learner() -> Learner:
     return Learner(CPU)
 
 
+@pytest.mark.long
 def test_a_few_steps_help(learner: Learner) -> None:
     optimizer = torch.optim.AdamW(learner.network.parameters(), lr=1e-3)
     losses = []
@@ -33,6 +34,7 @@ def test_a_few_steps_help(learner: Learner) -> None:
     assert losses[-1] < 0.7 * losses[0]
 
 
+@pytest.mark.long
 def test_saved_weights_are_exported_as_demo(
     learner: Learner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

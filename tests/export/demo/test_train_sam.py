@@ -154,6 +154,7 @@ def test_more_points_say_where_the_mask_is_wrong() -> None:
     assert counts == {0, 1, 2}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,6 +183,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(
     assert all(torch.equal(at_once[name], gone_on[name]) for name in at_once)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("quick")
 def test_what_is_trained_is_what_is_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
