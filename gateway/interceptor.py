@@ -131,7 +131,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 call.end = end_of(error)
                 status = unexpected(call.end).to_status(call.request_id)
                 forget_frames(error)
-        await context.abort_with_status(status)
+        try:
+            await context.abort_with_status(status)
+        except grpc.aio.InternalError as error:
+            # The caller was lost a moment ago, and there is nobody to tell.
+            raise asyncio.CancelledError from error
         return None
 
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:

@@ -683,3 +683,29 @@ async def test_a_caller_that_leaves_while_a_stream_answers_leaves_nothing_behind
         await asyncio.sleep(0.3)
         assert not await held(gate)
     assert not caplog.records
+
+
+async def test_an_error_of_a_call_that_grpc_cannot_end_any_more_is_no_error_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sending: list[asyncio.Future[None]] = []
+
+    async def answer_each(messages: AsyncIterator[StringValue], context: Any) -> AsyncIterator[StringValue]:
+        async for _ in messages:
+            # While gRPC sends, it takes no status. A connection that breaks just then does the same.
+            sending.append(asyncio.ensure_future(context.write(b"x" * 20_000_000)))
+            await asyncio.sleep(0.1)
+            raise InvalidArgumentError("value", "is not known")
+        yield StringValue()
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        answer_each, StringValue.FromString, StringValue.SerializeToString
+    )
+    guard = CallInterceptor(CallRules(gate_of(9), Limits(60, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), None))
+    async with connected(guard, handler) as channel:
+        call = await open_without_reading(channel)
+        await asyncio.sleep(0.5)
+        call.cancel()
+        await asyncio.gather(*sending, return_exceptions=True)
+    assert len(sending) == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

@@ -100,6 +100,7 @@ async def test_one_address_has_no_more_connections_than_it_may(demo_triton: Embe
         while count < 20:
             await asyncio.sleep(0.1)
             count = closed(service, "peer")
-        # Which ones depends on how many were there when the server looked.
-        assert sum(map(is_open, connections)) == 10
+        # Which ones depends on how many were there when the server looked. A question for its metrics may
+        # have been one of the ten that it kept.
+        assert sum(map(is_open, connections)) in (9, 10)
         assert await check_health(service.address) == health_pb2.HealthCheckResponse.SERVING
