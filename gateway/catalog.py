@@ -74,6 +74,8 @@ class Variant(Generic[S]):
     """A model variant that can be asked for.
 
     `triton_models` maps its roles to Triton's names, `max_batch_sizes` to the most items of one request.
+    `export` is the hash of the exported files, empty if the models do not tell.
+
     `fingerprint` belongs into the key of whatever is kept of the variant's answers. No two that were loaded
     have the same, not even of one export: between Triton's change and the gateway's notice of it, answers of
     new weights are kept under the old fingerprint, and those weights may come back.
@@ -85,6 +87,7 @@ class Variant(Generic[S]):
     triton_models: Mapping[str, str]
     max_batch_sizes: Mapping[str, int]
     spec: S
+    export: str = ""
     fingerprint: str = field(default_factory=lambda: new_fingerprint(""))
 
 

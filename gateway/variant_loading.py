@@ -53,6 +53,7 @@ async def load_variant(key: Key, seen: Seen, repository: Path, known_name: str) 
         triton_models=models,
         max_batch_sizes={role: config.max_batch_size for role, config in configs.items()},
         spec=spec,
+        export=parameters.get(EXPORT, ""),
         fingerprint=new_fingerprint(parameters.get(EXPORT, "")),
     )
 

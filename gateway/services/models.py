@@ -31,6 +31,7 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         )
         if isinstance(entry, Fault):
             return message
+        message.fingerprint = entry.export
         message.input_size = entry.spec.input_size
         message.characters = entry.family.characters(entry.spec)
         message.scripts.extend(

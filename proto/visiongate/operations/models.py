@@ -14,7 +14,8 @@ class Model:
     """A model variant that the server offers; `variant` is what a `model` argument takes.
 
     characters: all that a model which reads text can read, each once; empty for other models. scripts: how
-    many letters it reads of each script, such as {"Latin": 549, "Greek": 62}, the largest first.
+    many letters it reads of each script, such as {"Latin": 549, "Greek": 62}, the largest first. fingerprint: a
+    hash of the files that it was exported to; empty if the server does not tell.
     """
 
     task: str
@@ -25,6 +26,7 @@ class Model:
     input_size: int
     characters: str = field(default="", repr=False)
     scripts: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Return what JSON holds."""
@@ -51,4 +53,5 @@ def _model(message: model_service_pb2.Model) -> Model:
         input_size=message.input_size,
         characters=message.characters,
         scripts={script.name: script.letter_count for script in message.scripts},
+        fingerprint=message.fingerprint,
     )
