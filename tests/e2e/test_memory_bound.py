@@ -121,7 +121,9 @@ class Watch:
         return (self._most_mb - self._idle_mb) * (1 << 20)
 
 
-@pytest.mark.parametrize("ask", [files, raw_pixels, large_masks, pages, lists, left_early])
+@pytest.mark.parametrize(
+    "ask", [files, raw_pixels, pytest.param(large_masks, marks=pytest.mark.long), pages, lists, left_early]
+)
 async def test_calls_of_a_kind(service: Service, idle_mb: float, ask: Ask) -> None:
     codes: Counter[str] = Counter()
     async with AsyncClient(service.address, timeout=120, wait=False) as client:

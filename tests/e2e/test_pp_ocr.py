@@ -165,7 +165,7 @@ def column(start: int, count: int = 9) -> list[str]:
     return [" ".join(line) for line in zip(*[words] * 5, strict=True)]
 
 
-@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.long)])
 async def test_columns_are_read_one_after_the_other(client: AsyncClient, count: int) -> None:
     texts = [column(11 * index) for index in range(count)]
     image = drawn_pages.columns(texts, "Wizards at sea")
@@ -177,7 +177,7 @@ async def test_columns_are_read_one_after_the_other(client: AsyncClient, count: 
     assert len(rows.blocks) == 1
 
 
-@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("turns", [1, pytest.param(2, marks=pytest.mark.long)])
 async def test_pages_on_their_side_and_upside_down(client: AsyncClient, turns: int) -> None:
     image = np.rot90(drawn_pages.receipt(), turns).copy()
     (page,) = await client.recognize_text([image], detect_orientation=True)

@@ -33,6 +33,8 @@ PHOTO = np.full((64, 64, 3), 200, np.uint8)
 PATIENCE_S = 200
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+# One that is its own worker goes the same way, in less time.
+WORKERS = pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.long), 2])
 
 
 def eventually(is_so: Callable[[], object], what: str) -> None:
@@ -274,7 +276,7 @@ def test_the_parent_says_what_it_knows_of_workers(serve: Callable[..., Served]) 
     eventually(lambda: served.http("/readyz")[0] == 200, "new ones answer")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@WORKERS
 def test_no_temporary_folder_is_needed(serve: Callable[..., Served], workers: int) -> None:
     """None is written to, so a full or a vanished one costs nothing."""
     served = serve("--processes", str(workers))
@@ -293,7 +295,7 @@ def test_no_temporary_folder_is_needed(serve: Callable[..., Served], workers: in
     assert served.stop() == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@WORKERS
 def test_a_log_on_a_full_disk_costs_no_call(tmp_path: Path, demo_settings: Settings, workers: int) -> None:
     out = tmp_path / "out"
     arguments = [
@@ -341,7 +343,7 @@ def test_an_image_id_of_one_worker_is_good_at_all(serve: Callable[..., Served]) 
     assert ids == {image_id}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@WORKERS
 def test_calls_in_flight_finish_after_sigterm(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
@@ -364,7 +366,7 @@ def test_calls_in_flight_finish_after_sigterm(
     assert served.process.wait(PATIENCE_S) == 0
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@WORKERS
 def test_a_second_signal_ends_calls_at_once(
     serve: Callable[..., Served], demo_triton: EmbeddedTriton, workers: int
 ) -> None:
@@ -407,7 +409,7 @@ def test_workers_do_not_outlive_their_parent(serve: Callable[..., Served]) -> No
         eventually(lambda worker=worker: not is_running(worker), f"worker {worker} ends")  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@WORKERS
 def test_sigterm_ends_the_wait_for_triton(serve: Callable[..., Served], workers: int) -> None:
     served = serve("--triton", "127.0.0.1:9", "--processes", str(workers))
     eventually(lambda: served.log.count("waiting: no Triton answers at 127.0.0.1:9") == workers, "it says so")
@@ -415,7 +417,7 @@ def test_sigterm_ends_the_wait_for_triton(serve: Callable[..., Served], workers:
     assert "Traceback" not in served.log
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@WORKERS
 def test_a_required_service_that_there_is_not_is_one_sentence(
     serve: Callable[..., Served], workers: int
 ) -> None:

@@ -123,6 +123,7 @@ def test_weights_decide_activation_and_preparation(toy_clip: str) -> None:
     assert text.inputs["input_ids"].shape == (2, 20)
 
 
+@pytest.mark.long
 def test_half_precision(toy_clip: str, tmp_path: Path) -> None:
     described = clip.describe(*clip_weights.build(Options(weights="random", variant=f"{toy_clip}:openai")))
     placed = onnx_file.place(described, tmp_path, precision=Precision.fp16)

@@ -169,6 +169,7 @@ def test_another_choice_among_the_best_is_followed_only_if_it_is_as_good(
     assert difference(reference(model, inputs, repeated)["boxes"], own["boxes"]) == 0
 
 
+@pytest.mark.long
 def test_half_precision(tmp_path: Path) -> None:
     [placed] = onnx_file.place(grounding_dino.prepare(TINY), tmp_path, precision=Precision.fp16)
     assert placed.error < 2e-2

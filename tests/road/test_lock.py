@@ -9,7 +9,7 @@ from road.environments import ROOT, uv
 EXTRAS = ("export", "ocr", "dev", "heic")
 
 
-@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("version", ["3.11", pytest.param("3.12", marks=pytest.mark.long), "3.13"])
 def test_the_lock_resolves(version: str, tmp_path: Path) -> None:
     resolved = tmp_path / "requirements.lock"
     uv(
