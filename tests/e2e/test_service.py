@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import re
 import shutil
 import time
 from pathlib import Path
@@ -120,6 +121,9 @@ async def test_models_are_listed(client: AsyncClient) -> None:
     ]
     assert all(model.ready for model in every)
     assert [model.input_size for model in models] == [224, 128, 128]
+    # As the exporter marks the models of one export.
+    assert all(re.fullmatch(r"[0-9a-f]{16,}", model.fingerprint) for model in every)
+    assert len({model.fingerprint for model in every}) == len(every)
 
 
 async def test_health_and_reflection(gateway: Gateway) -> None:
