@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import inspect
-import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
@@ -16,14 +15,13 @@ from gateway.admission import SLOW_AFTER_S, Admission
 from gateway.alarms import Alarms
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.call_context import Context, at_end, metadata_of, subject_of
+from gateway.call_ending import ending
 from gateway.call_messages import COPIES, each_message, parse_counted, receive, serialise, write
 from gateway.call_rules import END_S, CallRules
 from gateway.connections import in_use
-from gateway.errors import StatusError, UnknownMethodError, end_of, forget_frames, unexpected
+from gateway.errors import UnknownMethodError
 from gateway.health import HEALTH
 from gateway.streams import Streams
-
-logger = logging.getLogger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -106,33 +104,13 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             method, metadata_of(context), self._rules.connection(context), self._rules.proxies
         ) as call:
             call.certificate = subject_of(context)
-            try:
+            with ending(call, context, self._rules) as end:
                 answer = await work(call)
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                 return answer
-            except asyncio.CancelledError as error:
-                # gRPC cancels at the caller's deadline, and when it hangs up.
-                remaining = context.time_remaining()
-                if call.end.fault == "none":
-                    call.end = end_of(
-                        error,
-                        is_late=remaining is not None and remaining <= 0,
-                        is_stopped=self._rules.is_cut_off,
-                    )
-                forget_frames(error)
-                raise
-            except StatusError as error:
-                call.end = end_of(error)
-                status = error.to_status(call.request_id)
-                forget_frames(error)
-            except Exception as error:
-                # The text may name paths or other callers' data: it goes to the log alone.
-                logger.exception("%s failed", method)
-                call.end = end_of(error)
-                status = unexpected(call.end).to_status(call.request_id)
-                forget_frames(error)
+        assert end.error is not None
         try:
-            await context.abort_with_status(status)
+            await context.abort_with_status(end.error.to_status(call.request_id))
         except grpc.aio.InternalError as error:
             # The caller was lost a moment ago, and there is nobody to tell.
             raise asyncio.CancelledError from error

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,14 +13,12 @@ from gateway.admission import Admission, HeavyItemError
 from gateway.alarms import limit
 from gateway.call import REQUEST_ID, Call, observe
 from gateway.call_context import Context, at_end, metadata_of, read
+from gateway.call_ending import ending
 from gateway.call_messages import COPIES, parsed, serialise, write
 from gateway.call_rules import CallRules
 from gateway.callers import Caller
 from gateway.connections import in_use
-from gateway.errors import StatusError, end_of, forget_frames, unexpected
 from gateway.message_structure import MAX_GROWTH, structure_bytes
-
-logger = logging.getLogger(__name__)
 
 # An item's request id is that of its stream and a number, and as long as those of calls may be.
 _MAX_STREAM_ID = 110
@@ -147,40 +144,30 @@ class Stream:
             self._rules.proxies,
         ) as call:
             call.caller, call.certificate, call.is_item = self._call.caller, self._call.certificate, True
-            try:
-                async with self._rules.gate.admit_item(self._caller, taken.append) as admission:
-                    call.request_bytes = len(data)
-                    size = COPIES * len(data) + MAX_GROWTH * structure_bytes(data, kind)
-                    await admission.reserve(size)
-                    admitted()
-                    handler = await self._handler(method)
-                    with self._rules.time_limit():
-                        request = parsed(parse, data)
-                        del data
-                        response = await self._respond(handler, request, admission)
-                        del request
-                        answer = await serialise(response, self._rules.limits.max_response_bytes)
-                        del response
-                    call.response_bytes = len(answer)
-                    admission.hold_only(COPIES * len(answer))
-                    return ItemAnswer(request_id, answer, taken)
-            except asyncio.CancelledError as error:
-                call.end = end_of(error, is_stopped=self._rules.is_cut_off)
-                _done(taken)
-                forget_frames(error)
-                raise
-            except StatusError as error:
-                call.end = end_of(error)
-                status = error.to_message(call.request_id)
-                forget_frames(error)
-            except Exception as error:
-                logger.exception("%s failed", method)
-                call.end = end_of(error)
-                status = unexpected(call.end).to_message(call.request_id)
-                forget_frames(error)
-        _done(taken)
+            with ending(call, self._context, self._rules) as end:
+                try:
+                    async with self._rules.gate.admit_item(self._caller, taken.append) as admission:
+                        call.request_bytes = len(data)
+                        size = COPIES * len(data) + MAX_GROWTH * structure_bytes(data, kind)
+                        await admission.reserve(size)
+                        admitted()
+                        handler = await self._handler(method)
+                        with self._rules.time_limit():
+                            request = parsed(parse, data)
+                            del data
+                            response = await self._respond(handler, request, admission)
+                            del request
+                            answer = await serialise(response, self._rules.limits.max_response_bytes)
+                            del response
+                        call.response_bytes = len(answer)
+                        admission.hold_only(COPIES * len(answer))
+                        return ItemAnswer(request_id, answer, taken)
+                except BaseException:
+                    _done(taken)
+                    raise
+        assert end.error is not None
         counts["failed_items"] = counts.get("failed_items", 0) + 1
-        return ItemAnswer(request_id, status, [])
+        return ItemAnswer(request_id, end.error.to_message(call.request_id), [])
 
     async def _handler(self, method: str) -> Any:
         """Return what answers a unary method."""
