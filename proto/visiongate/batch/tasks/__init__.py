@@ -37,6 +37,9 @@ def make_task(name: str, **settings: Any) -> Task:
     known = inspect.signature(maker).parameters
     if unknown := settings.keys() - known.keys():
         raise TypeError(f"{name} has no setting {min(unknown)}: its settings are {', '.join(known)}")
+    needed = [key for key, each in known.items() if each.default is each.empty]
+    if missing := [key for key in needed if key not in settings]:
+        raise TypeError(f"{name} needs the setting {missing[0]}")
     return maker(**settings)
 
 
