@@ -1,7 +1,5 @@
 """`visiongate cluster`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +109,7 @@ def cluster(
     end_with_failed(found.failed)
 
 
-def _entries(found: Index, groups: Clusters, names: list[str]) -> list[dict[str, Any]]:
+def _entries(found: "Index", groups: "Clusters", names: list[str]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = [
         {
             "group": number,
@@ -129,7 +127,7 @@ def _entries(found: Index, groups: Clusters, names: list[str]) -> list[dict[str,
     return entries
 
 
-def _rows(found: Index, groups: Clusters, names: list[str], is_named: bool) -> list[tuple[str, ...]]:
+def _rows(found: "Index", groups: "Clusters", names: list[str], is_named: bool) -> list[tuple[str, ...]]:
     members = [group.members for group in groups.groups]
     rows = [
         (
@@ -146,7 +144,7 @@ def _rows(found: Index, groups: Clusters, names: list[str], is_named: bool) -> l
     return rows
 
 
-def _write_page(path: Path | None, folder: str, found: Index, groups: Clusters, names: list[str]) -> None:
+def _write_page(path: Path | None, folder: str, found: "Index", groups: "Clusters", names: list[str]) -> None:
     if path is None:
         return
     from visiongate.folders.page import Section, Tile  # noqa: PLC0415

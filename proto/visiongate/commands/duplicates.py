@@ -1,7 +1,5 @@
 """`visiongate duplicates`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +24,10 @@ if TYPE_CHECKING:
     from visiongate.folders.duplicates import Copy
     from visiongate.folders.index import Index
 
+# What was only compressed anew, or made half as large, is at least as similar; other photos of the same thing
+# seldom are. How similar depends on the model.
+THRESHOLD = 0.97
+
 app = typer.Typer(rich_markup_mode="markdown")
 
 
@@ -37,12 +39,12 @@ def duplicates(
     threshold: Annotated[
         float,
         typer.Option(
-            help="Least similarity of photos that are nearly the same: a cosine, 0 to 1. At 1 there are only "
-            "copies.",
+            help="Least similarity of photos that are nearly the same: a cosine, 0 to 1. Copies have 1, and "
+            "what is the right one for others depends on the model.",
             min=0,
             max=1,
         ),
-    ] = 0.95,
+    ] = THRESHOLD,
     model: Model = "",
     index: IndexFolder = "",
     html: Html = None,
@@ -89,7 +91,9 @@ def duplicates(
     end_with_failed(found.failed)
 
 
-def _write_page(path: Path | None, folder: str, found: Index, groups: list[list[Copy]], summary: str) -> None:
+def _write_page(
+    path: Path | None, folder: str, found: "Index", groups: list[list["Copy"]], summary: str
+) -> None:
     if path is None:
         return
     from visiongate.folders.page import Section, Tile  # noqa: PLC0415
@@ -114,7 +118,7 @@ def _write_page(path: Path | None, folder: str, found: Index, groups: list[list[
     write_html(path, f"Duplicates: {folder}", sections or [Section("", "No duplicates.", [])])
 
 
-def _entry(found: Index, copy: Copy, is_first: bool) -> dict[str, Any]:
+def _entry(found: "Index", copy: "Copy", is_first: bool) -> dict[str, Any]:
     width, height = found.sizes[copy.row]
     return {
         "photo": found.ids[copy.row],
@@ -127,10 +131,10 @@ def _entry(found: Index, copy: Copy, is_first: bool) -> dict[str, Any]:
     }
 
 
-def _size(found: Index, row: int) -> str:
+def _size(found: "Index", row: int) -> str:
     width, height = found.sizes[row]
     return f"{width} × {height}"
 
 
-def _how_similar(copy: Copy, is_first: bool) -> str:
+def _how_similar(copy: "Copy", is_first: bool) -> str:
     return "keep" if is_first else "same file" if copy.is_exact else f"{copy.similarity:.3f}"

@@ -1,7 +1,5 @@
 """What the commands about a folder of photos share: its index, and the page that shows their answer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,8 +26,8 @@ IndexFolder = Annotated[
     str,
     typer.Option(
         "--index",
-        help="Keep the embeddings here, a folder or an address such as s3://bucket/folder: 2 kB on disk and in "
-        "memory for a photo, if the model's embeddings have 512 numbers.",
+        help="Keep the embeddings here, in a folder or at an address such as s3://bucket/folder. A photo "
+        "takes 2 kB there and in memory, if the model's embeddings have 512 numbers.",
         metavar="DIR",
         show_default="in ~/.cache/visiongate/index",
     ),
@@ -43,7 +41,7 @@ Html = Annotated[
 _NAMED_FAILURES = 20
 
 
-def folder_index(client: Client, folder: str, index: str, model: str) -> Index:
+def folder_index(client: Client, folder: str, index: str, model: str) -> "Index":
     """Return the index of what a user named, brought up to date."""
     with needs("folders"):
         from visiongate.batch.inputs import open_source  # noqa: PLC0415
@@ -65,7 +63,7 @@ def check_html(path: Path | None) -> None:
         check_output("--html", path, [])
 
 
-def write_html(path: Path | None, title: str, sections: Sequence[Section]) -> None:
+def write_html(path: Path | None, title: str, sections: Sequence["Section"]) -> None:
     """Write the page of an answer, if there is to be one."""
     if path is None:
         return

@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from visiongate.folders.index import Index
 from visiongate.folders.neighbours import leaders
 
-THRESHOLD = 0.95
-"""The least cosine of two photos that are nearly the same, by default."""
-
 
 @dataclass(frozen=True, slots=True)
 class Copy:
