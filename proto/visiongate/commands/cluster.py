@@ -147,9 +147,10 @@ def _rows(found: "Index", groups: "Clusters", names: list[str], is_named: bool) 
 def _write_page(path: Path | None, folder: str, found: "Index", groups: "Clusters", names: list[str]) -> None:
     if path is None:
         return
-    from visiongate.folders.page import Section, Tile  # noqa: PLC0415
+    from visiongate.folders.page import MAX_TILES, Section, Tile  # noqa: PLC0415
 
-    readers = found.readers(range(len(found.ids)))
+    members = [*(group.members for group in groups.groups), groups.outliers]
+    readers = found.readers(row for rows in members for row in rows[:MAX_TILES].tolist())
     sections = [
         Section(
             f"Group {number}{f': {name}' if name else ''}",

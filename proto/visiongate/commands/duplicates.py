@@ -1,5 +1,6 @@
 """`visiongate duplicates`."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,6 +70,7 @@ def duplicates(
 
     with waiting("comparing the photos"):
         groups = find(found, threshold)
+    nothing = f"No duplicates among {counted(len(found.ids), 'photo')}. A lower --threshold finds more."
     report(
         [{"photos": [_entry(found, copy, is_first=copy is group[0]) for copy in group]} for group in groups],
         ("group", "photo", "size", "similarity"),
@@ -78,7 +80,7 @@ def duplicates(
             for copy in group
         ],
         as_json,
-        f"No duplicates among {counted(len(found.ids), 'photo')}. A lower --threshold finds more.",
+        nothing,
     )
     spare = sum(len(group) - 1 for group in groups)
     summary = (
@@ -87,7 +89,7 @@ def duplicates(
     )
     if groups:
         note(summary)
-    _write_page(html, folder, found, groups, summary)
+    _write_page(html, folder, found, groups, summary if groups else nothing)
     end_with_failed(found.failed)
 
 
@@ -115,7 +117,7 @@ def _write_page(
         )
         for number, group in enumerate(groups, 1)
     ]
-    write_html(path, f"Duplicates: {folder}", sections or [Section("", "No duplicates.", [])])
+    write_html(path, f"Duplicates: {folder}", sections, summary)
 
 
 def _entry(found: "Index", copy: "Copy", is_first: bool) -> dict[str, Any]:
@@ -137,4 +139,7 @@ def _size(found: "Index", row: int) -> str:
 
 
 def _how_similar(copy: "Copy", is_first: bool) -> str:
-    return "keep" if is_first else "same file" if copy.is_exact else f"{copy.similarity:.3f}"
+    if is_first or copy.is_exact:
+        return "keep" if is_first else "same file"
+    # Rounded down: 1 would say that they are equal.
+    return f"{math.floor(copy.similarity * 1000) / 1000:.3f}"

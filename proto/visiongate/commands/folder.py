@@ -63,14 +63,14 @@ def check_html(path: Path | None) -> None:
         check_output("--html", path, [])
 
 
-def write_html(path: Path | None, title: str, sections: Sequence["Section"]) -> None:
+def write_html(path: Path | None, title: str, sections: Sequence["Section"], note_below: str = "") -> None:
     """Write the page of an answer, if there is to be one."""
     if path is None:
         return
     from visiongate.folders.page import write_page  # noqa: PLC0415
 
     with waiting("writing the page"):
-        write_page(path, title, sections)
+        write_page(path, title, sections, note=note_below)
     note(f"wrote {path}")
 
 

@@ -32,7 +32,7 @@ def duplicates(index: Index, threshold: float) -> list[list[Copy]]:
     distinct = list(first_of.values())
     groups: dict[int, list[Copy]] = {}
     keeper_of = {}
-    for row, place in zip(distinct, leaders(index.vectors[distinct], threshold).tolist(), strict=True):
+    for row, place in zip(distinct, leaders(index.vectors, threshold, distinct).tolist(), strict=True):
         keeper_of[row] = distinct[place]
     for row in order:
         first = first_of[index.hashes[row]]

@@ -53,12 +53,12 @@ class Index:
 
     def readers(self, rows: Iterable[int]) -> Mapping[int, Callable[[], bytes]]:
         """Return what reads the files of some rows. It goes through the source once."""
-        wanted = {self.ids[row]: row for row in rows}
+        wanted: dict[str, list[int]] = {}
+        for row in rows:
+            wanted.setdefault(self.ids[row], []).append(row)
         found: dict[int, Callable[[], bytes]] = {}
         for item in self.source if wanted else ():
-            row = wanted.pop(item.id, None)
-            if row is not None:
-                found[row] = item.read
+            found |= dict.fromkeys(wanted.pop(item.id, ()), item.read)
             if not wanted:
                 break
         return found
