@@ -45,7 +45,7 @@ def search(
     min_score: Annotated[
         float,
         typer.Option(
-            help="Least similarity of a photo: a cosine, -1 to 1. Of words it is low: 0.3 may be a good match.",
+            help="Least similarity of a photo: a cosine, -1 to 1. With words, 0.3 may be a good match.",
             min=-1,
             max=1,
             show_default="any",

@@ -21,7 +21,7 @@ def duplicates(index: Index, threshold: float) -> list[list[Copy]]:
     """Return groups of photos that are like the first of each, the largest groups first.
 
     The first is the one to keep: that of most pixels, of these the one with the shortest name. The others of
-    a group are as similar to it as the threshold says, the most similar ones first. What is equal to none is
+    a group are as similar to it as the threshold says, the most similar ones first. What is like none is
     in no group.
     """
     order = sorted(range(len(index.ids)), key=lambda row: (-index.pixels[row], len(index.ids[row]), row))
