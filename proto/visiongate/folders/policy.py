@@ -58,8 +58,8 @@ class Category:
 class Judgement:
     """What a policy says about a photo.
 
-    verdict: one of VERDICTS. category: the name of the one that is most at risk. risk: its score as a multiple
-    of its lowest threshold. scores: of every category, 0 to 1. Without scores there is an error.
+    verdict: one of VERDICTS. category: the name of the one that is most at risk. risk: its score as a
+    multiple of its lowest threshold. scores: of every category, 0 to 1. Without scores there is an error.
     """
 
     verdict: str
