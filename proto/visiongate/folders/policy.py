@@ -73,6 +73,17 @@ class Judgement:
         """What photos are sorted by, the worst first."""
         return VERDICTS.index(self.verdict), -self.risk
 
+    def as_dict(self, photo: str) -> dict[str, Any]:
+        """Return what JSON holds about the photo of this id."""
+        return {
+            "id": photo,
+            "verdict": self.verdict,
+            "category": self.category or None,
+            "risk": None if self.scores is None else round(self.risk, 4),
+            "scores": self.scores and {name: round(score, 6) for name, score in self.scores.items()},
+            "error": self.error or None,
+        }
+
 
 @dataclass(frozen=True)
 class Policy:
