@@ -1,0 +1,216 @@
+"""The sources of what a user names: which kind each is, and what its ids are relative to."""
+
+import hashlib
+import os
+import posixpath
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from braceexpand import braceexpand
+
+from visiongate.batch.filesystem import is_url, scheme_of
+from visiongate.batch.inputs import endings, patterns
+from visiongate.batch.inputs.folder import Folder, OneFile, Tree
+from visiongate.batch.inputs.lists import Lines, ListFile, standard_input
+from visiongate.batch.inputs.places import Place, place_of
+from visiongate.batch.inputs.web import SCHEMES
+from visiongate.batch.item import Item, Source
+
+STANDARD_INPUT = "-"
+# Of names in a job's settings. Longer ones are shortened, with a hash of the whole.
+_MAX_NAME = 1000
+
+
+def open_source(
+    texts: Sequence[str],
+    *,
+    column: str = "",
+    id_column: str = "",
+    every_nth: int = 1,
+    all_files: bool = False,
+    kind: str = "",
+) -> Source:
+    """Return the inputs that texts name, one text after another.
+
+    A text is a folder, a pattern such as `photos/**/*.jpg`, an image file, a list (.txt: a path or address a
+    line), a table (.csv, .tsv, .jsonl, .parquet), a WebDataset archive (.tar, also `{000..099}.tar`), a
+    video, or `-`, for a list from standard input; here, or at an address such as s3://bucket/folder. A folder
+    that a pattern matches is taken with all that is in it, as by a shell.
+
+    column, id_column: of tables, what holds the images, or where they are, and their ids. every_nth: of
+    videos, which frames are taken. all_files: take the files of folders that are no images by their names
+    too. kind: one of `KINDS`, for inputs whose names do not say it; of a folder, which files are taken.
+
+    Ids are relative to the folder; with several texts, to the folder that all are in.
+
+    Raises ValueError or OSError, whose text is a sentence, for what is not there or cannot be read. Whether
+    there are any inputs at all is only known when they are iterated.
+    """
+    if not texts:
+        raise ValueError("give the images: a folder, a pattern, a list, a table, an archive or a video")
+    if kind and kind not in endings.KINDS:
+        raise ValueError(f"there is no kind of input {kind!r}; there are {', '.join(endings.KINDS)}")
+    if every_nth < 1:
+        raise ValueError(f"every n-th frame: n is 1 or more, not {every_nth}")
+    if texts.count(STANDARD_INPUT) > 1:
+        raise ValueError(f"{STANDARD_INPUT} is given twice, but standard input can be read once")
+    options = _Options(column, id_column, every_nth, all_files)
+    named = [found for text in texts for found in _named(text, kind)]
+    prefixes = _prefixes(named)
+    sources = [source for one in named for source in _sources(one, prefixes(one), options)]
+    if len(sources) == 1:
+        return sources[0]
+    return Chain(sources, ", ".join(source.name for source in sources) or ", ".join(texts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    column: str
+    id_column: str
+    every_nth: int
+    all_files: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What a text names. root: the folder that ids are relative to; parts: the pattern below it, if any."""
+
+    text: str
+    kind: str
+    place: Place
+    path: str
+    root: str
+    parts: list[str] = field(default_factory=list)
+
+
+def _named(text: str, kind: str) -> list[_Named]:
+    """Return what a text names: several, if it has braces."""
+    if not text:
+        raise ValueError("the name of an input is empty")
+    if text == STANDARD_INPUT or scheme_of(text) in SCHEMES:
+        place, folder = place_of(os.curdir)
+        return [_Named(text, STANDARD_INPUT if text == STANDARD_INPUT else "address", place, text, folder)]
+    place, path = place_of(text)
+    what = place.kind(path)
+    if what == "folder":
+        return [_Named(text, kind or "images", place, path, path, [patterns.ANY_DEPTH])]
+    kind_here = kind or endings.kind_of(text)
+    if what == "file":
+        return [_Named(text, kind_here, place, path, posixpath.dirname(path))]
+    if "{" in text and (several := _braces(text)) != [text]:
+        return [found for one in several for found in _named_by_pattern(one, kind)]
+    if patterns.has_magic(path):
+        return _named_by_pattern(text, kind)
+    where = "" if is_url(text) or os.path.isabs(text) else f" in {os.getcwd()}"
+    hint = f"; for all that begins so, {text}*" if is_url(text) else ""
+    raise FileNotFoundError(f"there is no file or folder {text}{where}{hint}")
+
+
+def _named_by_pattern(text: str, kind: str) -> list[_Named]:
+    """Return what a text names that may be a pattern, or one of what braces stand for."""
+    place, path = place_of(text)
+    root, parts = patterns.split(path)
+    if parts:
+        return [_Named(text, kind or endings.kind_of(text), place, path, root, parts)]
+    # Of many archives, one that is missing is found when its turn comes.
+    return [_Named(text, kind or endings.kind_of(text), place, path, posixpath.dirname(path))]
+
+
+def _braces(text: str) -> list[str]:
+    try:
+        return list(braceexpand(text))
+    except ValueError:
+        # Such as a brace that is not closed: a part of the name.
+        return [text]
+
+
+def _prefixes(named: Sequence[_Named]) -> Callable[[_Named], str]:
+    """Return what gives the prefix of ids, so that they are relative to the folder that all inputs are in."""
+    roots = {(one.place.key, one.root) for one in named}
+    if len({key for key, _ in roots}) == 1:
+        common = posixpath.commonpath([root for _, root in roots])
+        return lambda one: _relative(one.root, common)
+    # On different machines: by whole addresses.
+    return lambda one: one.place.address(one.root).rstrip("/") + "/"
+
+
+def _relative(folder: str, common: str) -> str:
+    return "" if folder == common else posixpath.relpath(folder, common) + "/"
+
+
+def _sources(named: _Named, prefix: str, options: _Options) -> Iterator[Source]:
+    if named.kind == STANDARD_INPUT:
+        yield standard_input()
+    elif named.kind == "address":
+        yield Lines([os.fsencode(named.text)], named.text)
+    elif not named.parts:
+        yield _file(named, named.path, prefix + posixpath.basename(named.path), "", options)
+    elif named.kind == "images":
+        yield _folder(named, prefix, options)
+    else:
+        wanted = _takes(named)
+        for path, relative, version, error in Tree(
+            named.place, named.root, wanted, patterns.Pattern(named.parts)
+        ):
+            if error is not None:
+                raise error
+            yield _file(named, path, prefix + relative, version, options)
+
+
+def _folder(named: _Named, prefix: str, options: _Options) -> Source:
+    """Return the images of a folder or of a pattern. A pattern with an ending of its own wants just that."""
+    ending = endings.ending(named.parts[-1])
+    everything = options.all_files or (ending and not patterns.has_magic(ending))
+    pattern = None if named.parts == [patterns.ANY_DEPTH] else patterns.Pattern(named.parts)
+    tree = Tree(named.place, named.root, _anything if everything else _is_image, pattern)
+    name = named.place.address("/".join([named.root.rstrip("/"), *named.parts] if pattern else [named.root]))
+    return Folder(tree, f"{name} (all files)" if options.all_files else name, prefix)
+
+
+def _takes(named: _Named) -> Callable[[str], bool]:
+    """Return which files of a folder or pattern are of its kind."""
+    return lambda name: endings.kind_of(name) == named.kind
+
+
+def _anything(name: str) -> bool:
+    return True
+
+
+def _is_image(name: str) -> bool:
+    return endings.ending(name) in endings.IMAGES
+
+
+def _file(named: _Named, path: str, id: str, version: str, options: _Options) -> Source:
+    """Return the source that a file of a kind is."""
+    place, kind = named.place, named.kind
+    if kind == "images":
+        return OneFile(place, path, id, version)
+    if kind == "list":
+        return ListFile(place, path)
+    raise ValueError(f"{named.text}: not yet")
+
+
+class Chain:
+    """Sources, one after another: a `Source`."""
+
+    def __init__(self, sources: Sequence[Source], name: str) -> None:
+        self._sources = sources
+        if len(name) > _MAX_NAME:
+            digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+            name = f"{name[: _MAX_NAME // 2]}… ({len(sources)} inputs, sha256 {digest})"
+        self.name = name
+        self.ignored = 0
+
+    def __iter__(self) -> Iterator[Item]:
+        self.ignored = 0
+        for source in self._sources:
+            yield from source
+            self.ignored += source.ignored
+
+    def count(self) -> int | None:
+        total = 0
+        for source in self._sources:
+            if (count := source.count()) is None:
+                return None
+            total += count
+        return total
