@@ -62,9 +62,7 @@ def moderate(
     ] = False,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="Write a row for every photo here: name.csv, .jsonl or .parquet.", metavar="FILE"
-        ),
+        typer.Option(help="Write a row for every photo here: name.csv, .jsonl or .parquet.", metavar="FILE"),
     ] = None,
     html: Annotated[
         Path | None,
@@ -100,8 +98,8 @@ def moderate(
         return
     if policy is None:
         raise CommandError(
-            "give --policy FILE, which says what is not wanted; `visiongate moderate --example` prints one to "
-            "start from"
+            "give --policy FILE, which says what is not wanted; `visiongate moderate --example` prints one "
+            "to start from"
         )
     if not photos:
         raise CommandError("give the photos: a folder, or any other input of `visiongate batch`")
@@ -144,7 +142,9 @@ class _Report:
         self.counts: Counter[str] = Counter()
         self.entries: list[dict[str, Any]] = []
         # The first of a heap is the least severe that is kept. Of equal ones the later is dropped.
-        self._heaps: dict[str, list[tuple[float, int, str, Judgement]]] = {verdict: [] for verdict in VERDICTS}
+        self._heaps: dict[str, list[tuple[float, int, str, Judgement]]] = {
+            verdict: [] for verdict in VERDICTS
+        }
 
     def add(self, name: str, judgement: Judgement) -> None:
         self.counts[judgement.verdict] += 1

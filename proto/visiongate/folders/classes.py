@@ -1,17 +1,15 @@
 """Classes of labels: what each is called, and the phrases by which its objects are found."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from visiongate.detections import Detection, Detections
+
 SAME_IOU = 0.7
 """Two boxes of one class that overlap more, as intersection over union, are one object with two names."""
-
-Detection = Mapping[str, Any]
-"""A detection in the rows of a job: phrase, phrase_index, score, box, and mask where masks were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,32 +20,29 @@ class Classes:
     phrases: tuple[str, ...]
     class_of: tuple[int, ...]
 
-    def labels(self, detections: Sequence[Detection]) -> list[dict[str, Any]]:
-        """Return the detections of one image, best first, as those of classes.
+    def labels(self, detections: Detections) -> Detections:
+        """Return the detections of `phrases` as those of the classes, best first.
 
-        phrase becomes the class's name, phrase_index its index. The model drops boxes that overlap only among
-        those of one phrase. So a cup that is also a mug is found twice: the better one stays.
+        The model drops boxes that overlap only among those of one phrase. So a cup that is also a mug is
+        found twice: here the better one stays.
         """
-        kept: list[dict[str, Any]] = []
-        boxes: list[NDArray[np.float64]] = []
-        for detection in sorted(detections, key=lambda one: -one["score"]):
-            index = self.class_of[detection["phrase_index"]]
-            box = np.array([detection["box"][side] for side in ("x_min", "y_min", "x_max", "y_max")])
-            is_known = any(
-                other["phrase_index"] == index
-                and other["by"] != detection["phrase_index"]
-                and _iou(box, other_box) > SAME_IOU
-                for other, other_box in zip(kept, boxes, strict=True)
-            )
-            if not is_known:
-                kept.append(
-                    dict(detection)
-                    | {"phrase": self.names[index], "phrase_index": index, "by": detection["phrase_index"]}
-                )
-                boxes.append(box)
-        for label in kept:
-            del label["by"]
-        return kept
+        kept: list[tuple[int, Detection]] = []
+        for item in sorted(detections, key=lambda item: -item.score):
+            assert item.phrase_index is not None
+            index = self.class_of[item.phrase_index]
+            if not any(
+                other.phrase_index == index
+                and by != item.phrase_index
+                and _iou(item.box, other.box) > SAME_IOU
+                for by, other in kept
+            ):
+                kept.append((item.phrase_index, replace(item, phrase=self.names[index], phrase_index=index)))
+        return Detections(
+            [label for _, label in kept],
+            self.names,
+            detections.info,
+            has_masks=any(label.mask is not None for _, label in kept),
+        )
 
 
 def read_classes(phrases: Iterable[str], definitions: Iterable[str]) -> Classes:
@@ -75,7 +70,7 @@ def read_classes(phrases: Iterable[str], definitions: Iterable[str]) -> Classes:
     return Classes(tuple(names), tuple(asked), tuple(class_of))
 
 
-def _iou(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+def _iou(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     if (sides <= 0).any():
         return 0.0

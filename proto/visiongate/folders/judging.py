@@ -44,14 +44,12 @@ def judged(
     for name, error, pairs in second:
         others[name].append((error, _best(pairs)))
     for name, error, pairs in first:
-        found: _Pairs = []
         if policy.detected:
-            if name in others and others[name]:
-                other_error, found = others[name].popleft()
-            else:
-                other_error = "there are no detections of it"
-            error = error or other_error
-        yield name, _judgement(policy, error, pairs, found)
+            waiting = others[name]
+            other_error, found = waiting.popleft() if waiting else ("there are no detections of it", [])
+            yield name, _judgement(policy, error or other_error, pairs, found)
+        else:
+            yield name, _judgement(policy, error, pairs, [])
 
 
 def check_ending(path: Path) -> None:
@@ -65,8 +63,8 @@ def write_judgements(
 ) -> Iterator[tuple[str, Judgement]]:
     """Yield the judgements while they are written. The file is there, whole, once all are taken.
 
-    Its ending, one of ENDINGS, says how: JSON lines as `Judgement.as_dict` has them; a table has a column for each
-    category's score, `score_weapons`. Raises OSError.
+    Its ending, one of ENDINGS, says how: JSON lines as `Judgement.as_dict` has them; a table has a column for
+    each category's score, such as `score_weapons`. Raises OSError.
     """
     part = path.with_name(f".{os.getpid()}-{path.name}"[:200])
     write = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix.lower()]

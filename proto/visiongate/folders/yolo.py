@@ -8,13 +8,11 @@ images/val/...         photos that are kept for validation
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+
+from visiongate.detections import Detections
 
 ENDINGS = frozenset({".bmp", ".dng", ".heic", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp"})
 """Of the images that trainers read."""
@@ -25,19 +23,11 @@ PARTS = ("train", "val")
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A photo with its labels, as `Classes.labels` returns them.
-
-    id: its id in the job. width, height: in pixels. image: puts the image at a path, by a link or a copy.
-    """
+    """A photo with its labels. id: its id in the job. put: puts its image at a path, by a link or a copy."""
 
     id: str
-    width: int
-    height: int
-    labels: Sequence[Mapping[str, Any]]
-    image: Callable[[Path], None]
-
-    def write_labels(self, path: Path) -> None:
-        path.write_text(label_text(self.labels, self.width, self.height))
+    labels: Detections
+    put: Callable[[Path], None]
 
 
 def is_for_validation(name: str, share: float) -> bool:
@@ -47,50 +37,32 @@ def is_for_validation(name: str, share: float) -> bool:
 
 
 def write_data_set(
-    folder: Path, photos: Iterable[Labelled], classes: Sequence[str], val: float
+    folder: Path, place: Path, photos: Iterable[Labelled], classes: Sequence[str], val: float
 ) -> dict[str, int]:
-    """Write a data set, in place of the folder's last one; return how many photos each part has.
+    """Write a data set into an empty folder, and return how many photos each part has.
 
-    val: the share of the photos that is kept for validation, 0 to less than 1. If a part has none, data.yaml
-    names the other one in its place: trainers want both. Raises OSError if something cannot be written; then
-    the last data set is still there.
+    place: where the folder will be; data.yaml names that. val: the share of the photos that is kept for
+    validation, 0 to less than 1. If a part has none, data.yaml names the other one in its place: trainers
+    want both. Raises OSError if something cannot be written.
     """
     counts = dict.fromkeys(PARTS, 0)
-    folder.mkdir(parents=True, exist_ok=True)
-    new = Path(tempfile.mkdtemp(prefix=".data-set-", dir=folder))
-    try:
+    for tree in ("images", "labels"):
         for part in PARTS:
-            (new / "images" / part).mkdir(parents=True)
-            (new / "labels" / part).mkdir(parents=True)
-        names = _Names()
-        for photo in photos:
-            part = PARTS[is_for_validation(photo.id, val)]
-            counts[part] += 1
-            image, label = names.of(photo.id)
-            _put(new / "images" / part / image, photo.image)
-            _put(new / "labels" / part / label, photo.write_labels)
-        for name in ("images", "labels"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-            (new / name).rename(folder / name)
-        _write_whole(folder / "data.yaml", _data_yaml(folder, classes, counts))
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-    return counts
-
-
-def label_text(labels: Sequence[Mapping[str, Any]], width: int, height: int) -> str:
-    """Return a label file: a line for each object of its class's index, and its box's centre and size."""
-    lines = []
-    for label in labels:
-        box = label["box"]
-        numbers = (
-            (box["x_min"] + box["x_max"]) / 2 / width,
-            (box["y_min"] + box["y_max"]) / 2 / height,
-            (box["x_max"] - box["x_min"]) / width,
-            (box["y_max"] - box["y_min"]) / height,
+            (folder / tree / part).mkdir(parents=True)
+    names = _Names()
+    for photo in photos:
+        part = PARTS[is_for_validation(photo.id, val)]
+        counts[part] += 1
+        image, label = (
+            folder / tree / part / name
+            for tree, name in zip(("images", "labels"), names.of(photo.id), strict=True)
         )
-        lines.append(f"{label['phrase_index']} {' '.join(f'{number:.6f}' for number in numbers)}\n")
-    return "".join(lines)
+        for path in (image, label):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        photo.put(image)
+        label.write_text(photo.labels.to_yolo())
+    (folder / "data.yaml").write_text(_data_yaml(place, classes, counts), encoding="utf-8")
+    return counts
 
 
 class _Names:
@@ -129,17 +101,12 @@ def _short(name: str) -> str:
     return data[: MAX_NAME_BYTES - 9].decode(errors="ignore") + "-" + hashlib.sha256(data).hexdigest()[:8]
 
 
-def _put(path: Path, write: Callable[[Path], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path)
-
-
-def _data_yaml(folder: Path, classes: Sequence[str], counts: Mapping[str, int]) -> str:
+def _data_yaml(place: Path, classes: Sequence[str], counts: Mapping[str, int]) -> str:
     """Return the file that names parts and classes. JSON's strings are YAML's, whatever is in them."""
     train, val = (f"images/{part if counts[part] else _other(part)}" for part in PARTS)
     lines = [
         # Trainers read relative paths from a folder of their own.
-        f"path: {json.dumps(str(folder.resolve()))}",
+        f"path: {json.dumps(str(place.resolve()))}",
         f"train: {train}",
         f"val: {val}",
         "names:",
@@ -150,9 +117,3 @@ def _data_yaml(folder: Path, classes: Sequence[str], counts: Mapping[str, int]) 
 
 def _other(part: str) -> str:
     return PARTS[1 - PARTS.index(part)]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -1,13 +1,13 @@
-from typing import Any
-
+import numpy as np
 import pytest
 
+from visiongate.answer import AnswerInfo, ImageInfo
+from visiongate.detections import Detection, Detections
 from visiongate.folders.classes import read_classes
 
 
-def detection(phrase_index: int, score: float, *box: float) -> dict[str, Any]:
-    sides = dict(zip(("x_min", "y_min", "x_max", "y_max"), box, strict=True))
-    return {"phrase": f"phrase {phrase_index}", "phrase_index": phrase_index, "score": score, "box": sides}
+def detection(phrase_index: int, score: float, *box: float) -> Detection:
+    return Detection(np.array(box, np.float32), f"phrase {phrase_index}", score, phrase_index)
 
 
 def test_phrases_and_definitions_are_classes_in_order() -> None:
@@ -19,7 +19,7 @@ def test_phrases_and_definitions_are_classes_in_order() -> None:
 
 def test_an_object_with_two_names_is_one() -> None:
     classes = read_classes(["spoon"], ["cup=cup,mug"])
-    labels = classes.labels(
+    found = Detections(
         [
             detection(2, 0.6, 0, 0, 100, 98),
             detection(1, 0.9, 0, 0, 100, 100),
@@ -28,15 +28,21 @@ def test_an_object_with_two_names_is_one() -> None:
             detection(2, 0.4, 300, 0, 400, 100),
             # Two boxes of one phrase stay: the model itself has kept both.
             detection(1, 0.3, 0, 0, 100, 90),
-        ]
+        ],
+        classes.phrases,
+        AnswerInfo(images=(ImageInfo("", 400, 100),)),
+        has_masks=False,
     )
-    assert [(label["phrase"], label["phrase_index"], label["score"]) for label in labels] == [
+    labels = classes.labels(found)
+    assert [(label.phrase, label.phrase_index, label.score) for label in labels] == [
         ("cup", 1, 0.9),
         ("spoon", 0, 0.5),
         ("cup", 1, 0.4),
         ("cup", 1, 0.3),
     ]
-    assert all(label.keys() == {"phrase", "phrase_index", "score", "box"} for label in labels)
+    assert labels.classes == ("spoon", "cup")
+    assert (labels.width, labels.height) == (400, 100)
+    assert labels.to_yolo().splitlines()[0] == "1 0.125000 0.500000 0.250000 1.000000"
 
 
 @pytest.mark.parametrize(

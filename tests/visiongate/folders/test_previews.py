@@ -1,5 +1,5 @@
 import io
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +7,15 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from visiongate import draw
+from visiongate.answer import AnswerInfo, ImageInfo
+from visiongate.detections import Detection, Detections
 from visiongate.folders.previews import MAX_SIDE, preview, preview_name, sample
+from visiongate.masks import Mask
+
+
+def labels(*items: Detection) -> Detections:
+    info = AnswerInfo(images=(ImageInfo("", 200, 100),))
+    return Detections(items, ["spoon", "cup"], info, has_masks=any(item.mask for item in items))
 
 
 def test_a_sample_is_spread_and_stable() -> None:
@@ -31,39 +39,29 @@ def test_boxes_and_masks_are_drawn_where_they_are() -> None:
     mask = np.zeros((100, 200), np.uint8, order="F")
     mask[60:80, 150:180] = 1
     rle = coco.encode(mask)
-    sides = ("x_min", "y_min", "x_max", "y_max")
-    label: dict[str, Any] = {
-        "phrase": "cup",
-        "phrase_index": 1,
-        "score": 0.5,
-        "box": dict(zip(sides, (150.0, 60.0, 180.0, 80.0), strict=True)),
-        "mask": {
-            "predicted_iou": 0.9,
-            "area": 600,
-            "box": dict(zip(sides, (150, 60, 180, 80), strict=True)),
-            "rle": {"size": rle["size"], "counts": rle["counts"].decode()},
-        },
-    }
-    picture = preview(file.getvalue(), [label])
+    box = np.array([150, 60, 180, 80])
+    found = Mask(0.9, box, 600, {"size": rle["size"], "counts": rle["counts"].decode()}, None)
+    item = Detection(box.astype(np.float32), "cup", 0.5, 1, found)
+    picture = preview(file.getvalue(), labels(item))
     assert picture.size == (200, 100)
     pixels = np.asarray(picture)
     assert tuple(pixels[70, 150]) == draw.PALETTE[1]
     inside = pixels[70, 165].astype(int)
     assert tuple(inside) not in {draw.PALETTE[1], (255, 255, 255)}
     assert tuple(pixels[20, 20]) == (255, 255, 255)
-    without = dict(label) | {"mask": None}
-    assert tuple(np.asarray(preview(file.getvalue(), [without]))[70, 165]) == (255, 255, 255)
+    without = preview(file.getvalue(), labels(replace(item, mask=None)))
+    assert tuple(np.asarray(without)[70, 165]) == (255, 255, 255)
 
 
 def test_large_photos_become_small_previews() -> None:
     file = io.BytesIO()
     Image.new("RGB", (2 * MAX_SIDE, 300)).save(file, "PNG")
-    assert preview(file.getvalue(), []).size == (MAX_SIDE, 150)
+    assert preview(file.getvalue(), labels()).size == (MAX_SIDE, 150)
 
 
 def test_what_is_no_image_raises() -> None:
     with pytest.raises(OSError, match="cannot identify"):
-        preview(b"no image", [])
+        preview(b"no image", labels())
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,25 @@
 from pathlib import Path
-from typing import Any
 
-import pytest
+import numpy as np
+import yaml
 
+from visiongate.answer import AnswerInfo, ImageInfo
+from visiongate.detections import Detection, Detections
 from visiongate.folders.yolo import ENDINGS, Labelled, is_for_validation, write_data_set
 
 
-def photo(name: str, labels: list[dict[str, Any]] | None = None) -> Labelled:
-    return Labelled(name, 200, 100, labels or [], lambda path: path.write_text(name, errors="replace"))
+def labels(index: int = 0, *boxes: tuple[float, float, float, float]) -> Detections:
+    items = [Detection(np.array(box, np.float32), "x", 0.5, index) for box in boxes]
+    info = AnswerInfo(images=(ImageInfo("", 200, 100),))
+    return Detections(items, ["c"] * 100, info, has_masks=False)
+
+
+def photo(name: str, found: Detections | None = None) -> Labelled:
+    return Labelled(name, found or labels(), lambda path: void(path.write_text(name, errors="replace")))
+
+
+def void(_: object) -> None:
+    return None
 
 
 def label_of(image: Path) -> Path:
@@ -36,16 +48,9 @@ def test_every_image_has_its_own_label_where_trainers_look(tmp_path: Path) -> No
         "x" * 300 + ".jpg",
         "é" * 150 + ".jpg",
     ]
-    labels = [
-        {
-            "phrase_index": index,
-            "box": {"x_min": 0.0, "y_min": 0.0, "x_max": 2.0 * index, "y_max": 50.0},
-        }
-        for index in range(len(ids))
-    ]
     folder = tmp_path / "out"
-    photos = [photo(name, [label]) for name, label in zip(ids, labels, strict=True)]
-    counts = write_data_set(folder, photos, ["c"], 0.5)
+    photos = [photo(name, labels(index, (0, 0, 2 * index, 50))) for index, name in enumerate(ids)]
+    counts = write_data_set(folder, folder, photos, ["c"], 0.5)
     images = [path for path in (folder / "images").rglob("*") if path.is_file()]
     assert sum(counts.values()) == len(images) == len(ids)
     assert all(image.suffix in ENDINGS for image in images)
@@ -70,30 +75,16 @@ def test_the_split_never_changes(tmp_path: Path) -> None:
     assert not [name for name in names if is_for_validation(name, 0)]
 
 
-def test_a_data_set_replaces_the_last_one(tmp_path: Path) -> None:
-    write_data_set(tmp_path, [photo("old.jpg"), photo("kept.jpg")], ["a"], 0)
-    assert (tmp_path / "labels/train/old.txt").read_text() == ""
-    write_data_set(tmp_path, [photo("kept.jpg")], ['say "a": b', "ü"], 0)
-    assert [path.name for path in (tmp_path / "images/train").iterdir()] == ["kept.jpg"]
-    assert [path.name for path in (tmp_path / "labels/train").iterdir()] == ["kept.txt"]
-    assert (tmp_path / "data.yaml").read_text().splitlines() == [
-        f'path: "{tmp_path}"',
-        "train: images/train",
+def test_parts_and_classes_are_named(tmp_path: Path) -> None:
+    """The folder is written at another place than where it will be."""
+    counts = write_data_set(tmp_path / "new", tmp_path / "out", [photo("a.jpg")], ['say "a": b', "ü"], 0)
+    assert counts == {"train": 1, "val": 0}
+    assert (tmp_path / "new/labels/train/a.txt").read_text() == ""
+    data = (tmp_path / "new/data.yaml").read_text()
+    assert yaml.safe_load(data) == {
+        "path": str(tmp_path / "out"),
+        "train": "images/train",
         # Nothing is kept for validation.
-        "val: images/train",
-        "names:",
-        '  0: "say \\"a\\": b"',
-        '  1: "\\u00fc"',
-    ]
-
-
-def test_a_failure_leaves_the_last_data_set(tmp_path: Path) -> None:
-    write_data_set(tmp_path, [photo("old.jpg")], ["a"], 0)
-
-    def fail(path: Path) -> None:
-        raise OSError(28, "No space left on device")
-
-    with pytest.raises(OSError, match="No space"):
-        write_data_set(tmp_path, [photo("a.jpg"), Labelled("b.jpg", 1, 1, [], fail)], ["a"], 0)
-    assert {path.name for path in tmp_path.iterdir()} == {"data.yaml", "images", "labels"}
-    assert [path.name for path in (tmp_path / "images/train").iterdir()] == ["old.jpg"]
+        "val": "images/train",
+        "names": {0: 'say "a": b', 1: "ü"},
+    }
