@@ -8,7 +8,10 @@ from visiongate.command_error import CommandError
 
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
-    """Say what to install if an import inside fails, as in `with needs("batch"): import pyarrow`.
+    """Say what to install if an import inside fails.
+
+        with needs("batch"):
+            import pyarrow
 
     Raises CommandError for a package that is missing. Modules of visiongate itself are never missing.
     """
@@ -19,5 +22,6 @@ def needs(extra: str) -> Iterator[None]:
         if package in ("", "visiongate"):
             raise
         raise CommandError(
-            f"the package {package} is missing: pip install 'visiongate[{extra}]' installs all that this needs"
+            f"the package {package} is missing: install visiongate[{extra}], as in "
+            f"pip install 'visiongate[{extra}]'"
         ) from error

@@ -7,7 +7,6 @@ The answer goes to standard output. All that is said about it goes to standard e
 """
 
 import json
-import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -22,6 +21,8 @@ from rich.measure import Measurement
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
+
+from visiongate.json_values import finite
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -124,23 +125,13 @@ def report(
 
 def print_json(entries: Sequence[dict[str, Any]]) -> None:
     """Print a list of objects on one line. NaN and infinity, which JSON does not know, become null."""
-    entries = _finite(entries)
+    entries = finite(entries)
     text = json.dumps(entries, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(entries, allow_nan=False)
     print(text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 @contextmanager

@@ -1,14 +1,15 @@
 """The objects in each image that words name."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from visiongate.answer import AnswerInfo, ImageInfo
 from visiongate.batch.task import Task
 from visiongate.batch.tasks.making import make
-from visiongate.batch.tasks.types import BOX, MASK, box_value, mask_value
-from visiongate.detections import Detections
+from visiongate.batch.tasks.types import BOX, MASK, box_value, mask_value, read_box_value, read_mask_value
+from visiongate.detections import Detection, Detections
 from visiongate.operations.detection import detect_batch
 
 _FIELDS = [
@@ -37,6 +38,27 @@ def detection_values(detections: Detections) -> dict[str, Any]:
         }
         found.append(entry if item.mask is None else entry | {"mask": mask_value(item.mask)})
     return {"detections": found}
+
+
+def detections_of(
+    entries: Iterable[Mapping[str, Any]], classes: Sequence[str], width: int, height: int
+) -> Detections:
+    """Return the detections of a row, as the client's answer had them.
+
+    `classes` are the phrases of the job, or all that its caption led to. `width`, `height` are the image's.
+    """
+    items = [
+        Detection(
+            read_box_value(entry["box"]),
+            entry["phrase"],
+            entry["score"],
+            entry["phrase_index"],
+            read_mask_value(entry["mask"]) if "mask" in entry else None,
+        )
+        for entry in entries
+    ]
+    info = AnswerInfo(images=(ImageInfo("", width, height),))
+    return Detections(items, classes, info, has_masks=any(item.mask for item in items))
 
 
 def detect(

@@ -3,8 +3,10 @@
 All numbers are as the server sent them: nothing is rounded.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
@@ -37,6 +39,11 @@ def box_value(box: NDArray[Any]) -> dict[str, Any]:
     return dict(zip(_BOX_SIDES, box.tolist(), strict=True))
 
 
+def read_box_value(value: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return the box of a row: float32 [4], x_min, y_min, x_max, y_max."""
+    return np.array([value[side] for side in _BOX_SIDES], np.float32)
+
+
 def point_value(point: NDArray[Any]) -> dict[str, float]:
     """Return a point or a direction."""
     return dict(zip("xyz", point.tolist(), strict=False))
@@ -49,3 +56,14 @@ def mask_value(mask: Mask) -> dict[str, Any]:
         "box": box_value(mask.box),
         "rle": dict(mask.rle),
     }
+
+
+def read_mask_value(value: Mapping[str, Any]) -> Mask:
+    """Return the mask of a row, without logits."""
+    return Mask(
+        predicted_iou=value["predicted_iou"],
+        box=read_box_value(value["box"]).astype(np.int64),
+        area=value["area"],
+        rle=value["rle"],
+        logits=None,
+    )
