@@ -17,6 +17,7 @@ from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, print_json, say, table
+from visiongate.commands.folder_jobs import INPUT_HELP, run_job
 from visiongate.commands.options import names_server
 from visiongate.commands.photos import check_output
 from visiongate.folders.policy import (
@@ -50,7 +51,7 @@ def moderate(
         list[str] | None,
         typer.Argument(
             metavar="INPUT",
-            help="A folder, or any other input of `visiongate batch`: patterns, lists, tables, buckets.",
+            help=INPUT_HELP,
         ),
     ] = None,
     policy: Annotated[
@@ -115,7 +116,7 @@ def moderate(
         check_output("--html", html, [])
     source = open_source(photos)
     with _kept(keep) as folder, Client(**server) as client:
-        judgements = _judged(rules, source, client, folder, overwrite)
+        judgements = _judged(rules, source, client, folder, overwrite, server["timeout"])
         if out is not None:
             names = [category.name for category in (*rules.classified, *rules.detected)]
             judgements = judging.write_judgements(out, judgements, names)
@@ -233,7 +234,7 @@ def _kept(keep: Path | None) -> Iterator[Path]:
 
 
 def _judged(
-    policy: Policy, source: "Source", client: Client, folder: Path, overwrite: bool
+    policy: Policy, source: "Source", client: Client, folder: Path, overwrite: bool, timeout_s: float
 ) -> Iterator[tuple[str, Judgement]]:
     """Ask the models, and yield the judgements of the photos that are there now."""
     from visiongate.batch.output import Output  # noqa: PLC0415
@@ -254,9 +255,9 @@ def _judged(
         tasks.append((task, judging.DETECT_COLUMNS))
     answers: dict[str, Any] = {"classify": (), "detect": ()}
     for task, columns in tasks:
-        out = str(folder / _folder_name(task, source))
-        _run(task, source, client, out, overwrite)
-        answers[task.name] = Output(open_store(out)).batches(columns)
+        out = folder / _folder_name(task, source)
+        run_job(task, source, client, out, "--keep", overwrite=overwrite, timeout_s=timeout_s)
+        answers[task.name] = Output(open_store(str(out))).batches(columns)
     # Rows of photos that have been removed since stay in a folder of answers.
     present = {item.id for item in source}
     for name, judgement in judging.judged(policy, answers["classify"], answers["detect"]):
