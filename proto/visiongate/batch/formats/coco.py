@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from visiongate.batch.formats.rows import NAMELESS, Job
+from visiongate.batch.formats.rows import NAMELESS, Job, counted
 from visiongate.json_values import finite
 
 FILE = "annotations.json"
@@ -26,7 +26,9 @@ def write(job: Job, folder: Path) -> str:
         file.write(',\n"categories": ')
         _write_list(file, ({"id": number, "name": name} for number, name in enumerate(categories, 1)))
         file.write("}\n")
-    return f"{FILE} with {count.ok} images and {annotations} objects{count.about_failed}"
+    return (
+        f"{FILE} with {counted(count.ok, 'image')} and {counted(annotations, 'object')}{count.about_failed}"
+    )
 
 
 def _images(job: Job) -> Iterator[dict[str, Any]]:

@@ -33,7 +33,8 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
             target = f"{root.rstrip('/')}/{name}"
             if filesystem.exists(target):
                 filesystem.rm(target, recursive=True)
-            for file in sorted(path.rglob("*")):
+            # Backwards: what says which files there are, data.yaml, comes last.
+            for file in sorted(path.rglob("*"), reverse=True):
                 if file.is_file():
                     filesystem.put_file(str(file), f"{target}/{file.relative_to(path).as_posix()}")
     except OSError as error:
@@ -42,20 +43,16 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
 
 @contextmanager
 def _local(root: Path, name: str) -> Iterator[Path]:
-    path = root / f"{_NEW}{name}"
-    shutil.rmtree(path, ignore_errors=True)
+    path, old, target = root / f"{_NEW}{name}", root / f"{_NEW}{name}-old", root / name
+    for abandoned in (path, old):
+        shutil.rmtree(abandoned, ignore_errors=True)
     path.mkdir(parents=True)
     try:
         yield path
-        target = root / name
+        # Two steps: a folder does not take the place of one that has files.
         if target.exists():
-            # Two steps: no folder takes the place of one that has files.
-            old = root / f"{_NEW}{name}-old"
-            shutil.rmtree(old, ignore_errors=True)
             target.rename(old)
-            path.rename(target)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            path.rename(target)
+        path.rename(target)
     finally:
-        shutil.rmtree(path, ignore_errors=True)
+        for abandoned in (path, old):
+            shutil.rmtree(abandoned, ignore_errors=True)

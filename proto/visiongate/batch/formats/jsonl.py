@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from visiongate.batch.formats.rows import Job
+from visiongate.batch.formats.rows import Job, counted
 from visiongate.json_values import finite
 
 FILE = "rows.jsonl"
@@ -17,4 +17,4 @@ def write(job: Job, folder: Path) -> str:
             for row in batch.to_pylist():
                 file.write(json.dumps(finite(row), ensure_ascii=False, allow_nan=False) + "\n")
             number += len(batch)
-    return f"{FILE} with {number} rows"
+    return f"{FILE} with {counted(number, 'row')}"

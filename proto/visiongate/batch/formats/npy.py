@@ -7,7 +7,7 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 
 from visiongate.batch.columns import OK
-from visiongate.batch.formats.rows import Job
+from visiongate.batch.formats.rows import Job, counted
 
 EMBEDDINGS = Path("img_emb", "img_emb_0.npy")
 METADATA = Path("metadata", "metadata_0.parquet")
@@ -33,4 +33,4 @@ def write(job: Job, folder: Path) -> str:
             writer.write_batch(pa.record_batch([chosen["id"]], schema=_SCHEMA))
             done += len(chosen)
     vectors.flush()
-    return f"{shape[0]} embeddings of {shape[1]} numbers{count.about_failed}"
+    return f"{counted(shape[0], 'embedding')} of {shape[1]} numbers{count.about_failed}"

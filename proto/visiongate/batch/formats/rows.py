@@ -73,7 +73,14 @@ class Count:
     @property
     def about_failed(self) -> str:
         """The end of a sentence."""
-        return f"; {self.failed} inputs that failed are left out" if self.failed else ""
+        if not self.failed:
+            return ""
+        return f"; {counted(self.failed, 'input')} that failed {'is' if self.failed == 1 else 'are'} left out"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return how many there are, such as "1 image" or "2 images"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _nameless(row: dict[str, Any]) -> Detections:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from pathlib import Path
 
-from visiongate.batch.formats.rows import NAMELESS, Job
+from visiongate.batch.formats.rows import NAMELESS, Job, counted
 from visiongate.batch.inputs import endings
 from visiongate.command_error import CommandError
 
@@ -33,7 +33,8 @@ def write(job: Job, folder: Path) -> str:
         "# Put the images into a folder images, beside labels.\n"
         f"path: .\ntrain: images\nval: images\nnames:{names or ' {}'}\n"
     )
-    return f"label files of {count.ok} images with {objects} objects, and {DATA}{count.about_failed}"
+    images = f"{counted(count.ok, 'image')} with {counted(objects, 'object')}"
+    return f"label files of {images}, and {DATA}{count.about_failed}"
 
 
 def label_name(id_: str) -> str:
