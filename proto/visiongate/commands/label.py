@@ -1,0 +1,254 @@
+"""`visiongate label`."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from visiongate.batch.extra import needs
+from visiongate.command_error import CommandError
+from visiongate.commands.common import AsJson, fail, note, report
+from visiongate.commands.folder_jobs import INPUT_HELP, FolderWork, asks_about_folder
+from visiongate.commands.options import WORDS, MinScore, Model
+from visiongate.commands.photos import check_output
+from visiongate.folders.classes import read_classes
+
+if TYPE_CHECKING:
+    from visiongate.batch.store import Store
+    from visiongate.detections import Detections
+    from visiongate.folders.labelled import LabelledPhotos
+    from visiongate.folders.page import Section, Tile
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+FORMATS = ("coco", "yolo")
+ANSWERS = "answers"
+"""The folder, in that of --out, of the job's Parquet files."""
+PREVIEWS = "previews"
+TILES = 24
+"""Of each section of a page: enough to see what goes wrong."""
+MAX_FAILURES = 20
+"""So many failures are named; the files have all."""
+
+
+@app.command()
+@asks_about_folder
+def label(
+    work: FolderWork,
+    photos: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUT_HELP)],
+    out: Annotated[
+        str,
+        typer.Option(metavar="DIR", help="The folder of the data set. It is made; run again, it is updated."),
+    ],
+    phrase: Annotated[
+        list[str] | None,
+        typer.Option(help="A class, and what to look for; repeat for more.", rich_help_panel=WORDS),
+    ] = None,
+    class_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            metavar="NAME=PHRASES",
+            help='A class with phrases of its own, such as "cup=cup,mug"; repeat for more.',
+            rich_help_panel=WORDS,
+        ),
+    ] = None,
+    min_score: MinScore = None,
+    formats: Annotated[
+        list[str] | None,
+        typer.Option("--format", metavar="NAME", help="coco or yolo; repeat for both.", show_default="coco"),
+    ] = None,
+    masks: Annotated[
+        bool | None,
+        typer.Option(
+            "--masks/--boxes",
+            help="Outline each object, or only box it, which is much quicker. YOLO's files hold boxes.",
+            show_default="masks for coco",
+        ),
+    ] = None,
+    val: Annotated[
+        float,
+        typer.Option(
+            help="For yolo: the share of the photos that is kept for validation. A photo's part follows from "
+            "its name, and never changes.",
+            min=0,
+            max=0.9,
+        ),
+    ] = 0.1,
+    preview: Annotated[
+        int, typer.Option(help="Draw the labels of so many photos into DIR/previews.", min=0)
+    ] = 12,
+    html: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write a page to look at: examples of each class, and what has no labels.", metavar="FILE"
+        ),
+    ] = None,
+    detection_model: Annotated[
+        str,
+        typer.Option(help="Variant of the model that finds objects.", show_default="the server's"),
+    ] = "",
+    model: Model = "",
+    as_json: AsJson = False,
+) -> None:
+    """Label the photos of a folder by words, for training: COCO with masks, or YOLO with boxes.
+
+    DIR gets `coco/annotations.json`, or `yolo/data.yaml` with images (links) and labels for training and
+    validation. Each call writes them anew, so correct labels in a copy. `DIR/answers` has what the models
+    said: a call that was stopped goes on, and a later one asks only about photos that are new. Look at
+    `DIR/previews` before you train. For example:
+
+    ```
+    visiongate label photos --phrase cup --phrase spoon --out labels
+    visiongate label photos --class "cup=cup,mug" --out cups --format yolo --html look.html
+    yolo detect train data=cups/yolo/data.yaml model=yolo11n.pt
+    ```
+    """
+    chosen = list(dict.fromkeys(formats or ["coco"]))
+    for name in chosen:
+        if name not in FORMATS:
+            raise CommandError(f"--format is {name!r}: it must be {' or '.join(FORMATS)}")
+    if masks and "coco" not in chosen:
+        raise CommandError("--masks is for COCO, and yolo's files hold boxes: add --format coco, or leave it out")
+    classes = read_classes(phrase or [], class_ or [])
+    with needs("folders"):
+        from visiongate.batch.output import Output  # noqa: PLC0415
+        from visiongate.batch.store import open_store  # noqa: PLC0415
+        from visiongate.batch.tasks import make_task  # noqa: PLC0415
+        from visiongate.folders.labelled import LabelledPhotos  # noqa: PLC0415
+        from visiongate.folders.page import write_page  # noqa: PLC0415
+    settings = {"phrases": classes.phrases, "min_score": min_score}
+    if "coco" in chosen if masks is None else masks:
+        task = make_task("segment", **settings, detection_model=detection_model, model=model)
+    elif model:
+        raise CommandError("--model makes masks, and there are only boxes: name --detection-model, or add --masks")
+    else:
+        task = make_task("detect", **settings, model=detection_model)
+    store = open_store(out)
+    _check_folder(store, chosen, preview)
+    if html is not None:
+        check_output("--html", html, [])
+    source = work.source(photos)
+    answers = f"{out.rstrip('/')}/{ANSWERS}"
+    work.run(task, source, answers, "--out")
+    labelled = LabelledPhotos(
+        Output(open_store(answers)), classes, {item.id: item for item in source}
+    )
+    found = _Found.of(labelled, TILES if html is not None else 0)
+    _write_formats(labelled, store, chosen, val, _root(photos))
+    if preview:
+        _write_previews(labelled, store, preview)
+    report(
+        [
+            {"class": name, "objects": found.objects[name], "photos": found.photos[name]}
+            for name in classes.names
+        ],
+        ("class", "objects", "photos"),
+        [(name, f"{found.objects[name]:,}", f"{found.photos[name]:,}") for name in classes.names],
+        as_json,
+        "",
+    )
+    if html is not None:
+        write_page(html, f"Labels of {source.name}", found.sections(labelled))
+        note(f"wrote {html}")
+    _end_with_failures(labelled)
+
+
+def _check_folder(store: "Store", formats: Iterable[str], preview: int) -> None:
+    """Raise CommandError for a folder that is something else, or cannot hold what is wanted."""
+    from visiongate.batch.filesystem import is_url  # noqa: PLC0415
+
+    names = store.names()
+    if names and ANSWERS not in names:
+        raise CommandError(f"{store.name} is not empty, and holds no labels: give --out a new or empty folder")
+    if "yolo" in formats and is_url(store.name):
+        raise CommandError(f"--format yolo links to photos, which {store.name} cannot: give --out a folder here")
+
+
+def _root(photos: list[str]) -> Path | None:
+    """Return the folder of this machine that ids are relative to, if it is one."""
+    root = Path(photos[0])
+    return root if len(photos) == 1 and root.is_dir() else None
+
+
+def _write_formats(
+    labelled: "LabelledPhotos", store: "Store", formats: Iterable[str], val: float, root: Path | None
+) -> None:
+    from visiongate.batch.formats import coco  # noqa: PLC0415
+    from visiongate.batch.formats.folder import new_folder  # noqa: PLC0415
+    from visiongate.folders.labelled import putter  # noqa: PLC0415
+    from visiongate.folders.yolo import Labelled, write_data_set  # noqa: PLC0415
+
+    for name in formats:
+        with new_folder(store, name) as folder:
+            if name == "coco":
+                about = coco.write(labelled, folder)
+            else:
+                counts = write_data_set(
+                    folder,
+                    Path(store.name) / name,
+                    (
+                        Labelled(id_, labels, putter(labelled.items[id_], root))
+                        for id_, labels in labelled.detections()
+                    ),
+                    labelled.settings["phrases"],
+                    val,
+                )
+                about = f"data.yaml with {counts['train']:,} photos to train on, {counts['val']:,} to validate"
+        note(f"{store.path(name)} has {about}")
+
+
+def _write_previews(labelled: "LabelledPhotos", store: "Store", count: int) -> None:
+    from visiongate.batch.formats.folder import new_folder  # noqa: PLC0415
+    from visiongate.folders.previews import preview, preview_name, sample  # noqa: PLC0415
+
+    wanted = sample((row["id"] for row in labelled.rows([])), count)
+    numbers = {name: number for number, name in enumerate(wanted, 1)}
+    drawn = 0
+    with new_folder(store, PREVIEWS) as folder:
+        for name, labels in labelled.detections():
+            # An id that is there twice is drawn once.
+            if (number := numbers.pop(name, 0)) == 0:
+                continue
+            try:
+                picture = preview(labelled.items[name].read(), labels)
+            except (OSError, ValueError) as error:
+                note(f"{name} has no preview: {error}")
+                continue
+            picture.save(folder / preview_name(number, name), quality=90)
+            drawn += 1
+    note(f"{store.path(PREVIEWS)} has {drawn} photos with their labels: look at them before you train")
+
+
+@dataclass
+class _Found:
+    """How many objects each class has, in how many photos, and examples of photos for a page."""
+
+    objects: Counter[str] = field(default_factory=Counter)
+    photos: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Ids by class; those of photos without any label by ""."""
+    unlabelled: int = 0
+
+    @classmethod
+    def of(cls, labelled: "LabelledPhotos", examples: int) -> "_Found":
+        from visiongate.folders.previews import sample  # noqa: PLC0415
+
+        found = cls()
+        ids: defaultdict[str, list[str]] = defaultdict(list)
+        for name, labels in labelled.detections():
+            counts = Counter(labels.phrases)
+            found.objects += counts
+            found.photos.update(counts.keys())
+            found.unlabelled += not counts
+            if examples:
+                for each in counts or [""]:
+                    ids[each].append(name)
+        found.examples = {each: sample(names, examples) for each, names in ids.items()}
+        return found
+
+    def sections(self, labelled: "LabelledPhotos") -> "Iterator[Section]":
+        raise NotImplementedError
