@@ -1,8 +1,6 @@
 """`visiongate label`."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,16 +9,14 @@ import typer
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, fail, note, report
-from visiongate.commands.folder_jobs import INPUT_HELP, FolderWork, asks_about_folder
+from visiongate.commands.jobs import INPUT_HELP, Work, folder_options
 from visiongate.commands.options import WORDS, MinScore, Model
 from visiongate.commands.photos import check_output
 from visiongate.folders.classes import read_classes
 
 if TYPE_CHECKING:
     from visiongate.batch.store import Store
-    from visiongate.detections import Detections
     from visiongate.folders.labelled import LabelledPhotos
-    from visiongate.folders.page import Section, Tile
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -28,16 +24,14 @@ FORMATS = ("coco", "yolo")
 ANSWERS = "answers"
 """The folder, in that of --out, of the job's Parquet files."""
 PREVIEWS = "previews"
-TILES = 24
-"""Of each section of a page: enough to see what goes wrong."""
 MAX_FAILURES = 20
 """So many failures are named; the files have all."""
 
 
 @app.command()
-@asks_about_folder
+@folder_options
 def label(
-    work: FolderWork,
+    work: Work,
     photos: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUT_HELP)],
     out: Annotated[
         str,
@@ -118,6 +112,7 @@ def label(
         from visiongate.batch.output import Output  # noqa: PLC0415
         from visiongate.batch.store import open_store  # noqa: PLC0415
         from visiongate.batch.tasks import make_task  # noqa: PLC0415
+        from visiongate.folders.found import count, sections  # noqa: PLC0415
         from visiongate.folders.labelled import LabelledPhotos  # noqa: PLC0415
         from visiongate.folders.page import write_page  # noqa: PLC0415
     settings = {"phrases": classes.phrases, "min_score": min_score}
@@ -133,11 +128,12 @@ def label(
         check_output("--html", html, [])
     source = work.source(photos)
     answers = f"{out.rstrip('/')}/{ANSWERS}"
-    work.run(task, source, answers, "--out")
+    with work.clients() as clients:
+        work.run(task, source, answers, clients)
     labelled = LabelledPhotos(
         Output(open_store(answers)), classes, {item.id: item for item in source}
     )
-    found = _Found.of(labelled, TILES if html is not None else 0)
+    found = count(labelled)
     _write_formats(labelled, store, chosen, val, _root(photos))
     if preview:
         _write_previews(labelled, store, preview)
@@ -152,7 +148,7 @@ def label(
         "",
     )
     if html is not None:
-        write_page(html, f"Labels of {source.name}", found.sections(labelled))
+        write_page(html, f"Labels of {source.name}", sections(labelled, found))
         note(f"wrote {html}")
     _end_with_failures(labelled)
 
@@ -223,32 +219,13 @@ def _write_previews(labelled: "LabelledPhotos", store: "Store", count: int) -> N
     note(f"{store.path(PREVIEWS)} has {drawn} photos with their labels: look at them before you train")
 
 
-@dataclass
-class _Found:
-    """How many objects each class has, in how many photos, and examples of photos for a page."""
-
-    objects: Counter[str] = field(default_factory=Counter)
-    photos: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
-    """Ids by class; those of photos without any label by ""."""
-    unlabelled: int = 0
-
-    @classmethod
-    def of(cls, labelled: "LabelledPhotos", examples: int) -> "_Found":
-        from visiongate.folders.previews import sample  # noqa: PLC0415
-
-        found = cls()
-        ids: defaultdict[str, list[str]] = defaultdict(list)
-        for name, labels in labelled.detections():
-            counts = Counter(labels.phrases)
-            found.objects += counts
-            found.photos.update(counts.keys())
-            found.unlabelled += not counts
-            if examples:
-                for each in counts or [""]:
-                    ids[each].append(name)
-        found.examples = {each: sample(names, examples) for each, names in ids.items()}
-        return found
-
-    def sections(self, labelled: "LabelledPhotos") -> "Iterator[Section]":
-        raise NotImplementedError
+def _end_with_failures(labelled: "LabelledPhotos") -> None:
+    """Say which photos have no labels because they failed, and end with exit code 1 if there are any."""
+    number = 0
+    for number, (name, error) in enumerate(labelled.failures(), 1):
+        if number <= MAX_FAILURES:
+            fail(f"{name}: {error}")
+    if number > MAX_FAILURES:
+        fail(f"{number - MAX_FAILURES:,} more photos failed; {labelled.output.store.name} says why each did")
+    if number:
+        raise typer.Exit(1)
