@@ -1,0 +1,102 @@
+"""What the commands about a folder of photos share: its index, and the page that shows their answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from visiongate import Client
+from visiongate.batch.extra import needs
+from visiongate.commands.common import fail, note, waiting
+from visiongate.commands.photos import check_output
+
+if TYPE_CHECKING:
+    from visiongate.folders.index import Index
+    from visiongate.folders.page import Section
+
+FolderArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FOLDER",
+        help="A folder of photos, with the folders in it, or any other input of `visiongate batch`.",
+    ),
+]
+IndexFolder = Annotated[
+    str,
+    typer.Option(
+        "--index",
+        help="Keep the embeddings here, a folder or an address such as s3://bucket/folder: 2 kB on disk and in "
+        "memory for a photo, if the model's embeddings have 512 numbers.",
+        metavar="DIR",
+        show_default="in ~/.cache/visiongate/index",
+    ),
+]
+Html = Annotated[
+    Path | None,
+    typer.Option(help="Write a page of thumbnails here: one file, to look at in a browser.", metavar="FILE"),
+]
+
+# More would hide the answer.
+_NAMED_FAILURES = 20
+
+
+def folder_index(client: Client, folder: str, index: str, model: str) -> Index:
+    """Return the index of what a user named, brought up to date."""
+    with needs("folders"):
+        from visiongate.batch.inputs import open_source  # noqa: PLC0415
+        from visiongate.folders.index import open_index  # noqa: PLC0415
+    notes: list[str] = []
+    try:
+        with waiting("embedding what is new"):
+            return open_index(open_source([folder]), client, folder=index, model=model, on_note=notes.append)
+    finally:
+        for sentence in notes:
+            note(sentence)
+
+
+def check_html(path: Path | None) -> None:
+    """Make the folder of a page. Raise CommandError if it cannot be written, or a package is missing."""
+    if path is not None:
+        with needs("folders"):
+            import jinja2  # noqa: F401, PLC0415
+        check_output("--html", path, [])
+
+
+def write_html(path: Path | None, title: str, sections: Sequence[Section]) -> None:
+    """Write the page of an answer, if there is to be one."""
+    if path is None:
+        return
+    from visiongate.folders.page import write_page  # noqa: PLC0415
+
+    with waiting("writing the page"):
+        write_page(path, title, sections)
+    note(f"wrote {path}")
+
+
+def picture(readers: Mapping[int, Callable[[], bytes]], row: int) -> bytes | Callable[[], bytes]:
+    """Return what a tile shows of a row: nothing if the photo is gone meanwhile."""
+    return readers.get(row, b"")
+
+
+def end_with_failed(failed: Sequence[tuple[str, str]]) -> None:
+    """Say which photos have no embedding, and end with exit code 1. Without any this does nothing."""
+    for name, message in failed[:_NAMED_FAILURES]:
+        fail(f"{name}: {message}")
+    if len(failed) > _NAMED_FAILURES:
+        fail(f"{len(failed) - _NAMED_FAILURES:,} more photos could not be embedded, either")
+    if failed:
+        raise typer.Exit(1)
+
+
+def counted(count: int, word: str) -> str:
+    """Return a number with its word, such as "1 photo" or "1,200 photos"."""
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def some_names(names: Iterable[str], limit: int) -> str:
+    """Return the first names for a cell of a table, and whether there are more."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")

@@ -1,0 +1,118 @@
+"""`visiongate search`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from visiongate import Client
+from visiongate.command_error import CommandError
+from visiongate.commands.common import AsJson, report, waiting
+from visiongate.commands.folder import (
+    Html,
+    IndexFolder,
+    check_html,
+    counted,
+    end_with_failed,
+    folder_index,
+    picture,
+    write_html,
+)
+from visiongate.commands.options import Model, Truncate, names_server
+from visiongate.commands.photos import Photo, refuse_photos
+
+app = typer.Typer(rich_markup_mode="markdown")
+
+
+@app.command()
+@names_server
+def search(
+    client_arguments: dict[str, Any],
+    words_and_folder: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[WORDS] FOLDER",
+            help="What the photos show, in quotes if it has spaces; and a folder of photos, with the folders in "
+            "it, or any other input of `visiongate batch`.",
+        ),
+    ],
+    photo: Annotated[
+        Photo | None,
+        typer.Option(
+            parser=Photo.named, metavar="PHOTO", help="Search for photos like this one, and not for words."
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="Show at most this many photos.", min=1)] = 10,
+    min_score: Annotated[
+        float,
+        typer.Option(
+            help="Least similarity of a photo: a cosine, -1 to 1. That of words and photos is low: 0.3 may be "
+            "a good match.",
+            min=-1,
+            max=1,
+            show_default="any",
+        ),
+    ] = -1,
+    truncate: Truncate = False,
+    model: Model = "",
+    index: IndexFolder = "",
+    html: Html = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the photos of a folder that show what words say, or that are like another photo; best first.
+
+    Photos are embedded once. Later calls embed only what is new, or has changed.
+
+    For example:
+
+    ```
+    visiongate search "a red car" photos
+    visiongate search --photo car.jpg photos --top 50 --html found.html
+    ```
+    """
+    *words, folder = words_and_folder
+    _check_question(words, photo)
+    check_html(html)
+    with Client(**client_arguments) as client:
+        found = folder_index(client, folder, index, model)
+        with waiting("waiting for the server's answer"):
+            if photo is not None:
+                [question] = client.embed_images([photo.image], model=model)
+            else:
+                [question] = client.embed_texts(words, truncate=truncate, model=model)
+    from visiongate.folders.neighbours import nearest  # noqa: PLC0415
+
+    # Without photos the vectors have no length.
+    rows, scores = nearest(found.vectors, question, top, min_score) if found.ids else ([], [])
+    hits = [(int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+    report(
+        [{"photo": found.ids[row], "similarity": round(score, 6)} for row, score in hits],
+        ("photo", "similarity"),
+        [(found.ids[row], f"{score:.3f}") for row, score in hits],
+        as_json,
+        "No photo is so similar. A lower --min-score finds more.",
+    )
+    if html is not None:
+        from visiongate.folders.page import Section, Tile  # noqa: PLC0415
+
+        readers = found.readers(row for row, _ in hits)
+        tiles = [Tile(picture(readers, row), found.ids[row], badge=f"{score:.3f}") for row, score in hits]
+        asked = []
+        if photo is not None and not isinstance(photo.image, str):
+            asked = [Section("Searched for", "", [Tile(photo.image, photo.name)])]
+        what = words[0] if photo is None else f"like {photo.name}"
+        title = f"{what}: {folder}"
+        note = f"{len(hits):,} of {counted(len(found.ids), 'photo')}, the most similar first."
+        write_html(html, title, [*asked, Section("Found" if asked else "", note, tiles)])
+    end_with_failed(found.failed)
+
+
+def _check_question(words: list[str], photo: Photo | None) -> None:
+    """Raise CommandError unless there are words or a photo, not both."""
+    refuse_photos(words, "word", "to search for photos like it, put --photo before it; to search in several "
+                  "files, put a pattern in quotes, such as 'photos/*.jpg'")  # fmt: skip
+    if photo is not None and words:
+        raise CommandError("give words or --photo, not both")
+    if photo is None and not words:
+        raise CommandError('give what to search for and where, such as "a red car" photos; or --photo')
+    if len(words) > 1:
+        raise CommandError(f'put the words in quotes: "{" ".join(words)}"; the last argument is the folder')
