@@ -1,55 +1,55 @@
-"""The jobs of commands over folders: each asks about every photo, and goes on from where it was stopped."""
+"""The jobs behind commands over folders: each goes on where it was, and asks about what is new."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from visiongate import Client
-from visiongate.command_error import CommandError
-from visiongate.commands.common import note, waiting
+from visiongate.commands.common import note
+from visiongate.commands.jobs import Work
 
 if TYPE_CHECKING:
     from visiongate.batch.item import Source
-    from visiongate.batch.job import Summary
     from visiongate.batch.task import Task
 
-INPUT_HELP = "A folder, or any other input of `visiongate batch`: patterns, lists, tables, archives, buckets."
+FOLDER_HELP = "A folder of photos, with the folders in it, or any other input of `visiongate batch`."
 
 
-def run_job(
-    task: "Task",
-    source: "Source",
-    client: Client,
-    out: Path,
-    option: str,
-    *,
-    overwrite: bool = False,
-    timeout_s: float,
-) -> "Summary":
-    """Ask about what is new, and about what failed before; the answers go to `out`, a folder.
+def folder_work(server: Mapping[str, Any], *, overwrite: bool = False) -> Work:
+    """Return work for the server of a command. What failed before is asked about anew.
 
-    option: the one that names `out` in the command. However many photos fail, the job goes on: its rows say
-    which. Raises what `run` does.
+    However many photos fail, the work goes on: the command says which.
     """
-    from visiongate.batch.job import Job, run  # noqa: PLC0415
+    settings = {"retry_failed": True, "max_failure_rate": 1, "overwrite": overwrite}
+    return Work({}, settings, {**server, "address": [server["address"]]}, json_log=False)
 
-    job = Job(
-        task=task,
-        source=source,
-        out=str(out),
-        clients=[client],
-        timeout_s=timeout_s,
-        retry_failed=True,
-        overwrite=overwrite,
-        max_failure_rate=1,
-    )
-    try:
-        with waiting(f"{task.name} {source.name}"):
-            summary = run(job)
-    except CommandError as error:
-        # Jobs call it as `visiongate batch` does.
-        raise CommandError(str(error).replace("--out", option)) from error
-    if summary.skipped:
-        note(
-            f"{summary.skipped} photos were done before; {summary.rows} are new, have changed, or had failed."
-        )
-    return summary
+
+def answers_folder(task: "Task", source: "Source", parent: str) -> str:
+    """Return the folder for the answers to what a task asks about a source, in `parent` or the user's cache.
+
+    Other questions, and other photos, have other folders.
+    """
+    from visiongate.folders.cache import cache_folder  # noqa: PLC0415
+
+    question = json.dumps(task.settings, sort_keys=True)
+    folder = cache_folder("answers", source.name, task.name, question)
+    if parent:
+        return f"{parent.rstrip('/')}/{folder.name}"
+    # Others need not know what is in a user's photos.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder)
+
+
+def renew_answers(work: Work, task: "Task", source: "Source", out: str) -> None:
+    """Bring a folder of answers up to date; if the server has another model than they are from, anew."""
+    from visiongate.batch.manifest import Manifest  # noqa: PLC0415
+    from visiongate.batch.models import models_of  # noqa: PLC0415
+    from visiongate.batch.store import open_store  # noqa: PLC0415
+
+    found = Manifest.load(open_store(out))
+    with work.clients() as clients:
+        is_stale = found is not None and found.models != models_of(clients, task.models)
+        if is_stale:
+            note(f"The model of {task.name} is another one than before: it is asked about all photos anew.")
+            work = replace(work, settings={**work.settings, "overwrite": True})
+        work.run(task, source, out, clients)

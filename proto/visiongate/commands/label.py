@@ -2,16 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
-from visiongate.commands.common import AsJson, fail, note, report
-from visiongate.commands.jobs import INPUT_HELP, Work, folder_options
-from visiongate.commands.options import WORDS, MinScore, Model
-from visiongate.commands.photos import check_output
+from visiongate.commands.common import AsJson, note, report
+from visiongate.commands.folder import Html, check_html, end_with_failed, write_html
+from visiongate.commands.folder_jobs import FOLDER_HELP, folder_work
+from visiongate.commands.options import WORDS, MinScore, Model, names_server
 from visiongate.folders.classes import read_classes
 
 if TYPE_CHECKING:
@@ -24,15 +24,13 @@ FORMATS = ("coco", "yolo")
 ANSWERS = "answers"
 """The folder, in that of --out, of the job's Parquet files."""
 PREVIEWS = "previews"
-MAX_FAILURES = 20
-"""So many failures are named; the files have all."""
 
 
 @app.command()
-@folder_options
+@names_server
 def label(
-    work: Work,
-    photos: Annotated[list[str], typer.Argument(metavar="INPUT...", help=INPUT_HELP)],
+    server: dict[str, Any],
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help=FOLDER_HELP)],
     out: Annotated[
         str,
         typer.Option(metavar="DIR", help="The folder of the data set. It is made; run again, it is updated."),
@@ -75,12 +73,10 @@ def label(
     preview: Annotated[
         int, typer.Option(help="Draw the labels of so many photos into DIR/previews.", min=0)
     ] = 12,
-    html: Annotated[
-        Path | None,
-        typer.Option(
-            help="Write a page to look at: examples of each class, and what has no labels.", metavar="FILE"
-        ),
-    ] = None,
+    html: Html = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Ask anew about all photos, whatever DIR has.")
+    ] = False,
     detection_model: Annotated[
         str,
         typer.Option(help="Variant of the model that finds objects.", show_default="the server's"),
@@ -106,35 +102,37 @@ def label(
         if name not in FORMATS:
             raise CommandError(f"--format is {name!r}: it must be {' or '.join(FORMATS)}")
     if masks and "coco" not in chosen:
-        raise CommandError("--masks is for COCO, and yolo's files hold boxes: add --format coco, or leave it out")
+        raise CommandError(
+            "--masks is for COCO, and yolo's files hold boxes: add --format coco, or leave it out"
+        )
     classes = read_classes(phrase or [], class_ or [])
     with needs("folders"):
+        from visiongate.batch.inputs import open_source  # noqa: PLC0415
         from visiongate.batch.output import Output  # noqa: PLC0415
         from visiongate.batch.store import open_store  # noqa: PLC0415
         from visiongate.batch.tasks import make_task  # noqa: PLC0415
         from visiongate.folders.found import count, sections  # noqa: PLC0415
         from visiongate.folders.labelled import LabelledPhotos  # noqa: PLC0415
-        from visiongate.folders.page import write_page  # noqa: PLC0415
     settings = {"phrases": classes.phrases, "min_score": min_score}
     if "coco" in chosen if masks is None else masks:
         task = make_task("segment", **settings, detection_model=detection_model, model=model)
     elif model:
-        raise CommandError("--model makes masks, and there are only boxes: name --detection-model, or add --masks")
+        raise CommandError(
+            "--model makes masks, and there are only boxes: name --detection-model, or add --masks"
+        )
     else:
         task = make_task("detect", **settings, model=detection_model)
     store = open_store(out)
     _check_folder(store, chosen, preview)
-    if html is not None:
-        check_output("--html", html, [])
-    source = work.source(photos)
+    check_html(html)
+    source = open_source([folder])
+    work = folder_work(server, overwrite=overwrite)
     answers = f"{out.rstrip('/')}/{ANSWERS}"
     with work.clients() as clients:
         work.run(task, source, answers, clients)
-    labelled = LabelledPhotos(
-        Output(open_store(answers)), classes, {item.id: item for item in source}
-    )
+    labelled = LabelledPhotos(Output(open_store(answers)), classes, {item.id: item for item in source})
     found = count(labelled)
-    _write_formats(labelled, store, chosen, val, _root(photos))
+    _write_formats(labelled, store, chosen, val, _root(folder))
     if preview:
         _write_previews(labelled, store, preview)
     report(
@@ -148,9 +146,8 @@ def label(
         "",
     )
     if html is not None:
-        write_page(html, f"Labels of {source.name}", sections(labelled, found))
-        note(f"wrote {html}")
-    _end_with_failures(labelled)
+        write_html(html, f"Labels of {source.name}", sections(labelled, found))
+    end_with_failed(list(labelled.failures()))
 
 
 def _check_folder(store: "Store", formats: Iterable[str], preview: int) -> None:
@@ -159,15 +156,19 @@ def _check_folder(store: "Store", formats: Iterable[str], preview: int) -> None:
 
     names = store.names()
     if names and ANSWERS not in names:
-        raise CommandError(f"{store.name} is not empty, and holds no labels: give --out a new or empty folder")
+        raise CommandError(
+            f"{store.name} is not empty, and holds no labels: give --out a new or empty folder"
+        )
     if "yolo" in formats and is_url(store.name):
-        raise CommandError(f"--format yolo links to photos, which {store.name} cannot: give --out a folder here")
+        raise CommandError(
+            f"--format yolo links to photos, which {store.name} cannot: give --out a folder here"
+        )
 
 
-def _root(photos: list[str]) -> Path | None:
+def _root(folder: str) -> Path | None:
     """Return the folder of this machine that ids are relative to, if it is one."""
-    root = Path(photos[0])
-    return root if len(photos) == 1 and root.is_dir() else None
+    root = Path(folder)
+    return root if root.is_dir() else None
 
 
 def _write_formats(
@@ -193,7 +194,9 @@ def _write_formats(
                     labelled.settings["phrases"],
                     val,
                 )
-                about = f"data.yaml with {counts['train']:,} photos to train on, {counts['val']:,} to validate"
+                about = (
+                    f"data.yaml with {counts['train']:,} photos to train on, {counts['val']:,} to validate"
+                )
         note(f"{store.path(name)} has {about}")
 
 
@@ -217,15 +220,3 @@ def _write_previews(labelled: "LabelledPhotos", store: "Store", count: int) -> N
             picture.save(folder / preview_name(number, name), quality=90)
             drawn += 1
     note(f"{store.path(PREVIEWS)} has {drawn} photos with their labels: look at them before you train")
-
-
-def _end_with_failures(labelled: "LabelledPhotos") -> None:
-    """Say which photos have no labels because they failed, and end with exit code 1 if there are any."""
-    number = 0
-    for number, (name, error) in enumerate(labelled.failures(), 1):
-        if number <= MAX_FAILURES:
-            fail(f"{name}: {error}")
-    if number > MAX_FAILURES:
-        fail(f"{number - MAX_FAILURES:,} more photos failed; {labelled.output.store.name} says why each did")
-    if number:
-        raise typer.Exit(1)

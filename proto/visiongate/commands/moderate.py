@@ -1,23 +1,19 @@
 """`visiongate moderate`."""
 
-import hashlib
 import heapq
-import json
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, print_json, say, table
-from visiongate.commands.folder_jobs import INPUT_HELP, run_job
+from visiongate.commands.folder import Html, check_html, write_html
+from visiongate.commands.folder_jobs import FOLDER_HELP, answers_folder, folder_work, renew_answers
 from visiongate.commands.options import names_server
 from visiongate.commands.photos import check_output
 from visiongate.folders.policy import (
@@ -36,6 +32,8 @@ from visiongate.folders.policy import (
 if TYPE_CHECKING:
     from visiongate.batch.item import Source
     from visiongate.batch.task import Task
+    from visiongate.commands.jobs import Work
+    from visiongate.folders.page import Section
 
 app = typer.Typer(rich_markup_mode="markdown")
 
@@ -47,13 +45,7 @@ MAX_ROWS = 100
 @names_server
 def moderate(
     server: dict[str, Any],
-    photos: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="INPUT",
-            help=INPUT_HELP,
-        ),
-    ] = None,
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help=FOLDER_HELP, show_default=False)] = "",
     policy: Annotated[
         Path | None,
         typer.Option(help="What is not wanted, and from which score on: a TOML file.", metavar="FILE"),
@@ -65,33 +57,30 @@ def moderate(
         Path | None,
         typer.Option(help="Write a row for every photo here: name.csv, .jsonl or .parquet.", metavar="FILE"),
     ] = None,
-    html: Annotated[
-        Path | None,
-        typer.Option(help="Write a page of the photos to look at, the worst first.", metavar="FILE"),
-    ] = None,
-    keep: Annotated[
-        Path | None,
+    answers: Annotated[
+        str,
         typer.Option(
-            help="Keep the models' answers here. The next call asks only about photos that are new; "
-            "thresholds can change without asking anew.",
+            help="Keep the models' answers here, in a folder or at an address such as s3://bucket/folder.",
             metavar="DIR",
+            show_default="in ~/.cache/visiongate/answers",
         ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Ask anew about all photos, whatever --keep has.")
-    ] = False,
+    ] = "",
+    html: Html = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold back the photos of a folder that a policy of yours does not want. No safety guarantee.
 
     Each photo is to **block**, to **review** by people, or **fine**; one that cannot be read is **not
     judged**. The table shows those that are not fine, the worst first. The exit code is 1 if a photo is not
-    judged. For example:
+    judged.
+
+    The models are asked once about a photo. Later calls ask about what is new, or has changed; thresholds can
+    change without asking at all. For example:
 
     ```
     visiongate moderate --example > policy.toml
     visiongate moderate photos --policy policy.toml --html look.html
-    visiongate moderate photos --policy policy.toml --keep answers --out judged.csv
+    visiongate moderate photos --policy policy.toml --out judged.csv
     ```
     """
     if example_policy:
@@ -102,8 +91,8 @@ def moderate(
             "give --policy FILE, which says what is not wanted; `visiongate moderate --example` prints one "
             "to start from"
         )
-    if not photos:
-        raise CommandError("give the photos: a folder, or any other input of `visiongate batch`")
+    if not folder:
+        raise CommandError("give a folder of photos, or any other input of `visiongate batch`")
     rules = read_policy(policy)
     with needs("folders"):
         from visiongate.batch.inputs import open_source  # noqa: PLC0415
@@ -112,23 +101,20 @@ def moderate(
     if out is not None:
         judging.check_ending(out)
         check_output("--out", out, [])
-    if html is not None:
-        check_output("--html", html, [])
-    source = open_source(photos)
-    with _kept(keep) as folder, Client(**server) as client:
-        judgements = _judged(rules, source, client, folder, overwrite, server["timeout"])
-        if out is not None:
-            names = [category.name for category in (*rules.classified, *rules.detected)]
-            judgements = judging.write_judgements(out, judgements, names)
-        report = _Report(MAX_ROWS if html is None else MAX_TILES, keep_all=as_json)
-        for name, judgement in judgements:
-            report.add(name, judgement)
+    check_html(html)
+    source = open_source([folder])
+    judgements = _judged(rules, source, folder_work(server), answers)
+    if out is not None:
+        names = [category.name for category in (*rules.classified, *rules.detected)]
+        judgements = judging.write_judgements(out, judgements, names)
+    report = _Report(MAX_ROWS if html is None else MAX_TILES, keep_all=as_json)
+    for name, judgement in judgements:
+        report.add(name, judgement)
     report.show(as_json)
     if out is not None:
         note(f"wrote {out}")
     if html is not None:
-        _write_page(html, policy, source, report)
-        note(f"wrote {html}")
+        write_html(html, f"What {policy.name} says about {source.name}", _sections(source, report))
     note(DISCLAIMER)
     if report.counts[NOT_JUDGED]:
         raise typer.Exit(1)
@@ -186,33 +172,31 @@ def _why(judgement: Judgement) -> str:
     return f"{judgement.category} {judgement.scores[judgement.category]:.2f}"
 
 
-def _write_page(path: Path, policy: Path, source: "Source", report: _Report) -> None:
-    from visiongate.folders.page import Section, Tile, write_page  # noqa: PLC0415
+def _sections(source: "Source", report: _Report) -> "list[Section]":
+    """Return what a page shows: the photos by verdict, the worst first."""
+    from visiongate.folders.page import Section, Tile  # noqa: PLC0415
 
-    worst = {verdict: report.worst(verdict) for verdict in VERDICTS}
+    worst = {verdict: photos for verdict in VERDICTS if (photos := report.worst(verdict))}
     names = {name for photos in worst.values() for name, _ in photos}
     read = {item.id: item.read for item in source if item.id in names}
     sections = [
         Section(
-            f"{verdict.capitalize()}: {report.counts[verdict]}",
+            f"{verdict.capitalize()}: {report.counts[verdict]:,}",
             _NOTES[verdict],
             [
                 Tile(
-                    read[name],
+                    read.get(name, b""),
                     name,
                     badge="" if judgement.scores is None else f"{judgement.scores[judgement.category]:.2f}",
                     detail=judgement.error or judgement.category,
                 )
                 for name, judgement in photos
-                if name in read
             ],
         )
         for verdict, photos in worst.items()
-        if photos
     ]
-    if sections:
-        sections[0] = replace(sections[0], note=f"{DISCLAIMER} {sections[0].note}")
-    write_page(path, f"What {policy.name} says about {source.name}", sections)
+    first, *others = sections
+    return [replace(first, note=f"{DISCLAIMER} {first.note}"), *others]
 
 
 _NOTES = {
@@ -223,26 +207,14 @@ _NOTES = {
 }
 
 
-@contextmanager
-def _kept(keep: Path | None) -> Iterator[Path]:
-    """Lend the folder of the answers: the user's, or one that is removed at the end."""
-    if keep is not None:
-        yield keep
-        return
-    with tempfile.TemporaryDirectory(prefix="visiongate-moderate-") as folder:
-        yield Path(folder)
-
-
-def _judged(
-    policy: Policy, source: "Source", client: Client, folder: Path, overwrite: bool, timeout_s: float
-) -> Iterator[tuple[str, Judgement]]:
-    """Ask the models, and yield the judgements of the photos that are there now."""
+def _judged(policy: Policy, source: "Source", work: "Work", answers: str) -> Iterator[tuple[str, Judgement]]:
+    """Ask the models about what is new, and yield the judgements of the photos that are there now."""
     from visiongate.batch.output import Output  # noqa: PLC0415
     from visiongate.batch.store import open_store  # noqa: PLC0415
     from visiongate.batch.tasks import make_task  # noqa: PLC0415
     from visiongate.folders import judging  # noqa: PLC0415
 
-    tasks: list[tuple[Task, tuple[str, ...]]] = []
+    tasks: list[tuple[Task, Sequence[str]]] = []
     if policy.classified:
         task = make_task(
             "classify", labels=policy.labels, prompt_template=policy.template, model=policy.model
@@ -253,19 +225,13 @@ def _judged(
             "detect", phrases=policy.phrases, min_score=policy.least_score, model=policy.detection_model
         )
         tasks.append((task, judging.DETECT_COLUMNS))
-    answers: dict[str, Any] = {"classify": (), "detect": ()}
+    rows: dict[str, Iterable[Any]] = {"classify": (), "detect": ()}
     for task, columns in tasks:
-        out = folder / _folder_name(task, source)
-        run_job(task, source, client, out, "--keep", overwrite=overwrite, timeout_s=timeout_s)
-        answers[task.name] = Output(open_store(str(out))).batches(columns)
-    # Rows of photos that have been removed since stay in a folder of answers.
+        out = answers_folder(task, source, answers)
+        renew_answers(work, task, source, out)
+        rows[task.name] = Output(open_store(out)).batches(columns)
+    # Rows of photos that are gone since stay in the files.
     present = {item.id for item in source}
-    for name, judgement in judging.judged(policy, answers["classify"], answers["detect"]):
+    for name, judgement in judging.judged(policy, rows["classify"], rows["detect"]):
         if name in present:
             yield name, judgement
-
-
-def _folder_name(task: "Task", source: "Source") -> str:
-    """Return a name that is another for other questions or other photos: their answers do not mix."""
-    what = json.dumps([task.settings, source.name], sort_keys=True)
-    return f"{task.name}-{hashlib.sha256(what.encode()).hexdigest()[:12]}"

@@ -1,7 +1,7 @@
 """What the labels of a folder are, for people: how many of each class, and examples to look at."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -30,7 +30,7 @@ class Found:
     objects: Counter[str]
     photos: Counter[str]
     unlabelled: int
-    examples: dict[str, Sequence[str]]
+    examples: Mapping[str, Sequence[str]]
 
 
 def count(labelled: LabelledPhotos) -> Found:

@@ -47,9 +47,7 @@ class LabelledPhotos(Job):
     def detections(self) -> Iterator[tuple[str, Detections]]:
         """Yield the id and the labels of each row that is OK."""
         for row in self.rows(["width", "height", "detections"]):
-            found = detections_of(
-                row["detections"], self._classes.phrases, row["width"], row["height"]
-            )
+            found = detections_of(row["detections"], self._classes.phrases, row["width"], row["height"])
             yield row["id"], self._classes.labels(found)
 
 
