@@ -4,9 +4,6 @@ An index is the output of a batch job `embed`. What has come to the folder is em
 and what is gone stays in the files but is in no answer.
 """
 
-import hashlib
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +25,7 @@ from visiongate.batch.task import Task
 from visiongate.batch.tasks import make_task
 from visiongate.client import Client
 from visiongate.command_error import CommandError
+from visiongate.folders.cache import cache_folder
 from visiongate.folders.neighbours import Vectors
 
 # Of broken files. They stay as they are until they change; other failures may mend by themselves.
@@ -66,12 +64,7 @@ class Index:
 
 def default_folder(source: Source, model: str) -> Path:
     """Return the folder in the user's cache for the index of a source, which is told by its name."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    cache = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
-    name = source.name.encode("utf-8", "surrogateescape")
-    digest = hashlib.sha256(name + b"\0" + model.encode()).hexdigest()[:16]
-    spoken = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", source.name.rstrip("/\\"))[-1])[:40]
-    return cache / "visiongate" / "index" / f"{spoken}-{digest}"
+    return cache_folder("index", source.name, model)
 
 
 def open_index(
