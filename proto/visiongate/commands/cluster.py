@@ -86,7 +86,7 @@ def cluster(
     with needs("folders"):
         from visiongate.folders.clusters import by_density, by_number  # noqa: PLC0415
     with Client(**client_arguments) as client:
-        found = folder_index(client, folder, index, model)
+        found = folder_index(client_arguments, client, folder, index, model)
         with waiting("sorting the photos"):
             if clusters is None:
                 groups = by_density(found.vectors, min_size)

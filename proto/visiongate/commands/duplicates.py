@@ -65,7 +65,7 @@ def duplicates(
     """
     check_html(html)
     with Client(**client_arguments) as client:
-        found = folder_index(client, folder, index, model)
+        found = folder_index(client_arguments, client, folder, index, model)
     from visiongate.folders.duplicates import duplicates as find  # noqa: PLC0415
 
     with waiting("comparing the photos"):

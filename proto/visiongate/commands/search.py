@@ -72,7 +72,7 @@ def search(
     _check_question(words, photo)
     check_html(html)
     with Client(**client_arguments) as client:
-        found = folder_index(client, folder, index, model)
+        found = folder_index(client_arguments, client, folder, index, model)
         with waiting("waiting for the server's answer"):
             if photo is not None:
                 [question] = client.embed_images([photo.image], model=model)
