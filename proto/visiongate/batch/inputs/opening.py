@@ -13,6 +13,7 @@ from visiongate.batch.inputs import endings, patterns
 from visiongate.batch.inputs.folder import Folder, OneFile, Tree
 from visiongate.batch.inputs.lists import Lines, ListFile, standard_input
 from visiongate.batch.inputs.places import Place, place_of
+from visiongate.batch.inputs.tables import Table
 from visiongate.batch.inputs.web import SCHEMES
 from visiongate.batch.item import Item, Source
 
@@ -187,6 +188,8 @@ def _file(named: _Named, path: str, id: str, version: str, options: _Options) ->
         return OneFile(place, path, id, version)
     if kind == "list":
         return ListFile(place, path)
+    if kind in ("csv", "tsv", "jsonl", "parquet"):
+        return Table(place, path, id, kind, column=options.column, id_column=options.id_column)
     raise ValueError(f"{named.text}: not yet")
 
 
