@@ -10,6 +10,7 @@ from braceexpand import braceexpand
 
 from visiongate.batch.filesystem import is_url, scheme_of
 from visiongate.batch.inputs import endings, patterns
+from visiongate.batch.inputs.archives import Archive
 from visiongate.batch.inputs.folder import Folder, OneFile, Tree
 from visiongate.batch.inputs.lists import Lines, ListFile, standard_input
 from visiongate.batch.inputs.places import Place, place_of
@@ -190,6 +191,8 @@ def _file(named: _Named, path: str, id: str, version: str, options: _Options) ->
         return ListFile(place, path)
     if kind in ("csv", "tsv", "jsonl", "parquet"):
         return Table(place, path, id, kind, column=options.column, id_column=options.id_column)
+    if kind == "tar":
+        return Archive(place, path, id, version, _anything if options.all_files else _is_image)
     raise ValueError(f"{named.text}: not yet")
 
 

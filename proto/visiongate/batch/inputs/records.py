@@ -35,13 +35,18 @@ class Records(Protocol):
     def count(self) -> int | None: ...
 
 
+def is_gzip(path: str) -> bool:
+    """Return whether a name is that of a compressed file."""
+    return path.lower().endswith((".gz", ".tgz"))
+
+
 @contextmanager
 def opened(place: Place, path: str) -> Iterator[IO[bytes]]:
-    """Open a file whose lines are read; with the ending .gz, what it holds. Errors become sentences."""
+    """Open a file to read from its start; of a gzip file, what it holds. Errors become sentences."""
     name = place.address(path)
     with place.open(path) as file:
         try:
-            if path.lower().endswith(".gz"):
+            if is_gzip(path):
                 yield cast(IO[bytes], gzip.GzipFile(fileobj=file))
             else:
                 # Not all of fsspec's files have a buffer, and would read lines byte by byte.
