@@ -2,14 +2,14 @@
 
 import io
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO
+
+import av
+from PIL import Image
 
 from visiongate.batch.inputs.folder import as_id, failed
 from visiongate.batch.inputs.places import Place, is_connection
 from visiongate.batch.item import Item
-
-if TYPE_CHECKING:
-    import av  # noqa
 
 # At this quality and with colours at full resolution, JPEG changes answers less than the video's own loss. A
 # lossless PNG of such a frame takes ten times as long and three times the bytes.
@@ -20,10 +20,10 @@ _MISSING_PART = 0.02
 
 
 class Video:
-    """Every n-th frame of a video, as a JPEG file: a `Source`. Ids are `film.mp4#250`, the frame's number from 0.
+    """Every n-th frame of a video, as a JPEG file: a `Source`. Ids are `film.mp4#250`: frames count from 0.
 
-    Frames are upright, as players show them. Each is in memory as long as its item is. A video that is damaged,
-    breaks off or is none has an item more at its end, whose `read` says so.
+    Frames are upright, as players show them. Each is in memory as long as its item is. A video that is
+    damaged, breaks off or is none has an item more at its end, whose `read` says so.
     """
 
     def __init__(self, place: Place, path: str, id: str, version: str, every_nth: int) -> None:
@@ -60,15 +60,19 @@ class Video:
         return as_id(f"{self._id}#{number}")
 
 
-def _frames(file: IO[bytes]) -> Iterator[tuple["av.VideoFrame", float]]:
-    """Yield frames and their times from the first one in seconds. Raise ValueError at the end of a damaged video."""
-    import av  # noqa
+def _frames(file: IO[bytes]) -> Iterator[tuple[av.VideoFrame, float]]:
+    """Yield frames, and their times in seconds from the first one.
 
+    Raises ValueError if that is not the whole video: at the end, if some of it cannot be decoded.
+    """
+    if not file.read(1):
+        raise ValueError("it is empty")
+    file.seek(0)
     damage: Exception | None = None
     start = end = 0.0
     first: float | None = None
     # A playlist that is called a video names other files and addresses: none of them is opened.
-    with av.open(file, options={"protocol_whitelist": "none"}) as container:
+    with av.open(file, "r", options={"protocol_whitelist": "none"}) as container:
         stream = next(iter(container.streams.video), None)
         if stream is None:
             raise ValueError("it has no pictures")
@@ -86,18 +90,22 @@ def _frames(file: IO[bytes]) -> Iterator[tuple["av.VideoFrame", float]]:
                 damage = damage or error
                 continue
             for frame in frames:
+                assert isinstance(frame, av.VideoFrame)
                 time_s = frame.time or 0.0
                 first = time_s if first is None else first
                 yield frame, time_s - first
         length = (container.duration or 0) / av.time_base
+        if container.format.name == "avi" and stream.average_rate:
+            # Its duration is made up from the bytes that are there.
+            length = float(stream.frames / stream.average_rate)
     if damage is not None:
         raise ValueError(f"some of its pictures cannot be decoded: {_reason(damage)}")
     if end < length - max(_MISSING_S, _MISSING_PART * length):
         raise ValueError(f"it breaks off after {end:.1f} of {length:.1f} seconds")
 
 
-def _jpeg(frame: "av.VideoFrame") -> bytes:
-    picture = frame.to_image()
+def _jpeg(frame: av.VideoFrame) -> bytes:
+    picture: Image.Image = frame.to_image()  # type: ignore[no-untyped-call]
     if frame.rotation:
         picture = picture.rotate(frame.rotation, expand=True)
     target = io.BytesIO()
