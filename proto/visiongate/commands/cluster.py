@@ -1,7 +1,5 @@
 """`visiongate cluster`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +86,7 @@ def cluster(
     with needs("folders"):
         from visiongate.folders.clusters import by_density, by_number  # noqa: PLC0415
     with Client(**client_arguments) as client:
-        found = folder_index(client, folder, index, model)
+        found = folder_index(client_arguments, client, folder, index, model)
         with waiting("sorting the photos"):
             if clusters is None:
                 groups = by_density(found.vectors, min_size)
@@ -111,7 +109,7 @@ def cluster(
     end_with_failed(found.failed)
 
 
-def _entries(found: Index, groups: Clusters, names: list[str]) -> list[dict[str, Any]]:
+def _entries(found: "Index", groups: "Clusters", names: list[str]) -> list[dict[str, Any]]:
     entries: list[dict[str, Any]] = [
         {
             "group": number,
@@ -129,7 +127,7 @@ def _entries(found: Index, groups: Clusters, names: list[str]) -> list[dict[str,
     return entries
 
 
-def _rows(found: Index, groups: Clusters, names: list[str], is_named: bool) -> list[tuple[str, ...]]:
+def _rows(found: "Index", groups: "Clusters", names: list[str], is_named: bool) -> list[tuple[str, ...]]:
     members = [group.members for group in groups.groups]
     rows = [
         (
@@ -146,12 +144,13 @@ def _rows(found: Index, groups: Clusters, names: list[str], is_named: bool) -> l
     return rows
 
 
-def _write_page(path: Path | None, folder: str, found: Index, groups: Clusters, names: list[str]) -> None:
+def _write_page(path: Path | None, folder: str, found: "Index", groups: "Clusters", names: list[str]) -> None:
     if path is None:
         return
-    from visiongate.folders.page import Section, Tile  # noqa: PLC0415
+    from visiongate.folders.page import MAX_TILES, Section, Tile  # noqa: PLC0415
 
-    readers = found.readers(range(len(found.ids)))
+    members = [*(group.members for group in groups.groups), groups.outliers]
+    readers = found.readers(row for rows in members for row in rows[:MAX_TILES].tolist())
     sections = [
         Section(
             f"Group {number}{f': {name}' if name else ''}",

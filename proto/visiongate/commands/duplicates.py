@@ -1,7 +1,6 @@
 """`visiongate duplicates`."""
 
-from __future__ import annotations
-
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
     from visiongate.folders.duplicates import Copy
     from visiongate.folders.index import Index
 
+# What was only compressed anew, or made half as large, is at least as similar; other photos of the same thing
+# seldom are. How similar depends on the model.
+THRESHOLD = 0.97
+
 app = typer.Typer(rich_markup_mode="markdown")
 
 
@@ -37,12 +40,12 @@ def duplicates(
     threshold: Annotated[
         float,
         typer.Option(
-            help="Least similarity of photos that are nearly the same: a cosine, 0 to 1. At 1 there are only "
-            "copies.",
+            help="Least similarity of photos that are nearly the same: a cosine, 0 to 1. Copies have 1, and "
+            "what is the right one for others depends on the model.",
             min=0,
             max=1,
         ),
-    ] = 0.95,
+    ] = THRESHOLD,
     model: Model = "",
     index: IndexFolder = "",
     html: Html = None,
@@ -62,11 +65,12 @@ def duplicates(
     """
     check_html(html)
     with Client(**client_arguments) as client:
-        found = folder_index(client, folder, index, model)
+        found = folder_index(client_arguments, client, folder, index, model)
     from visiongate.folders.duplicates import duplicates as find  # noqa: PLC0415
 
     with waiting("comparing the photos"):
         groups = find(found, threshold)
+    nothing = f"No duplicates among {counted(len(found.ids), 'photo')}. A lower --threshold finds more."
     report(
         [{"photos": [_entry(found, copy, is_first=copy is group[0]) for copy in group]} for group in groups],
         ("group", "photo", "size", "similarity"),
@@ -76,7 +80,7 @@ def duplicates(
             for copy in group
         ],
         as_json,
-        f"No duplicates among {counted(len(found.ids), 'photo')}. A lower --threshold finds more.",
+        nothing,
     )
     spare = sum(len(group) - 1 for group in groups)
     summary = (
@@ -85,11 +89,13 @@ def duplicates(
     )
     if groups:
         note(summary)
-    _write_page(html, folder, found, groups, summary)
+    _write_page(html, folder, found, groups, summary if groups else nothing)
     end_with_failed(found.failed)
 
 
-def _write_page(path: Path | None, folder: str, found: Index, groups: list[list[Copy]], summary: str) -> None:
+def _write_page(
+    path: Path | None, folder: str, found: "Index", groups: list[list["Copy"]], summary: str
+) -> None:
     if path is None:
         return
     from visiongate.folders.page import Section, Tile  # noqa: PLC0415
@@ -111,10 +117,10 @@ def _write_page(path: Path | None, folder: str, found: Index, groups: list[list[
         )
         for number, group in enumerate(groups, 1)
     ]
-    write_html(path, f"Duplicates: {folder}", sections or [Section("", "No duplicates.", [])])
+    write_html(path, f"Duplicates: {folder}", sections, summary)
 
 
-def _entry(found: Index, copy: Copy, is_first: bool) -> dict[str, Any]:
+def _entry(found: "Index", copy: "Copy", is_first: bool) -> dict[str, Any]:
     width, height = found.sizes[copy.row]
     return {
         "photo": found.ids[copy.row],
@@ -127,10 +133,13 @@ def _entry(found: Index, copy: Copy, is_first: bool) -> dict[str, Any]:
     }
 
 
-def _size(found: Index, row: int) -> str:
+def _size(found: "Index", row: int) -> str:
     width, height = found.sizes[row]
     return f"{width} × {height}"
 
 
-def _how_similar(copy: Copy, is_first: bool) -> str:
-    return "keep" if is_first else "same file" if copy.is_exact else f"{copy.similarity:.3f}"
+def _how_similar(copy: "Copy", is_first: bool) -> str:
+    if is_first or copy.is_exact:
+        return "keep" if is_first else "same file"
+    # Rounded down: 1 would say that they are equal.
+    return f"{math.floor(copy.similarity * 1000) / 1000:.3f}"

@@ -1,35 +1,33 @@
 """What the commands about a folder of photos share: its index, and the page that shows their answer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.commands.common import fail, note, waiting
+from visiongate.commands.folder_jobs import FOLDER_HELP, folder_work
 from visiongate.commands.photos import check_output
 
 if TYPE_CHECKING:
+    from visiongate.batch.job import Summary
     from visiongate.folders.index import Index
     from visiongate.folders.page import Section
 
 FolderArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="FOLDER",
-        help="A folder of photos, with the folders in it, or any other input of `visiongate batch`.",
-    ),
+    typer.Argument(metavar="FOLDER", help=FOLDER_HELP),
 ]
 IndexFolder = Annotated[
     str,
     typer.Option(
         "--index",
-        help="Keep the embeddings here, a folder or an address such as s3://bucket/folder: 2 kB on disk and in "
-        "memory for a photo, if the model's embeddings have 512 numbers.",
+        help="Keep the embeddings here, in a folder or at an address such as s3://bucket/folder. A photo "
+        "takes 2 kB there and in memory, if the model's embeddings have 512 numbers.",
         metavar="DIR",
         show_default="in ~/.cache/visiongate/index",
     ),
@@ -43,18 +41,18 @@ Html = Annotated[
 _NAMED_FAILURES = 20
 
 
-def folder_index(client: Client, folder: str, index: str, model: str) -> Index:
-    """Return the index of what a user named, brought up to date."""
+def folder_index(server: Mapping[str, Any], client: Client, folder: str, index: str, model: str) -> "Index":
+    """Return the index of what a user named, brought up to date. `server`: what the client is made with."""
     with needs("folders"):
         from visiongate.batch.inputs import open_source  # noqa: PLC0415
         from visiongate.folders.index import open_index  # noqa: PLC0415
-    notes: list[str] = []
-    try:
-        with waiting("embedding what is new"):
-            return open_index(open_source([folder]), client, folder=index, model=model, on_note=notes.append)
-    finally:
-        for sentence in notes:
-            note(sentence)
+    work = folder_work(server)
+
+    def do(task: Any, source: Any, out: str, clients: Any, **settings: Any) -> "Summary":
+        asked = replace(work, settings={**work.settings, **settings})
+        return asked.run(task, source, out, clients)
+
+    return open_index(open_source([folder]), client, folder=index, model=model, on_note=note, do=do)
 
 
 def check_html(path: Path | None) -> None:
@@ -65,14 +63,14 @@ def check_html(path: Path | None) -> None:
         check_output("--html", path, [])
 
 
-def write_html(path: Path | None, title: str, sections: Sequence[Section]) -> None:
+def write_html(path: Path | None, title: str, sections: Sequence["Section"], note_below: str = "") -> None:
     """Write the page of an answer, if there is to be one."""
     if path is None:
         return
     from visiongate.folders.page import write_page  # noqa: PLC0415
 
     with waiting("writing the page"):
-        write_page(path, title, sections)
+        write_page(path, title, sections, note=note_below)
     note(f"wrote {path}")
 
 

@@ -31,7 +31,7 @@ def search(
         list[str],
         typer.Argument(
             metavar="[WORDS] FOLDER",
-            help="What the photos show, in quotes if it has spaces; and a folder of photos, with the folders in "
+            help="What the photos show, in quotes if it has spaces. A folder of photos, with the folders in "
             "it, or any other input of `visiongate batch`.",
         ),
     ],
@@ -45,8 +45,7 @@ def search(
     min_score: Annotated[
         float,
         typer.Option(
-            help="Least similarity of a photo: a cosine, -1 to 1. That of words and photos is low: 0.3 may be "
-            "a good match.",
+            help="Least similarity of a photo: a cosine, -1 to 1. With words, 0.3 may be a good match.",
             min=-1,
             max=1,
             show_default="any",
@@ -73,7 +72,7 @@ def search(
     _check_question(words, photo)
     check_html(html)
     with Client(**client_arguments) as client:
-        found = folder_index(client, folder, index, model)
+        found = folder_index(client_arguments, client, folder, index, model)
         with waiting("waiting for the server's answer"):
             if photo is not None:
                 [question] = client.embed_images([photo.image], model=model)
@@ -81,9 +80,11 @@ def search(
                 [question] = client.embed_texts(words, truncate=truncate, model=model)
     from visiongate.folders.neighbours import nearest  # noqa: PLC0415
 
+    hits = []
     # Without photos the vectors have no length.
-    rows, scores = nearest(found.vectors, question, top, min_score) if found.ids else ([], [])
-    hits = [(int(row), float(score)) for row, score in zip(rows, scores, strict=True)]
+    if found.ids:
+        rows, scores = nearest(found.vectors, question, top, min_score)
+        hits = list(zip(rows.tolist(), scores.tolist(), strict=True))
     report(
         [{"photo": found.ids[row], "similarity": round(score, 6)} for row, score in hits],
         ("photo", "similarity"),

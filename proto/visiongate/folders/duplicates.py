@@ -5,9 +5,6 @@ from dataclasses import dataclass
 from visiongate.folders.index import Index
 from visiongate.folders.neighbours import leaders
 
-THRESHOLD = 0.95
-"""The least cosine of two photos that are nearly the same, by default."""
-
 
 @dataclass(frozen=True, slots=True)
 class Copy:
@@ -24,7 +21,7 @@ def duplicates(index: Index, threshold: float) -> list[list[Copy]]:
     """Return groups of photos that are like the first of each, the largest groups first.
 
     The first is the one to keep: that of most pixels, of these the one with the shortest name. The others of
-    a group are as similar to it as the threshold says, the most similar ones first. What is equal to none is
+    a group are as similar to it as the threshold says, the most similar ones first. What is like none is
     in no group.
     """
     order = sorted(range(len(index.ids)), key=lambda row: (-index.pixels[row], len(index.ids[row]), row))
@@ -35,7 +32,7 @@ def duplicates(index: Index, threshold: float) -> list[list[Copy]]:
     distinct = list(first_of.values())
     groups: dict[int, list[Copy]] = {}
     keeper_of = {}
-    for row, place in zip(distinct, leaders(index.vectors[distinct], threshold).tolist(), strict=True):
+    for row, place in zip(distinct, leaders(index.vectors, threshold, distinct).tolist(), strict=True):
         keeper_of[row] = distinct[place]
     for row in order:
         first = first_of[index.hashes[row]]

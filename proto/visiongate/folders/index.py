@@ -7,6 +7,7 @@ and what is gone stays in the files but is in no answer.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +16,10 @@ from numpy.typing import NDArray
 
 from visiongate.batch.columns import OK
 from visiongate.batch.item import Source
-from visiongate.batch.job import Job, run
+from visiongate.batch.job import Job, Summary, run
 from visiongate.batch.manifest import Manifest
 from visiongate.batch.models import models_of
 from visiongate.batch.output import Output
-from visiongate.batch.progress import Progress
 from visiongate.batch.store import Store, open_store
 from visiongate.batch.task import Task
 from visiongate.batch.tasks import make_task
@@ -51,15 +51,19 @@ class Index:
 
     def readers(self, rows: Iterable[int]) -> Mapping[int, Callable[[], bytes]]:
         """Return what reads the files of some rows. It goes through the source once."""
-        wanted = {self.ids[row]: row for row in rows}
+        wanted: dict[str, list[int]] = {}
+        for row in rows:
+            wanted.setdefault(self.ids[row], []).append(row)
         found: dict[int, Callable[[], bytes]] = {}
         for item in self.source if wanted else ():
-            row = wanted.pop(item.id, None)
-            if row is not None:
-                found[row] = item.read
+            found |= dict.fromkeys(wanted.pop(item.id, ()), item.read)
             if not wanted:
                 break
         return found
+
+
+def _do(**job: Any) -> Summary:
+    return run(Job(**job))
 
 
 def default_folder(source: Source, model: str) -> Path:
@@ -74,17 +78,18 @@ def open_index(
     folder: str = "",
     model: str = "",
     on_note: Callable[[str], None] = lambda sentence: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    do: Callable[..., Summary] = _do,
 ) -> Index:
     """Bring the index of a source up to date, and return it. `folder` is by default in the user's cache.
 
     If the server's model is another one than the index is from, the index is made anew, and `on_note` told.
+    `do` does a job, of the keyword arguments of `Job`.
 
     Raises CommandError if the source has no photos, or the folder is another source's index or none at all,
     and what a job raises.
     """
     try:
-        return _open_index(source, client, folder, model, on_note, on_progress)
+        return _open_index(source, client, folder, model, on_note, do)
     except CommandError as error:
         # The index is the output of a job, which has an option of another name for its folder.
         raise CommandError(str(error).replace("--out", "--index")) from error
@@ -96,7 +101,7 @@ def _open_index(
     folder: str,
     model: str,
     on_note: Callable[[str], None],
-    on_progress: Callable[[Progress], None],
+    do: Callable[..., Summary],
 ) -> Index:
     if not folder:
         default = default_folder(source, model)
@@ -107,17 +112,14 @@ def _open_index(
     task = make_task("embed", model=model)
     found = Manifest.load(store)
     is_stale = found is not None and _is_stale(found, source, store, task, client, on_note)
-    done = run(
-        Job(
-            task=task,
-            source=source,
-            out=folder,
-            clients=[client],
-            overwrite=is_stale,
-            retry_failed=found is not None and not is_stale and _may_mend(Output(store)),
-            max_failure_rate=1,
-            on_progress=on_progress,
-        )
+    done = do(
+        task=task,
+        source=source,
+        out=folder,
+        clients=[client],
+        overwrite=is_stale,
+        retry_failed=found is not None and not is_stale and _may_mend(Output(store)),
+        max_failure_rate=1,
     )
     present = {item.id for item in source} if done.gone else None
     return _read(source, Output(store), present)

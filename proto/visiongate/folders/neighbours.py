@@ -3,12 +3,15 @@
 All of it is exact, and takes memory for some blocks of vectors beside the vectors themselves.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
 _BLOCK = 512
+_BLOCK_OF_REST = 4096
 _LONG_BLOCK = 65_536
 # Sums of products in another order differ by less.
 _ROUNDING = 1e-6
@@ -31,14 +34,17 @@ def nearest(
     return found, scores[found]
 
 
-def leaders(vectors: Vectors, threshold: float) -> NDArray[np.intp]:
-    """Return for each vector [N,D] the index of the first one that it is like: its group's first.
+def leaders(vectors: Vectors, threshold: float, order: Sequence[int] | None = None) -> NDArray[np.intp]:
+    """Return for each vector [N,D] the place of the first one that it is like: its group's first.
 
     The first vector leads. Each other one is in the group of the first leader to which its cosine is at least
     the threshold, and leads itself if there is none. So every member of a group is like its leader, which
     chains of similar pairs would not ensure.
+
+    `order` names the vectors that are meant, by their indices, and in which order; places are those in it.
     """
-    count = len(vectors)
+    rows = np.arange(len(vectors)) if order is None else np.asarray(order, np.intp)
+    count = len(rows)
     led_by = np.full(count, -1, np.intp)
     start = 0
     while start < count:
@@ -48,25 +54,19 @@ def leaders(vectors: Vectors, threshold: float) -> NDArray[np.intp]:
         if not len(block):
             start = end
             continue
-        _lead_block(vectors, block, threshold - _ROUNDING, led_by)
-        start = int(block[-1]) + 1
+        alike = vectors[rows[block]] @ vectors[rows[block]].T >= threshold - _ROUNDING
+        for place, index in enumerate(block):
+            if led_by[index] < 0:
+                led = alike[place, place:] & (led_by[block[place:]] < 0)
+                led_by[block[place:][led]] = index
+                led_by[index] = index
         found = block[led_by[block] == block]
-        for place in range(start, count, _LONG_BLOCK):
-            part = place + np.flatnonzero(led_by[place : place + _LONG_BLOCK] < 0)
-            for some in np.array_split(part, -(-len(part) // (8 * _BLOCK))) if len(part) else []:
-                alike = vectors[some] @ vectors[found].T >= threshold - _ROUNDING
-                has_one = alike.any(1)
-                led_by[some[has_one]] = found[alike[has_one].argmax(1)]
+        leading = vectors[rows[found]]
+        start = int(block[-1]) + 1
+        for begin in range(start, count, _LONG_BLOCK):
+            rest = begin + np.flatnonzero(led_by[begin : begin + _LONG_BLOCK] < 0)
+            for some in np.split(rest, range(_BLOCK_OF_REST, len(rest), _BLOCK_OF_REST)):
+                alike = vectors[rows[some]] @ leading.T >= threshold - _ROUNDING
+                has_leader = alike.any(1)
+                led_by[some[has_leader]] = found[alike[has_leader].argmax(1)]
     return led_by
-
-
-def _lead_block(
-    vectors: Vectors, block: NDArray[np.intp], threshold: float, led_by: NDArray[np.intp]
-) -> None:
-    """Find the leaders among some vectors that have none yet, and whom of these they lead."""
-    alike = vectors[block] @ vectors[block].T >= threshold
-    for place, index in enumerate(block):
-        if led_by[index] < 0:
-            led = block[place:][alike[place, place:] & (led_by[block[place:]] < 0)]
-            led_by[led] = index
-            led_by[index] = index

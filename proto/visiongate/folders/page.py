@@ -45,8 +45,12 @@ class Section:
     tiles: Sequence[Tile]
 
 
-def write_page(path: Path, title: str, sections: Sequence[Section], *, max_tiles: int = MAX_TILES) -> int:
+def write_page(
+    path: Path, title: str, sections: Sequence[Section], *, note: str = "", max_tiles: int = MAX_TILES
+) -> int:
     """Write a page of the sections' pictures, and return how many it shows. It is there whole or not at all.
+
+    `note` is a sentence below the title.
 
     All texts are shown as they are: none can bring in HTML. Pictures are read one by one as they are written.
     Of more than `max_tiles` pictures, sections show their first ones, and the page says how many it leaves
@@ -59,6 +63,7 @@ def write_page(path: Path, title: str, sections: Sequence[Section], *, max_tiles
     style = (_FILES / "page.css").read_text("utf-8")
     page = _template().stream(
         title=title,
+        note=note,
         style=style,
         style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         shown=shown,

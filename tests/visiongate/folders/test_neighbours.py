@@ -60,8 +60,17 @@ def test_a_threshold_of_one_finds_equals() -> None:
     assert led_by.tolist() == [*range(50), *reversed(range(50))]
 
 
-@pytest.mark.parametrize(("block", "long_block"), [(1, 1), (3, 7), (4, 50), (512, 65_536)])
-def test_blocks_change_nothing(block: int, long_block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_order_says_who_leads() -> None:
+    """Of vectors that are all alike, and of one that is not meant."""
+    assert leaders(at(0, 1, 2, 90), 0.9, [3, 2, 0]).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("block", "rest", "long_block"), [(1, 1, 1), (3, 2, 7), (4, 50, 50), (512, 4096, 65_536)]
+)
+def test_blocks_change_nothing(
+    block: int, rest: int, long_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     random = np.random.default_rng(5)
     vectors = unit(np.repeat(random.normal(size=(20, 6)), 6, 0) + random.normal(scale=0.3, size=(120, 6)))
     vectors = vectors[random.permutation(120)]
@@ -71,5 +80,6 @@ def test_blocks_change_nothing(block: int, long_block: int, monkeypatch: pytest.
         expected.append(next((other for other in first if vectors[other] @ vector >= 0.9), index))
     assert 20 < len(set(expected)) < 100
     monkeypatch.setattr(neighbours, "_BLOCK", block)
+    monkeypatch.setattr(neighbours, "_BLOCK_OF_REST", rest)
     monkeypatch.setattr(neighbours, "_LONG_BLOCK", long_block)
     assert leaders(vectors, 0.9).tolist() == expected
