@@ -9,8 +9,8 @@ import typer
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, report
-from visiongate.commands.folder import Html, check_html, end_with_failed, write_html
-from visiongate.commands.folder_jobs import FOLDER_HELP, folder_work
+from visiongate.commands.folder import FolderArgument, Html, check_html, end_with_failed, write_html
+from visiongate.commands.folder_jobs import folder_work
 from visiongate.commands.options import WORDS, MinScore, Model, names_server
 from visiongate.folders.classes import read_classes
 
@@ -30,7 +30,7 @@ PREVIEWS = "previews"
 @names_server
 def label(
     server: dict[str, Any],
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help=FOLDER_HELP)],
+    folder: FolderArgument,
     out: Annotated[
         str,
         typer.Option(metavar="DIR", help="The folder of the data set. It is made; run again, it is updated."),
