@@ -80,11 +80,11 @@ def picture(readers: Mapping[int, Callable[[], bytes]], row: int) -> bytes | Cal
 
 
 def end_with_failed(failed: Sequence[tuple[str, str]]) -> None:
-    """Say which photos have no embedding, and end with exit code 1. Without any this does nothing."""
+    """Say which photos have no answer, and end with exit code 1. Without any this does nothing."""
     for name, message in failed[:_NAMED_FAILURES]:
         fail(f"{name}: {message}")
     if len(failed) > _NAMED_FAILURES:
-        fail(f"{len(failed) - _NAMED_FAILURES:,} more photos could not be embedded, either")
+        fail(f"{len(failed) - _NAMED_FAILURES:,} more photos could not be used, either")
     if failed:
         raise typer.Exit(1)
 

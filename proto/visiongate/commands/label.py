@@ -9,8 +9,8 @@ import typer
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, report
-from visiongate.commands.folder import Html, check_html, end_with_failed, write_html
-from visiongate.commands.folder_jobs import FOLDER_HELP, folder_work
+from visiongate.commands.folder import FolderArgument, Html, check_html, end_with_failed, write_html
+from visiongate.commands.folder_jobs import folder_work
 from visiongate.commands.options import WORDS, MinScore, Model, names_server
 from visiongate.folders.classes import read_classes
 
@@ -30,7 +30,7 @@ PREVIEWS = "previews"
 @names_server
 def label(
     server: dict[str, Any],
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help=FOLDER_HELP)],
+    folder: FolderArgument,
     out: Annotated[
         str,
         typer.Option(metavar="DIR", help="The folder of the data set. It is made; run again, it is updated."),
@@ -107,6 +107,7 @@ def label(
         )
     classes = read_classes(phrase or [], class_ or [])
     with needs("folders"):
+        from visiongate.batch.filesystem import is_url  # noqa: PLC0415
         from visiongate.batch.inputs import open_source  # noqa: PLC0415
         from visiongate.batch.output import Output  # noqa: PLC0415
         from visiongate.batch.store import open_store  # noqa: PLC0415
@@ -122,8 +123,10 @@ def label(
         )
     else:
         task = make_task("detect", **settings, model=detection_model)
+    if "yolo" in chosen and is_url(out):
+        raise CommandError(f"--format yolo links to photos, which {out} cannot: give --out a folder here")
     store = open_store(out)
-    _check_folder(store, chosen, preview)
+    _check_folder(store)
     check_html(html)
     source = open_source([folder])
     work = folder_work(server, overwrite=overwrite)
@@ -150,18 +153,12 @@ def label(
     end_with_failed(list(labelled.failures()))
 
 
-def _check_folder(store: "Store", formats: Iterable[str], preview: int) -> None:
-    """Raise CommandError for a folder that is something else, or cannot hold what is wanted."""
-    from visiongate.batch.filesystem import is_url  # noqa: PLC0415
-
+def _check_folder(store: "Store") -> None:
+    """Raise CommandError for a folder that is something else."""
     names = store.names()
     if names and ANSWERS not in names:
         raise CommandError(
             f"{store.name} is not empty, and holds no labels: give --out a new or empty folder"
-        )
-    if "yolo" in formats and is_url(store.name):
-        raise CommandError(
-            f"--format yolo links to photos, which {store.name} cannot: give --out a folder here"
         )
 
 

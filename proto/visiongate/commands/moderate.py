@@ -3,7 +3,6 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -114,7 +113,8 @@ def moderate(
     if out is not None:
         note(f"wrote {out}")
     if html is not None:
-        write_html(html, f"What {policy.name} says about {source.name}", _sections(source, report))
+        title = f"What {policy.name} says about {source.name}"
+        write_html(html, title, _sections(source, report), DISCLAIMER)
     note(DISCLAIMER)
     if report.counts[NOT_JUDGED]:
         raise typer.Exit(1)
@@ -179,7 +179,7 @@ def _sections(source: "Source", report: _Report) -> "list[Section]":
     worst = {verdict: photos for verdict in VERDICTS if (photos := report.worst(verdict))}
     names = {name for photos in worst.values() for name, _ in photos}
     read = {item.id: item.read for item in source if item.id in names}
-    sections = [
+    return [
         Section(
             f"{verdict.capitalize()}: {report.counts[verdict]:,}",
             _NOTES[verdict],
@@ -195,8 +195,6 @@ def _sections(source: "Source", report: _Report) -> "list[Section]":
         )
         for verdict, photos in worst.items()
     ]
-    first, *others = sections
-    return [replace(first, note=f"{DISCLAIMER} {first.note}"), *others]
 
 
 _NOTES = {

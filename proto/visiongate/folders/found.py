@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from visiongate.batch.formats.rows import counted
 from visiongate.batch.item import Item
 from visiongate.detections import Detections
 from visiongate.folders.labelled import LabelledPhotos
 from visiongate.folders.page import Section, Tile
 from visiongate.folders.previews import preview, sample
+from visiongate.folders.thumbnails import MAX_SIDE
 
 EXAMPLES = 24
 """Photos of each section of a page: enough to see what goes wrong."""
@@ -62,7 +64,7 @@ def sections(labelled: LabelledPhotos, found: Found) -> list[Section]:
     made = [
         Section(
             f"{name}: {found.objects[name]:,}",
-            f"On {found.photos[name]:,} photos; these are examples from all over the folder.",
+            f"On {counted(found.photos[name], 'photo')}{_rest(found.photos[name])}.",
             tiles(found.examples.get(name, [])),
         )
         for name in labelled.settings["phrases"]
@@ -88,7 +90,12 @@ def sections(labelled: LabelledPhotos, found: Found) -> list[Section]:
 
 
 def _drawn(item: Item, labels: Detections) -> Callable[[], Image.Image]:
-    return lambda: preview(item.read(), labels)
+    # Drawn as small as it is shown: captions that are made smaller afterwards cannot be read.
+    return lambda: preview(item.read(), labels, MAX_SIDE)
+
+
+def _rest(photos: int) -> str:
+    return f"; here are {EXAMPLES} of them, from all over the folder" if photos > EXAMPLES else ""
 
 
 def _summary(labels: Detections) -> str:

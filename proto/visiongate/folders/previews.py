@@ -25,13 +25,13 @@ def sample(ids: Iterable[str], count: int) -> list[str]:
     return [name for _, name in sorted(chosen)]
 
 
-def preview(file: bytes, labels: Detections) -> Image.Image:
-    """Return a photo with its labels, a colour for each class.
+def preview(file: bytes, labels: Detections, max_side: int = MAX_SIDE) -> Image.Image:
+    """Return a photo, of at most `max_side` pixels a side, with its labels, a colour for each class.
 
     file: the bytes of the image file. Raises OSError or ValueError for one that Pillow cannot read.
     """
     with Image.open(io.BytesIO(file)) as image:
-        return draw.draw(image, labels.drawn(), max_side=MAX_SIDE)
+        return draw.draw(image, labels.drawn(), max_side=max_side)
 
 
 def preview_name(number: int, name: str) -> str:

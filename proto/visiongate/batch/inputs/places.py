@@ -76,6 +76,12 @@ def cannot_read(name: str, error: OSError, what: str = "file") -> OSError:
     return type(error)(f"{name} cannot be read: {reason[:1].lower()}{reason[1:]}")
 
 
+def is_connection(place: Place, error: Exception) -> bool:
+    """Return whether an error is not of a file, but of the way to all of them: a job stops for now."""
+    of_a_file = FileNotFoundError, PermissionError, ValueError
+    return isinstance(error, OSError) and not isinstance(place, Local) and not isinstance(error, of_a_file)
+
+
 def place_of(text: str) -> tuple[Place, str]:
     """Return the place of a path or an address, and its path there. Raise ValueError as `open_filesystem`."""
     if not is_url(text):
