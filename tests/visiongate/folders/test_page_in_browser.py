@@ -8,7 +8,8 @@ from playwright.async_api import Request, async_playwright
 from browser import launch
 from visiongate.folders.page import Section, Tile, write_page
 
-EVIL = "<img src=https://example.com/a.png onerror=document.title='taken'><script>document.title='taken'</script>"
+TAKE = "document.title='taken'"
+EVIL = f"<img src=https://example.com/a.png onerror={TAKE}><script>{TAKE}</script>"
 
 
 async def test_a_browser_shows_it_and_asks_nobody(tmp_path: Path) -> None:
