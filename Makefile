@@ -11,6 +11,7 @@ help:
 	@echo "make exporter  install what \`visiongate export\` needs: PyTorch and the model libraries, 5 GB"
 	@echo "make onnx    install what \`visiongate export\` needs for ready ONNX files alone: no PyTorch, 0.1 GB"
 	@echo "make ocr     the same, and the package that ships PP-OCR's networks"
+	@echo "make folders  install what jobs and commands over many images need: pyarrow, faiss, scikit-learn, 0.5 GB"
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
@@ -55,6 +56,14 @@ help:
 
 demo: .venv/gateway
 	$(BIN)/visiongate demo --save demo/demo.png
+
+# What jobs and commands over many images need: pyarrow, PyAV, faiss, scikit-learn.
+.venv/folders: .venv/gateway
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable './proto[folders,video]' --editable .
+	touch $@
+
+.PHONY: folders
+folders: .venv/folders
 
 exporter: .venv/exporter
 
