@@ -57,6 +57,7 @@ def test_readmes_have_commands() -> None:
 def test_commands_are_understood(
     path: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    command = re.sub(r" > \S+$", "", command)
     words = [quoted or plain for quoted, plain in re.findall(r'"([^"]+)"|(\S+)', command)]
     match words:
         case ["helm", "lint" | "template", *_] | ["kubectl", "kustomize", _]:
