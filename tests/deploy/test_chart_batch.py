@@ -1,5 +1,6 @@
 """Batch jobs of the chart: pods whose arguments `visiongate batch` understands, and what is tried again."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from deploy.helm import schema
 from kubernetes_objects import faults, newest
 from visiongate import cli
 from visiongate.batch.tasks import TASK_NAMES
+from visiongate.ray import Ask
 
 PHOTOS: dict[str, Any] = {
     "name": "photos",
@@ -197,3 +199,25 @@ def test_the_image_of_jobs_has_the_clients_extra() -> None:
     )
     values = yaml.safe_load((helm.CHART / "values.yaml").read_text())
     assert build == ("batch", values["batch"]["image"]["repository"])
+
+
+def test_kuberay_knows_the_job_of_ray() -> None:
+    objects = helm.objects((Path(__file__).parents[2] / "deploy/ray/rayjob.yaml").read_text())
+    assert faults(objects, newest()) == []
+    spec = objects["RayJob/visiongate-embed"]["spec"]
+    head = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
+    (worker,) = (group["template"]["spec"] for group in spec["rayClusterSpec"]["workerGroupSpecs"])
+    # The script is where the job looks for it, and only workers ask.
+    (mount,) = head["containers"][0]["volumeMounts"]
+    (volume,) = head["volumes"]
+    assert (mount["name"], volume["configMap"]["name"]) == (volume["name"], "visiongate-embed")
+    script = objects["ConfigMap/visiongate-embed"]["data"]
+    assert spec["entrypoint"].removeprefix("python ").removeprefix(f"{mount['mountPath']}/") in script
+    assert head["containers"][0]["image"] == worker["containers"][0]["image"]
+    assert "VISIONGATE_SERVER" in {variable["name"] for variable in worker["containers"][0]["env"]}
+    # It gives the step what it takes. Ray itself is tried by `make ray`.
+    calls = [node for node in ast.walk(ast.parse(script["embed.py"])) if isinstance(node, ast.Call)]
+    (call,) = (it for it in calls if isinstance(it.func, ast.Attribute) and it.func.attr == "map_batches")
+    assert ast.unparse(call.args[0]) == "visiongate.ray.Ask"
+    (keywords,) = (it.value for it in call.keywords if it.arg == "fn_constructor_kwargs")
+    Ask(**ast.literal_eval(keywords))
