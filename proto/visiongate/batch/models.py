@@ -9,7 +9,7 @@ from visiongate.errors import CallCancelledError, DeadlineExceededError, Overloa
 from visiongate.operations.models import Model
 
 Models = Mapping[str, Mapping[str, str]]
-"""By the task of `ListModels`: the `variant` and the `fingerprint` of its model."""
+"""By task or family, as in `Task.models`: the `variant` and the `fingerprint` of the model."""
 
 _NO_ANSWER = CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
 _QUICK_S = 10.0
@@ -57,13 +57,12 @@ def changed_model(clients: Sequence[Client], wanted: Mapping[str, str], models: 
 def _chosen(client: Client, offered: Sequence[Model], wanted: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     found = {}
     for task, variant in wanted.items():
+        # The models of gaze are of two families, and both answer.
+        models = [each for each in offered if each.family == task] or [
+            each for each in offered if each.task == task
+        ]
         model = next(
-            (
-                each
-                for each in offered
-                if each.task == task and (each.variant == variant if variant else each.is_default)
-            ),
-            None,
+            (each for each in models if (each.variant == variant if variant else each.is_default)), None
         )
         if model is None:
             name = f"model {variant}" if variant else "model"
