@@ -1,15 +1,18 @@
-"""Ray Data and Hugging Face datasets, as others install them, ask a gateway with the demo models: `make ray`.
+"""The recipes for Ray Data and Hugging Face datasets, as they stand, ask a gateway with the demo models.
 
-They are in a Python environment of their own.
+`make ray` runs this. Both packages are in a Python environment of their own.
 """
 
 import asyncio
-import json
 import os
+import re
 import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -18,64 +21,72 @@ from gateway.server import Gateway
 from gateway.settings import Settings
 from visiongate import AsyncClient
 
+ROOT = Path(__file__).parents[2]
 PYTHON = Path(sys.prefix).parent / "build" / "ray" / "bin" / "python"
+PROGRAMS = {
+    kind: program
+    for program in re.findall(r"```python\n(.*?)```", (ROOT / "proto" / "RECIPES.md").read_text(), re.DOTALL)
+    for kind in ("ray", "datasets")
+    if f"\nimport {kind}\n" in f"\n{program}"
+}
 GOOD = 6
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six scenes, and two files that are no images."""
-    folder = tmp_path_factory.mktemp("ray")
-    (folder / "images" / "good").mkdir(parents=True)
-    for index in range(GOOD):
-        picture = Image.fromarray(show.scene(index).image)
-        picture.save(folder / "images" / "good" / f"{index}.png")
-    (folder / "images" / "broken.png").write_bytes(b"not an image")
-    (folder / "images" / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    return folder
-
-
-@pytest.fixture(scope="module")
-async def found(demo_settings: Settings, folder: Path) -> Any:
-    async with Gateway(demo_settings) as gateway:
-        process = await asyncio.create_subprocess_exec(
-            *(PYTHON, Path(__file__).with_name("job.py"), f"127.0.0.1:{gateway.port}", folder),
-            stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "HF_HOME": str(folder / "cache")},
-        )
-        output, _ = await process.communicate()
-    assert process.returncode == 0
-    return json.loads(output.splitlines()[-1])
-
-
 STATUSES = {f"{index}.png": "OK" for index in range(GOOD)} | {
     "broken.png": "INVALID_ARGUMENT",
     "cut.jpg": "INVALID_ARGUMENT",
 }
 
-
-async def test_ray_has_a_row_for_every_file_and_does_none_twice(found: Any, demo_client: AsyncClient) -> None:
-    dimensions = (await demo_client.embed_images([])).shape[1]
-    assert found["ray"]["status"] == STATUSES
-    assert found["ray"]["rows"] == [len(STATUSES), len(STATUSES)]
-    assert found["ray"]["type"] == f"fixed_size_list<element: float>[{dimensions}]"
+Run = Callable[[str], Coroutine[Any, Any, None]]
 
 
-async def test_ray_has_objects_in_pixels(found: Any) -> None:
-    assert sorted(found["pixels"]) == [
-        [f"{index}.png", ["blue square", "red circle"]] for index in range(GOOD)
-    ]
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six scenes, and two files that are no images."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for index in range(GOOD):
+        Image.fromarray(show.scene(index).image).save(photos / f"{index}.png")
+    (photos / "broken.png").write_bytes(b"not an image")
+    (photos / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    return tmp_path
 
 
-async def test_hugging_face_has_the_same_rows(found: Any, demo_client: AsyncClient) -> None:
-    dimensions = (await demo_client.embed_images([])).shape[1]
-    assert found["hugging_face"]["status"] == STATUSES
-    assert found["hugging_face"]["lengths"] == [dimensions]
-    assert found["hugging_face"]["features"] == [
-        "image",
-        "status",
-        "error_message",
-        "width",
-        "height",
-        "embedding",
-    ]
+@pytest.fixture
+async def run(demo_settings: Settings, folder: Path) -> AsyncIterator[Run]:
+    """Runs a recipe in the folder, with this test's server and the things that are in its pictures."""
+    async with Gateway(demo_settings) as gateway:
+
+        async def execute(kind: str) -> None:
+            program = PROGRAMS[kind].replace("127.0.0.1:50051", f"127.0.0.1:{gateway.port}")
+            process = await asyncio.create_subprocess_exec(
+                *(PYTHON, "-c", program.replace('"truck", "wheel"', '"red circle", "blue square"')),
+                cwd=folder,
+                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "HF_HOME": str(folder / "cache")},
+            )
+            assert await asyncio.wait_for(process.wait(), 240) == 0
+
+        yield execute
+
+
+async def test_ray_has_a_row_for_every_file_and_asks_about_none_twice(folder: Path, run: Run) -> None:
+    await run("ray")
+    answers = pq.read_table(folder / "answers").to_pylist()
+    assert {Path(row["path"]).name: row["status"] for row in answers} == STATUSES
+    for row in answers:
+        phrases = row["detections"] and sorted(entry["phrase"] for entry in row["detections"])
+        assert phrases == (["blue square", "red circle"] if row["status"] == "OK" else None)
+
+    Image.new("RGB", (64, 64)).save(folder / "photos" / "new.png")
+    await run("ray")
+    answers = pq.read_table(folder / "answers").to_pylist()
+    assert sorted(Path(row["path"]).name for row in answers) == sorted([*STATUSES, "new.png"])
+
+
+async def test_hugging_face_has_a_row_for_every_file(
+    folder: Path, run: Run, demo_client: AsyncClient
+) -> None:
+    await run("datasets")
+    answers = pq.read_table(folder / "answers.parquet").to_pylist()
+    assert {Path(row["image"]["path"]).name: row["status"] for row in answers} == STATUSES
+    [wanted] = await demo_client.embed_images([folder / "photos" / "0.png"])
+    [found] = [row["embedding"] for row in answers if Path(row["image"]["path"]).name == "0.png"]
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
