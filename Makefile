@@ -158,7 +158,7 @@ bench: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m bench.peers.compare $(if $(FULL),--full "$(FULL)") \
 		--json build/comparison.json --markdown build/comparison.md --picture tests/bench/comparison.png
 
-SOAK := long gaps incidents overload peers hostile poison stream endurance
+SOAK := long gaps incidents overload peers hostile poison stream endurance resume batch
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed

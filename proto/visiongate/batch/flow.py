@@ -25,7 +25,7 @@ MAX_REQUEST_BYTES = 32 << 20
 STOP_S = 10.0
 """How long a job that is told to stop waits for what is under way."""
 _TICK_S = 0.2
-_JOIN_S = 3.0
+_JOIN_S = 1.0
 
 
 @dataclass(slots=True)
@@ -65,6 +65,8 @@ class Flow(Generic[K]):
         # By place: results that are to come, or that wait for those before them.
         self._results: dict[int, Result[K]] = {}
         self._next_place = self._emitted = 0
+        # The first of those that are read, and not given to the servers yet.
+        self._unput: int | None = None
         self._end: int | None = None
         self._raised: BaseException | None = None
         self._failure: BaseException | None = None
@@ -151,12 +153,13 @@ class Flow(Generic[K]):
 
     @property
     def _is_over(self) -> bool:
-        return (
-            self._failure is not None
-            or (self._end is not None and self._emitted >= self._end)
-            or self._is_left_out
-            or time.monotonic() > self._stop_by
-        )
+        if self._failure is not None or self._is_left_out or time.monotonic() > self._stop_by:
+            return True
+        end = self._end
+        if end is None and self._is_stopping:
+            # The next input may take for ever to be read.
+            end = self._next_place if self._unput is None else self._unput
+        return end is not None and self._emitted >= end
 
     def _unless_stopped(self) -> Iterator[tuple[K, Item]]:
         for entry in self._entries:
@@ -177,6 +180,7 @@ class Flow(Generic[K]):
             places.clear()
             inputs.clear()
             size = 0
+            self._unput = None
 
         try:
             for read in read_ahead(self._unless_stopped(), self._budget):
@@ -188,14 +192,16 @@ class Flow(Generic[K]):
                     self._wait_for_room()
                 place = self._next_place
                 result = Result(read.key, read.item, read.sha256, held_bytes=len(read.data))
+                if len(inputs) == self._batch_size or size + len(read.data) > MAX_REQUEST_BYTES:
+                    put()
                 with self._changed:
                     self._results[place] = result
                     self._next_place += 1
+                    if read.failure is None and self._unput is None:
+                        self._unput = place
                 if read.failure is not None:
                     self._settle(place, read.failure, None)
                     continue
-                if len(inputs) == self._batch_size or size + len(read.data) > MAX_REQUEST_BYTES:
-                    put()
                 places.append(place)
                 inputs.append(read)
                 size += len(read.data)

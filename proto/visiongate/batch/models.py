@@ -9,7 +9,7 @@ from visiongate.errors import CallCancelledError, DeadlineExceededError, Overloa
 from visiongate.operations.models import Model
 
 Models = Mapping[str, Mapping[str, str]]
-"""By task or family, as in `Task.models`: the `variant` and the `fingerprint` of the model."""
+"""By the task or the family of `ListModels`: the `variant` and the `fingerprint` of its model."""
 
 _NO_ANSWER = CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
 _QUICK_S = 10.0
@@ -56,18 +56,18 @@ def changed_model(clients: Sequence[Client], wanted: Mapping[str, str], models: 
 
 def _chosen(client: Client, offered: Sequence[Model], wanted: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     found = {}
-    for task, variant in wanted.items():
-        # The models of gaze are of two families, and both answer.
-        models = [each for each in offered if each.family == task] or [
-            each for each in offered if each.task == task
+    for name, variant in wanted.items():
+        # A task such as gaze has models of two families: they are told apart by these.
+        of_name = [each for each in offered if each.family == name] or [
+            each for each in offered if each.task == name
         ]
         model = next(
-            (each for each in models if (each.variant == variant if variant else each.is_default)), None
+            (each for each in of_name if (each.variant == variant if variant else each.is_default)), None
         )
         if model is None:
-            name = f"model {variant}" if variant else "model"
-            raise CommandError(f"{client.address} has no {name} for {task}: see `visiongate models`")
-        found[task] = {"variant": model.variant, "fingerprint": model.fingerprint}
+            what = f"model {variant}" if variant else "model"
+            raise CommandError(f"{client.address} has no {what} for {name}: see `visiongate models`")
+        found[name] = {"variant": model.variant, "fingerprint": model.fingerprint}
     return found
 
 

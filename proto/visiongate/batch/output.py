@@ -73,7 +73,10 @@ class Output:
                     raise damaged(self.store, part_name(number), error) from error
 
     def heads(self, names: Iterable[str]) -> Iterator[Head]:
-        """Yield the heads of files of these names. Some files are read ahead."""
+        """Yield the heads of files of these names. Some files of a bucket are read ahead."""
+        if self.store.is_local:
+            yield from map(self.head, names)
+            return
         ahead: deque[Future[Head]] = deque()
         with ThreadPoolExecutor(_READ_AHEAD) as pool:
             try:

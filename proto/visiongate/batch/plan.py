@@ -101,13 +101,17 @@ class _Blocks(Plan):
         heads = self._heads.of_parts(self._finished)
         for number, head in zip(self._finished, heads, strict=True):
             chunk = next((items for each, items in chunks if each == number), [])
-            if [item.id for item in chunk] != head.ids:
+            if self._heads.are_all_done(head, chunk):
+                self.done += len(chunk)
+                self.statuses.update(head.statuses)
+                if not self._heads.is_open(number):
+                    self._untouched.add(number)
+            elif [item.id for item in chunk] != head.ids:
                 return False
-            kept = [row for row, item in enumerate(chunk) if self._heads.is_done(head, row, item)]
-            self._keep(head, kept)
-            self.renewed += len(chunk) - len(kept)
-            if len(kept) == len(chunk) and not self._heads.is_open(number):
-                self._untouched.add(number)
+            else:
+                kept = [row for row, item in enumerate(chunk) if self._heads.is_done(head, row, item)]
+                self._keep(head, kept)
+                self.renewed += len(chunk) - len(kept)
         self._ends = next(chunks, None) is None
         return True
 
@@ -216,6 +220,14 @@ class _Heads:
             head.ids[row] == item.id
             and head.versions[row] == item.version
             and (head.statuses[row] == OK or not self._retry_failed)
+        )
+
+    def are_all_done(self, head: Head, items: Sequence[Item]) -> bool:
+        """Return whether the rows are of these items, and all are to stay: `is_done` in less time."""
+        return (
+            [item.id for item in items] == head.ids
+            and [item.version for item in items] == head.versions
+            and not (self._retry_failed and any(status != OK for status in head.statuses))
         )
 
     def block(self, number: int, items: Sequence[Item], part: Head | None) -> Block:

@@ -3,9 +3,10 @@
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 import grpc
@@ -48,10 +49,6 @@ class Budget:
         self._changed = threading.Condition()
         self._is_closed = False
 
-    @property
-    def has_room(self) -> bool:
-        return self._held < self._limit
-
     def add(self, count: int) -> None:
         """Hold some bytes, also those that are too many: they are here already."""
         with self._changed:
@@ -65,7 +62,7 @@ class Budget:
     def wait(self) -> None:
         """Wait for room, or for `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self.has_room)
+            self._changed.wait_for(lambda: self._is_closed or self._held < self._limit)
 
     def close(self) -> None:
         """Let nobody wait any more."""
@@ -87,12 +84,10 @@ def read_ahead(
     unread = iter(entries)
     raised: BaseException | None = None
     is_over = False
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="visiongate-read")
+    readers = _Readers(budget, threads)
     try:
         while True:
-            while not is_over and len(pending) < AHEAD and (not pending or budget.has_room):
-                if not pending:
-                    budget.wait()
+            while not is_over and len(pending) < AHEAD:
                 try:
                     key, item = next(unread)
                 except StopIteration:
@@ -100,15 +95,59 @@ def read_ahead(
                 except Exception as error:
                     raised, is_over = error, True
                 else:
-                    pending.append(pool.submit(_read, key, item, budget))
+                    pending.append(readers.submit(key, item))
             if not pending:
                 break
             yield pending.popleft().result()
         if raised is not None:
             raise raised
     finally:
-        # A read that hangs is not waited for.
-        pool.shutdown(wait=False, cancel_futures=True)
+        readers.close()
+
+
+class _Readers:
+    """Threads that read. A read that hangs, as of a network mount, keeps nobody from ending.
+
+    Threads of `concurrent.futures` would: Python joins them at its end.
+    """
+
+    def __init__(self, budget: Budget, threads: int) -> None:
+        self._budget = budget
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._count = threads
+        self._turn = threading.Lock()
+        self._is_closed = False
+        for _ in range(threads):
+            threading.Thread(target=self._work, name="visiongate-read", daemon=True).start()
+
+    def submit(self, key: K, item: Item) -> Future[Read[K]]:
+        future: Future[Read[K]] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(_read(key, item, self._budget))
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._queue.put(work)
+        return future
+
+    def close(self) -> None:
+        """End the threads as soon as what they read now is read."""
+        self._is_closed = True
+        for _ in range(self._count):
+            self._queue.put(None)
+
+    def _work(self) -> None:
+        while True:
+            # One after another: else later inputs could take the room that the next one waits for.
+            with self._turn:
+                work = self._queue.get()
+                if work is None:
+                    return
+                self._budget.wait()
+            if not self._is_closed:
+                work()
 
 
 def _read(key: K, item: Item, budget: Budget) -> Read[K]:

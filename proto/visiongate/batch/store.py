@@ -32,11 +32,12 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOS
 class Store(ABC):
     """A folder, of which the files are named; there are no folders in it.
 
-    name: the folder as the user named it. All methods raise CommandError, with a sentence that names the
-    file, if the file system does not do what is asked.
+    name: the folder as the user named it. is_local: whether files are read without waiting. All methods raise
+    CommandError, with a sentence that names the file, if the file system does not do what is asked.
     """
 
     name: str
+    is_local: bool
 
     @abstractmethod
     def names(self) -> list[str]:
@@ -156,6 +157,8 @@ def reason(error: BaseException) -> str:
 
 
 class _LocalStore(Store):
+    is_local = True
+
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self._folder = folder
@@ -219,6 +222,8 @@ class _LocalStore(Store):
 
 
 class _RemoteStore(Store):
+    is_local = False
+
     def __init__(self, name: str, filesystem: Any, root: str) -> None:
         self.name = name
         self._filesystem = filesystem

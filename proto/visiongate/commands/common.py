@@ -9,6 +9,7 @@ The answer goes to standard output. All that is said about it goes to standard e
 import json
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -144,3 +145,47 @@ def waiting(what: str) -> Iterator[None]:
     with Progress(*columns, console=errors, transient=True) as progress:
         progress.add_task(what, total=None)
         yield
+
+
+# Of a log that nobody watches.
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Lend what says how far long work is: a sentence, how much is done, and how much there is, if known.
+
+    A terminal shows a bar, with the sentence beside it. Elsewhere there is a line some times a minute. All
+    this goes to standard error. Nothing else may be printed meanwhile.
+    """
+    if not errors.is_interactive:
+        due = time.monotonic() + LINE_EVERY_S
+
+        def print_line(sentence: str, done: int, total: int | None) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + LINE_EVERY_S
+                note(sentence)
+
+        yield print_line
+        return
+    columns = BarColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        yield lambda sentence, done, total: progress.update(
+            bar, description=printable(sentence).plain, completed=done, total=total
+        )
+
+
+@contextmanager
+def progress_log() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Lend what prints an object as a line of JSON on standard error, some times a minute, for programs."""
+    due = time.monotonic() + LINE_EVERY_S
+
+    def print_entry(entry: dict[str, Any]) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + LINE_EVERY_S
+            print(json.dumps(finite(entry), allow_nan=False), file=sys.stderr, flush=True)
+
+    yield print_entry
