@@ -218,17 +218,20 @@ class FileWriter:
 
 
 def open_file(store: Store, name: str, stack: ExitStack) -> parquet.ParquetFile:
-    """Open a job's Parquet file, until the stack is closed. Raise CommandError if it is not a whole one."""
+    """Open a job's Parquet file, until the stack is closed. Raise CommandError if it cannot be read."""
     try:
         return parquet.ParquetFile(
             stack.enter_context(store.open_input(name)), page_checksum_verification=True
         )
     except (OSError, pa.ArrowException) as error:
-        raise damaged(store, name, error) from error
+        raise unreadable(store, name, error) from error
 
 
-def damaged(store: Store, name: str, error: Exception) -> CommandError:
-    """Return the error for a Parquet file that cannot be read."""
+def unreadable(store: Store, name: str, error: Exception) -> CommandError:
+    """Return the error for a Parquet file that cannot be read: it is damaged, or not to be had now."""
+    # The errors of a network and those of wrong bytes are of the same kind.
+    if isinstance(error, OSError) and (error.errno is not None or not store.is_local):
+        return CommandError(f"{store.path(name)} cannot be read: {reason(error)}")
     return CommandError(
         f"{store.path(name)} is damaged ({reason(error)}): remove it to have its inputs done again, or give "
         "--overwrite to begin anew"
@@ -270,7 +273,7 @@ class _Rows:
                 for group in range(file.num_row_groups):
                     yield file.read_row_group(group).replace_schema_metadata(self._schema.metadata)
             except (OSError, pa.ArrowException) as error:
-                raise damaged(self._store, self._name, error) from error
+                raise unreadable(self._store, self._name, error) from error
 
 
 def _numbers(pattern: re.Pattern[str], names: Sequence[str]) -> list[int]:
