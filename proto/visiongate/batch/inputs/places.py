@@ -33,7 +33,7 @@ class Place(Protocol):
         ...
 
     def version(self, path: str) -> str:
-        """Return what `Item.version` says; "" if the file is gone, or where each file would be a request."""
+        """Return what `Item.version` says; "" if the file is gone. In a bucket this is a request."""
         ...
 
     def identity(self, folder: str) -> object:
@@ -200,7 +200,10 @@ class Remote:
         return names
 
     def version(self, path: str) -> str:
-        return ""
+        try:
+            return _version(self._filesystem.info(path))
+        except OSError:
+            return ""
 
     def identity(self, folder: str) -> object:
         return None
