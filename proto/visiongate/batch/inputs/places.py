@@ -33,7 +33,7 @@ class Place(Protocol):
         ...
 
     def version(self, path: str) -> str:
-        """Return what `Item.version` says; "" if the file is gone, or where each file would be a request."""
+        """Return what `Item.version` says; "" if the file is gone. In a bucket this is a request."""
         ...
 
     def identity(self, folder: str) -> object:
@@ -74,6 +74,12 @@ def cannot_read(name: str, error: OSError, what: str = "file") -> OSError:
     # pyarrow's errors have no `strerror`, but long texts of several sentences.
     reason = (error.strerror or str(error)).strip().rstrip(".")
     return type(error)(f"{name} cannot be read: {reason[:1].lower()}{reason[1:]}")
+
+
+def is_connection(place: Place, error: Exception) -> bool:
+    """Return whether an error is not of a file, but of the way to all of them: a job stops for now."""
+    of_a_file = FileNotFoundError, PermissionError, ValueError
+    return isinstance(error, OSError) and not isinstance(place, Local) and not isinstance(error, of_a_file)
 
 
 def place_of(text: str) -> tuple[Place, str]:
@@ -194,7 +200,10 @@ class Remote:
         return names
 
     def version(self, path: str) -> str:
-        return ""
+        try:
+            return _version(self._filesystem.info(path))
+        except OSError:
+            return ""
 
     def identity(self, folder: str) -> object:
         return None
