@@ -15,6 +15,8 @@ SCHEMES = ("https", "http")
 _SILENCE_S = 30
 # Of the whole file: a server that sends a byte now and then holds up nothing for longer.
 _WHOLE_S = 120
+# What statuses say of the file. Others are of the server: it may answer later.
+_KINDS = {401: PermissionError, 403: PermissionError, 404: FileNotFoundError, 410: FileNotFoundError}
 _CHUNK_BYTES = 256 * 1024
 
 
@@ -35,10 +37,10 @@ def read_web(address: str) -> bytes:
             missing = answer.length if len(data) <= MAX_FILE_BYTES else 0
     except urllib.error.HTTPError as error:
         error.close()
-        kind = FileNotFoundError if error.code in (404, 410) else OSError
+        kind = _KINDS.get(error.code, ConnectionError)
         raise kind(f"{address} answers {error.code} {error.reason}") from error
     except urllib.error.URLError as error:
-        raise OSError(f"{address} cannot be reached: {error.reason}") from error
+        raise ConnectionError(f"{address} cannot be reached: {error.reason}") from error
     except TimeoutError as error:
         sentence = f"{address} sends nothing for {_SILENCE_S} seconds"
         raise TimeoutError(sentence if str(error) == "timed out" else str(error)) from error
@@ -48,5 +50,5 @@ def read_web(address: str) -> bytes:
     if len(data) > MAX_FILE_BYTES:
         raise ValueError(f"{address} has more than {MAX_FILE_BYTES // MEBIBYTE} MiB")
     if missing:
-        raise OSError(f"{address} breaks off: {missing} bytes of it are missing")
+        raise ConnectionError(f"{address} breaks off: {missing} bytes of it are missing")
     return checked(bytes(data), address)

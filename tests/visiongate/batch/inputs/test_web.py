@@ -20,6 +20,8 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(302, b"", Location="/a%20b.jpg")
             case "/empty":
                 self._send(200, b"")
+            case "/busy":
+                self._send(503, b"")
             case "/secret":
                 self._send(403, b"no")
             case "/large":
@@ -82,10 +84,11 @@ def test_list_of_addresses(site: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "error", "sentence"),
     [
+        ("busy", ConnectionError, "/busy answers 503 Service Unavailable"),
         ("empty", ValueError, "/empty is empty"),
-        ("secret", OSError, "/secret answers 403 Forbidden"),
+        ("secret", PermissionError, "/secret answers 403 Forbidden"),
         ("large", ValueError, "/large has more than 2 MiB"),
-        ("cut", OSError, "/cut breaks off: 990 bytes of it are missing"),
+        ("cut", ConnectionError, "/cut breaks off: 990 bytes of it are missing"),
         ("silent", TimeoutError, "/silent sends nothing for 0.2 seconds"),
     ],
 )
