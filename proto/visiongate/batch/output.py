@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from visiongate.batch.files import damaged, open_file, open_positions, part_name, part_numbers
+from visiongate.batch.files import open_file, open_positions, part_name, part_numbers, unreadable
 from visiongate.batch.store import Store
 from visiongate.command_error import CommandError
 
@@ -70,7 +70,7 @@ class Output:
                     for group in range(file.num_row_groups):
                         yield from file.read_row_group(group, columns=columns).to_batches()
                 except (OSError, pa.ArrowException) as error:
-                    raise damaged(self.store, part_name(number), error) from error
+                    raise unreadable(self.store, part_name(number), error) from error
 
     def heads(self, names: Iterable[str]) -> Iterator[Head]:
         """Yield the heads of files of these names. Some files of a bucket are read ahead."""
@@ -100,7 +100,7 @@ class Output:
                     table[column].to_pylist() for column in ("id", "version", "status")
                 )
             except (OSError, KeyError, pa.ArrowException) as error:
-                raise damaged(self.store, name, error) from error
+                raise unreadable(self.store, name, error) from error
             return Head(ids, versions, statuses, open_positions(file) or range(len(ids)))
 
     def _some(self) -> list[int]:

@@ -157,7 +157,7 @@ def _read(key: K, item: Item, budget: Budget) -> Read[K]:
         if not data:
             return Read(key, item, sha256=_hash(data), failure=_failure("INVALID_ARGUMENT", "it is empty"))
     except (OSError, ValueError) as error:
-        return Read(key, item, failure=_failure(_status(error), str(error) or type(error).__name__))
+        return Read(key, item, failure=failure_of(error))
     budget.add(len(data))
     return Read(key, item, data, _hash(data))
 
@@ -166,8 +166,8 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _status(error: OSError | ValueError) -> str:
-    """Return the status that says best why a file could not be read."""
+def failure_of(error: OSError | ValueError | TypeError) -> Failure:
+    """Return why an image could not be read, with the status that says it best."""
     match error:
         case FileNotFoundError():
             code = grpc.StatusCode.NOT_FOUND
@@ -177,7 +177,7 @@ def _status(error: OSError | ValueError) -> str:
             code = grpc.StatusCode.UNAVAILABLE
         case _:
             code = grpc.StatusCode.INVALID_ARGUMENT
-    return code.name
+    return _failure(code.name, str(error) or type(error).__name__)
 
 
 def _failure(status: str, message: str) -> Failure:

@@ -29,7 +29,7 @@ from visiongate.errors import (
 from visiongate.operations import Operation
 
 # Other requests would fail likewise: these are errors of the server or of the job.
-_OF_SERVER = (
+OF_SERVER = (
     ClientClosedError,
     ConnectionSetupError,
     ForkedClientError,
@@ -38,7 +38,7 @@ _OF_SERVER = (
     UnimplementedError,
 )
 # The client has waited for the server in vain.
-_OF_WAITING = CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
+OF_WAITING = CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
 _OF_IMAGE = re.compile(r"images?\b")
 _PLACE = re.compile(r"^images?\[\d+\](\.\w+)?: ")
 
@@ -218,7 +218,7 @@ class Servers:
 
     def _take(self, server: _Server, request: Request, result: Any) -> None:
         """Take an answer, or the error of a whole request."""
-        if isinstance(result, _OF_SERVER):
+        if isinstance(result, OF_SERVER):
             raise result
         if isinstance(result, VisiongateError):
             self._take_error(server, request, result)
@@ -226,16 +226,16 @@ class Servers:
         rows = self._task.rows(result)
         elapsed_ms = self._land(server, request)
         for place, row in zip(request.places, rows, strict=True):
-            self._on_answer(place, _failure(row) if isinstance(row, VisiongateError) else row, elapsed_ms)
+            self._on_answer(place, failure_of(row) if isinstance(row, VisiongateError) else row, elapsed_ms)
 
     def _take_error(self, server: _Server, request: Request, error: VisiongateError) -> None:
         is_of_job = (
             isinstance(error, InvalidArgumentError) and error.field and not _OF_IMAGE.match(error.field)
         )
-        if is_of_job or (isinstance(error, _OF_WAITING) and not self._is_of_input(request, error)):
+        if is_of_job or (isinstance(error, OF_WAITING) and not self._is_of_input(request, error)):
             self._fail(error)
         else:
-            self._reject(server, request, _failure(error))
+            self._reject(server, request, failure_of(error))
 
     def _is_of_input(self, request: Request, error: VisiongateError) -> bool:
         """Return whether it is for its inputs that a request has waited in vain, as others were answered."""
@@ -335,5 +335,6 @@ def _absence(client: Client) -> VisiongateError | None:
     return None
 
 
-def _failure(error: VisiongateError) -> Failure:
+def failure_of(error: VisiongateError) -> Failure:
+    """Return the error of an image as a row has it."""
     return Failure(error.code.name, writable(_PLACE.sub("", error.message)))

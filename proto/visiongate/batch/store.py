@@ -4,7 +4,6 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from abc import ABC, abstractmethod
@@ -16,17 +15,10 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from visiongate.batch.filesystem import is_url, open_filesystem
+from visiongate.batch.locks import flush_to_disk, new_temporary, open_locked, remove_abandoned
 from visiongate.command_error import CommandError
 
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: there a job is not kept from its own second start.
-    fcntl = None  # type: ignore[assignment]
-
-_TEMPORARY = ".visiongate-temporary-"
 _PIECE = 1 << 23
-# What file systems without locks answer, such as some network mounts.
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
 
 
 class Store(ABC):
@@ -102,7 +94,7 @@ class Store(ABC):
         folder = self._temporary_folder()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            path, lock = _new_temporary(folder, name)
+            path, lock = new_temporary(folder, name)
         except OSError as error:
             self.fail_writing(name, error)
         try:
@@ -123,7 +115,7 @@ class Store(ABC):
                 raise CommandError(
                     f"another process writes to {self.name} now: let it finish, or give another --out"
                 )
-            _remove_abandoned(self._temporary_folder())
+            remove_abandoned(self._temporary_folder())
             yield
 
     def fail_writing(self, name: str, error: Exception) -> NoReturn:
@@ -142,6 +134,8 @@ def open_store(out: str) -> Store:
         return _LocalStore(out, Path(out))
     try:
         filesystem, path = open_filesystem(out)
+    except ValueError as error:
+        raise CommandError(f"--out {reason(error)}") from error
     except Exception as error:
         raise CommandError(f"--out {out} cannot be opened: {reason(error)}") from error
     if "file" in _protocols(filesystem):
@@ -151,6 +145,9 @@ def open_store(out: str) -> Store:
 
 def reason(error: BaseException) -> str:
     """Return what an error of a file system says, on one line."""
+    if isinstance(error, FileNotFoundError):
+        # Some file systems say its name alone.
+        return os.strerror(errno.ENOENT)
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     return re.sub(r"\s+", " ", str(error)).strip() or type(error).__name__
@@ -184,9 +181,9 @@ class _LocalStore(Store):
                 self.put(name, copy)
             return
         try:
-            _flush_to_disk(local_path)
+            flush_to_disk(local_path)
             os.replace(local_path, self._folder / name)
-            _flush_to_disk(self._folder)
+            flush_to_disk(self._folder)
         except OSError as error:
             self.fail_writing(name, error)
 
@@ -207,7 +204,7 @@ class _LocalStore(Store):
         path = self._folder / name
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            file = _open_locked(path)
+            file = open_locked(path)
         except BlockingIOError:
             yield False
             return
@@ -296,59 +293,3 @@ class _RemoteStore(Store):
 def _protocols(filesystem: Any) -> set[str]:
     protocol = filesystem.protocol
     return {protocol} if isinstance(protocol, str) else set(protocol)
-
-
-def _new_temporary(folder: Path, name: str) -> tuple[Path, int]:
-    """Make a file that is locked as long as the second value is open."""
-    while True:
-        path = folder / f"{_TEMPORARY}{secrets.token_hex(6)}-{name}"
-        with contextlib.suppress(BlockingIOError):
-            return path, _open_locked(path)
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the temporary files of processes that are no more: those that nobody has locked."""
-    if fcntl is None:
-        return
-    for path in folder.glob(f"{_TEMPORARY}*"):
-        # Another user's, or a file that is gone by now, is none of ours.
-        with contextlib.suppress(OSError):
-            file = _open_locked(path, create=False)
-            path.unlink(missing_ok=True)
-            os.close(file)
-
-
-def _open_locked(path: Path, create: bool = True) -> int:
-    """Open a file, and lock it until it is closed. Raise BlockingIOError if another has the lock."""
-    while True:
-        file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
-        try:
-            if fcntl is not None:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as error:
-                    if error.errno not in _NO_LOCKS:
-                        raise
-            # Whoever had the lock may have removed the file: then another process can lock a new one.
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file), os.stat(path)):
-                    return file
-        except BaseException:
-            os.close(file)
-            raise
-        os.close(file)
-        if not create:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-
-
-def _flush_to_disk(path: Path) -> None:
-    """Wait until a file or folder is on the disk: after a power cut a renamed file could be empty."""
-    file = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    except OSError as error:
-        # Some file systems cannot do this for folders.
-        if error.errno not in _NO_LOCKS:
-            raise
-    finally:
-        os.close(file)

@@ -57,7 +57,7 @@ class Ending:
 ENDINGS = st.builds(Ending, st.integers(0, 4), st.none() | st.sets(st.integers(0, 4)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(IDS, st.integers(1, 5), st.integers(1, 4), st.data())
 def test_kills_and_shards_leave_what_one_undisturbed_run_does(
     names: list[str], rows_per_file: int, shards: int, data: st.DataObject
@@ -76,7 +76,7 @@ def test_kills_and_shards_leave_what_one_undisturbed_run_does(
     assert [row["id"] for row in rows(disturbed)] == names
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(IDS, st.integers(1, 5), st.data())
 def test_inputs_that_come_go_and_change_are_done_once(
     names: list[str], rows_per_file: int, data: st.DataObject
@@ -105,7 +105,7 @@ def test_inputs_that_come_go_and_change_are_done_once(
     assert again.pending(source.count()) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(IDS, st.integers(1, 5), st.integers(1, 3), st.data())
 def test_failures_are_tried_again_where_they_are(
     names: list[str], rows_per_file: int, shards: int, data: st.DataObject

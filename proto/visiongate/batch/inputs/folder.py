@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 from visiongate.batch.inputs.patterns import ANY_DEPTH, Pattern, State
-from visiongate.batch.inputs.places import Place, read
+from visiongate.batch.inputs.places import Place, is_connection, read
 from visiongate.batch.item import Item
 
 Found = tuple[str, str, str, OSError | None]
@@ -73,6 +73,8 @@ class Tree:
                 return None
             entries = self.place.entries(path)
         except OSError as error:
+            if is_connection(self.place, error):
+                raise
             return error
         lineage.add(mark)
         return path, f"{relative}{name}/", state, iter(entries), mark
