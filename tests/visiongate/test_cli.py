@@ -106,6 +106,7 @@ def test_the_clients_commands_are_those_of_its_modules() -> None:
     group: Any = typer.main.get_command(cli.app)
     own = [name for name in group.list_commands(None) if name not in cli.SERVER_COMMANDS]
     assert own == [
+        "batch",
         "classify",
         "compare",
         "detect",

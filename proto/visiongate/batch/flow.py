@@ -192,7 +192,7 @@ class Flow(Generic[K]):
                     self._wait_for_room()
                 place = self._next_place
                 result = Result(read.key, read.item, read.sha256, held_bytes=len(read.data))
-                if len(inputs) == self._batch_size or size + len(read.data) > MAX_REQUEST_BYTES:
+                if size + len(read.data) > MAX_REQUEST_BYTES:
                     put()
                 with self._changed:
                     self._results[place] = result
@@ -205,6 +205,8 @@ class Flow(Generic[K]):
                 places.append(place)
                 inputs.append(read)
                 size += len(read.data)
+                if len(inputs) == self._batch_size:
+                    put()
             put()
         except BaseException as error:
             put()

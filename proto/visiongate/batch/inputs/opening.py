@@ -20,6 +20,8 @@ from visiongate.batch.inputs.web import SCHEMES
 from visiongate.batch.item import Source
 
 STANDARD_INPUT = "-"
+# What is neither a file here nor a folder of a bucket: https://.
+_ADDRESS = "address"
 
 
 def open_source(
@@ -90,7 +92,7 @@ def _named(text: str, kind: str) -> list[_Named]:
         raise ValueError("the name of an input is empty")
     if text == STANDARD_INPUT or scheme_of(text) in SCHEMES:
         place, folder = place_of(os.curdir)
-        return [_Named(text, STANDARD_INPUT if text == STANDARD_INPUT else "address", place, text, folder)]
+        return [_Named(text, STANDARD_INPUT if text == STANDARD_INPUT else _ADDRESS, place, text, folder)]
     place, path = place_of(text)
     what = place.kind(path)
     if what == "folder":
@@ -127,7 +129,10 @@ def _braces(text: str) -> list[str]:
 
 def _prefixes(named: Sequence[_Named]) -> Callable[[_Named], str]:
     """Return what gives the prefix of ids, so that they are relative to the folder that all inputs are in."""
-    roots = {(one.place.key, one.root) for one in named}
+    # Lists call their images themselves.
+    roots = {(one.place.key, one.root) for one in named if one.kind not in (STANDARD_INPUT, _ADDRESS)}
+    if not roots:
+        return lambda _: ""
     if len({key for key, _ in roots}) == 1:
         common = posixpath.commonpath([root for _, root in roots])
         return lambda one: _relative(one.root, common)
@@ -142,7 +147,7 @@ def _relative(folder: str, common: str) -> str:
 def _source(named: _Named, prefix: str, options: _Options) -> Source:
     if named.kind == STANDARD_INPUT:
         return standard_input()
-    if named.kind == "address":
+    if named.kind == _ADDRESS:
         return Lines([os.fsencode(named.text)], named.text)
     if not named.parts:
         return _file(named, named.path, prefix + posixpath.basename(named.path), "", options)
@@ -154,9 +159,14 @@ def _source(named: _Named, prefix: str, options: _Options) -> Source:
 def _files(named: _Named, prefix: str, options: _Options) -> Source:
     """Return the files of a kind in a folder or of a pattern, each of which is a source."""
     pattern = patterns.Pattern(named.parts)
+    # Who gives both a pattern and a kind means all that the pattern matches.
+    by_ending = named.parts == [patterns.ANY_DEPTH] or named.kind == endings.kind_of(named.text)
+
+    def is_wanted(name: str) -> bool:
+        return not by_ending or endings.kind_of(name) == named.kind
 
     def sources() -> Iterator[Source]:
-        tree = Tree(named.place, named.root, lambda name: endings.kind_of(name) == named.kind, pattern)
+        tree = Tree(named.place, named.root, is_wanted, pattern)
         for path, relative, version, error in tree:
             if error is not None:
                 raise error
