@@ -27,7 +27,7 @@ IndexFolder = Annotated[
     typer.Option(
         "--index",
         help="Keep the embeddings here, in a folder or at an address such as s3://bucket/folder. A photo "
-        "takes 2 kB there and in memory, if the model's embeddings have 512 numbers.",
+        "takes 2 to 3 kB there and in memory, if the model's embeddings have 512 numbers.",
         metavar="DIR",
         show_default="in ~/.cache/visiongate/index",
     ),

@@ -1,5 +1,6 @@
 """`visiongate search`."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -69,7 +70,7 @@ def search(
     ```
     """
     *words, folder = words_and_folder
-    _check_question(words, photo)
+    _check_question(words, photo, folder)
     check_html(html)
     with Client(**client_arguments) as client:
         found = folder_index(client_arguments, client, folder, index, model)
@@ -107,13 +108,19 @@ def search(
     end_with_failed(found.failed)
 
 
-def _check_question(words: list[str], photo: Photo | None) -> None:
+def _check_question(words: list[str], photo: Photo | None, folder: str) -> None:
     """Raise CommandError unless there are words or a photo, not both."""
-    refuse_photos(words, "word", "to search for photos like it, put --photo before it; to search in several "
-                  "files, put a pattern in quotes, such as 'photos/*.jpg'")  # fmt: skip
+    refuse_photos(
+        words,
+        "word",
+        "to search for photos like it, put --photo before it; to search in several files, put a pattern in "
+        "quotes, such as 'photos/*.jpg'",
+    )
     if photo is not None and words:
         raise CommandError("give words or --photo, not both")
     if photo is None and not words:
         raise CommandError('give what to search for and where, such as "a red car" photos; or --photo')
     if len(words) > 1:
         raise CommandError(f'put the words in quotes: "{" ".join(words)}"; the last argument is the folder')
+    if words and os.path.isdir(words[0]) and not os.path.exists(folder):
+        raise CommandError(f"{words[0]} is a folder, and comes last: first say what its photos show")

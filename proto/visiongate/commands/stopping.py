@@ -1,6 +1,7 @@
 """Signals that end a command's work in order: what is under way is finished first."""
 
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,6 +44,10 @@ class Stop:
 def stop_in_order() -> Iterator[Stop]:
     """Lend what says whether a signal has asked to stop. Outside, signals do what they did before."""
     stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread may handle signals.
+        yield stop
+        return
     earlier = handle_stop_signals(stop)
     try:
         yield stop

@@ -106,7 +106,7 @@ def _open_index(
     if not folder:
         default = default_folder(source, model)
         # Others need not know what is in a user's photos.
-        default.mkdir(mode=0o700, parents=True, exist_ok=True)
+        default.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = str(default)
     store = open_store(folder)
     task = make_task("embed", model=model)

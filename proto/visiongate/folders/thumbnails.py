@@ -33,9 +33,9 @@ def _jpeg(picture: Picture) -> bytes:
     if isinstance(picture, Image.Image):
         return _small_jpeg(picture)
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        # JPEG files can be read at a half, a quarter or an eighth of their size, which is much quicker. Twice
-        # the size that is wanted keeps edges smooth.
-        image.draft("RGB", (2 * MAX_SIDE, 2 * MAX_SIDE))
+        # JPEG files can be read at a half, a quarter or an eighth of their size, if that is large enough. It is
+        # much quicker.
+        image.draft("RGB", (MAX_SIDE, MAX_SIDE))
         return _small_jpeg(image)
 
 
