@@ -108,14 +108,19 @@ def test_the_clients_commands_are_those_of_its_modules() -> None:
     assert own == [
         "batch",
         "classify",
+        "cluster",
         "compare",
         "detect",
+        "duplicates",
         "embed",
         "gaze",
         "health",
+        "label",
         "mcp",
         "models",
+        "moderate",
         "ocr",
+        "search",
         "segment",
     ]
 

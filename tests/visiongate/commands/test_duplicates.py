@@ -67,4 +67,4 @@ def test_many_failures_are_counted(index: None, tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert "error: broken 19.png: not an image\n" in result.stderr
     assert "broken 20.png" not in result.stderr
-    assert "5 more photos could not be embedded, either" in result.stderr
+    assert "5 more photos could not be used, either" in result.stderr
