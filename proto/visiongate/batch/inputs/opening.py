@@ -203,7 +203,7 @@ def _anything(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return endings.ending(name) in endings.IMAGES
+    return name[name.rfind(".") :].lower() in endings.IMAGES
 
 
 def _file(named: _Named, path: str, id: str, version: str, options: _Options) -> Source:
