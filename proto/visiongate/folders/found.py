@@ -64,7 +64,7 @@ def sections(labelled: LabelledPhotos, found: Found) -> list[Section]:
     made = [
         Section(
             f"{name}: {found.objects[name]:,}",
-            f"On {counted(found.photos[name], 'photo')}{_rest(found.photos[name])}.",
+            _where(found.photos[name]),
             tiles(found.examples.get(name, [])),
         )
         for name in labelled.settings["phrases"]
@@ -94,8 +94,11 @@ def _drawn(item: Item, labels: Detections) -> Callable[[], Image.Image]:
     return lambda: preview(item.read(), labels, MAX_SIDE)
 
 
-def _rest(photos: int) -> str:
-    return f"; here are {EXAMPLES} of them, from all over the folder" if photos > EXAMPLES else ""
+def _where(photos: int) -> str:
+    if not photos:
+        return "Nothing of this class was found."
+    rest = f"; here are {EXAMPLES} of them, from all over the folder" if photos > EXAMPLES else ""
+    return f"On {counted(photos, 'photo')}{rest}."
 
 
 def _summary(labels: Detections) -> str:

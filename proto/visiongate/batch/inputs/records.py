@@ -1,4 +1,4 @@
-"""The rows of tables, by the format of the file, read little by little."""
+"""The rows of tables of text, read little by little."""
 
 import csv
 import gzip
@@ -10,17 +10,12 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import IO, Any, Protocol, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from visiongate.batch.inputs.places import Place, cannot_read
 
 Values = Sequence[Any] | ValueError
 """Of a row: the values of the columns that were asked for, None for those that it lacks; or what is wrong."""
 
 _BUFFER_BYTES = 1 << 20
-# Of Parquet, whose rows may be whole images.
-_BATCH_ROWS = 64
 # JSON has no header: so many lines tell which columns there are.
 _FIRST_LINES = 100
 
@@ -132,43 +127,3 @@ class JsonLines:
         if not isinstance(found, dict):
             return ValueError(f"line {number} of {self._name} is no JSON object")
         return found
-
-
-class Parquet:
-    """A Parquet file."""
-
-    def __init__(self, place: Place, path: str) -> None:
-        self._place = place
-        self._path = path
-        self._name = place.address(path)
-
-    def columns(self) -> list[str]:
-        with self._opened() as file:
-            return list(file.schema_arrow.names)
-
-    def type_of(self, column: str) -> pa.DataType:
-        with self._opened() as file:
-            return file.schema_arrow.field(column).type
-
-    def rows(self, columns: Sequence[str]) -> Iterator[Values]:
-        with self._opened() as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=list(dict.fromkeys(columns))):
-                # Value by value: a list of them all would be a second copy of the batch.
-                arrays = [batch.column(name) for name in columns]
-                for row in range(batch.num_rows):
-                    yield [array[row].as_py() for array in arrays]
-
-    def count(self) -> int | None:
-        with self._opened() as file:
-            return int(file.metadata.num_rows)
-
-    @contextmanager
-    def _opened(self) -> Iterator[pq.ParquetFile]:
-        with self._place.open(self._path) as file:
-            try:
-                with pq.ParquetFile(file) as parquet:
-                    yield parquet
-            except (pa.ArrowInvalid, OSError) as error:
-                # OSError is also how pyarrow says that a page is damaged.
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"{self._name} is no whole Parquet file: {reason}") from error

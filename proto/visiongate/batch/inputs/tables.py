@@ -1,14 +1,15 @@
 """Tables with a column of images: paths, addresses, or the bytes of image files."""
 
-import zlib
+import functools
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from visiongate.batch.inputs.folder import as_id, failed
+from visiongate.batch.inputs.parquet import Parquet
 from visiongate.batch.inputs.places import Place, checked
-from visiongate.batch.inputs.records import Csv, JsonLines, Parquet, Records
+from visiongate.batch.inputs.records import Csv, JsonLines, Records
 from visiongate.batch.inputs.references import References
 from visiongate.batch.item import Item
 
@@ -23,7 +24,8 @@ class Table:
     """The rows of a table: a `Source`. An id is what `id_column` says, or the path or address of the image.
 
     Images that are in the table as bytes, or as Hugging Face has them, {bytes, path}, are called by that
-    path, or by the table's name and the number of the row from 0: `photos.parquet#7`.
+    path, or by the table's name and the number of the row from 0: `photos.parquet#7`. They are read when they
+    are asked for.
     """
 
     def __init__(
@@ -38,48 +40,66 @@ class Table:
         self._records = _records(place, path, kind)
         names = self._records.columns()
         self._column = column or _guess(names, self._address)
-        self._columns = [self._column, id_column] if id_column else [self._column]
+        self._id_column = id_column
         for option, name in (("--column", self._column), ("--id-column", id_column)):
             if name and name not in names:
-                raise ValueError(
-                    f"{self._address} has no column {name!r} for {option}; it has {_listed(names)}"
-                )
-        if isinstance(self._records, Parquet):
-            _check_type(self._records.type_of(self._column), self._column, self._address)
+                has = _listed(names)
+                raise ValueError(f"{self._address} has no column {name!r} for {option}; it has {has}")
+        self._bytes, self._references = _parts(self._records, self._column, self._address)
         chosen = f"column {self._column}" + (f", ids {id_column}" if id_column else "")
         self.name = f"{self._address} ({chosen})"
 
     def __iter__(self) -> Iterator[Item]:
         references = References(self._place, self._path.rpartition("/")[0] or "/")
-        for number, values in enumerate(self._records.rows(self._columns)):
-            by_number = as_id(f"{self._id}#{number}")
+        columns = [name for name in (self._references, self._id_column) if name]
+        version = self._place.version(self._path) if self._bytes else ""
+        for number, values in enumerate(self._records.rows(columns)):
+            id = as_id(f"{self._id}#{number}")
             if isinstance(values, ValueError):
-                yield failed(by_number, values)
+                yield failed(id, values)
                 continue
-            own = values[1] if len(values) > 1 else None
-            id = by_number if own is None else _text(own)
-            yield self._item(values[0], number, id, has_own=own is not None, references=references)
+            reference = values[0] if self._references else None
+            if self._id_column and values[-1] is not None:
+                id = _text(values[-1])
+            elif isinstance(reference, str) and reference:
+                id = as_id(reference)
+            if self._bytes:
+                read = functools.partial(self._read, number, reference, references)
+                yield Item(id, read, version)
+            else:
+                yield self._named(id, number, reference, references)
 
     def count(self) -> int | None:
         return self._records.count()
 
-    def _item(self, value: Any, number: int, id: str, *, has_own: bool, references: References) -> Item:
-        if isinstance(value, dict):
-            path = value.get("path")
-            if path and not has_own:
-                id, has_own = _text(path), True
-            value = path if value.get("bytes") is None else value["bytes"]
-        if isinstance(value, str) and value:
-            read, version = references.reader(value)
-            return Item(id if has_own else as_id(value), read, version)
-        if isinstance(value, bytes):
-            name = f"the image in row {number} of {self._address}"
-            return Item(id, lambda: checked(value, name), f"{len(value)}-{zlib.crc32(value):08x}")
-        where = f"row {number} of {self._address}"
-        if value is None or value == "":
-            return failed(id, ValueError(f"{where} has no {self._column}"))
-        kind = type(value).__name__
-        return failed(id, ValueError(f"{where}: {self._column} is no path or address, but of type {kind}"))
+    def _named(self, id: str, number: int, reference: Any, references: References) -> Item:
+        """Return the input whose image is elsewhere."""
+        if reference is None or reference == "":
+            return failed(id, self._without(number))
+        if not isinstance(reference, str):
+            kind = type(reference).__name__
+            where = f"row {number} of {self._address}"
+            return failed(
+                id, ValueError(f"{where}: {self._column} is no path or address, but of type {kind}")
+            )
+        read, version = references.reader(reference)
+        return Item(id, read, version)
+
+    def _read(self, number: int, reference: str | None, references: References) -> bytes:
+        """Return the bytes that are in the table; those of its path if there are none."""
+        assert isinstance(self._records, Parquet)
+        try:
+            data = self._records.bytes_of(self._bytes, number)
+        except LookupError as error:
+            raise ValueError(f"{self._address} has no row {number} any more") from error
+        if data is not None:
+            return checked(data, f"the image in row {number} of {self._address}")
+        if reference:
+            return references.reader(reference)[0]()
+        raise self._without(number)
+
+    def _without(self, number: int) -> ValueError:
+        return ValueError(f"row {number} of {self._address} has no {self._column}")
 
 
 def _records(place: Place, path: str, kind: str) -> Records:
@@ -114,15 +134,23 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:20]) + more
 
 
-def _check_type(found: pa.DataType, column: str, address: str) -> None:
-    """Raise ValueError for a column of Parquet that cannot hold images."""
+def _parts(records: Records, column: str, address: str) -> tuple[str, str]:
+    """Return which column has bytes, and which has paths or addresses; "" for one that is not there.
+
+    Raises ValueError for a column of Parquet that cannot hold images.
+    """
+    if not isinstance(records, Parquet):
+        return "", column
     types = pa.types
+    found = records.type_of(column)
     inner = found.value_type if types.is_dictionary(found) else found
-    of_text = types.is_string(inner) or types.is_large_string(inner) or types.is_string_view(inner)
-    of_bytes = types.is_binary(inner) or types.is_large_binary(inner) or types.is_binary_view(inner)
-    of_both = types.is_struct(inner) and inner.get_field_index("bytes") >= 0
-    if not (of_text or of_bytes or of_both or types.is_fixed_size_binary(inner)):
-        raise ValueError(
-            f"{address}: column {column} is of type {found}; images are paths, addresses, bytes, or structs "
-            "of bytes and path: say with --column which"
-        )
+    if types.is_string(inner) or types.is_large_string(inner) or types.is_string_view(inner):
+        return "", column
+    if any(is_one(inner) for is_one in (types.is_binary, types.is_large_binary, types.is_binary_view)):
+        return column, ""
+    if types.is_struct(inner) and inner.get_field_index("bytes") >= 0:
+        return f"{column}.bytes", f"{column}.path" if inner.get_field_index("path") >= 0 else ""
+    raise ValueError(
+        f"{address}: column {column} is of type {found}; images are paths, addresses, bytes, or structs of "
+        "bytes and path: say with --column which"
+    )

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -67,6 +69,16 @@ def test_json_lines(folder: Path) -> None:
             item.read()
 
 
+def test_text_that_is_none(folder: Path) -> None:
+    (folder / "t.jsonl").write_text('{"path": "\\ud800.jpg"}\n{"path": "a\\u0000b"}\n')
+    (folder / "t.csv").write_bytes(b"path\n\xff.jpg\n")
+    items = [*open_source([str(folder / "t.jsonl")]), *open_source([str(folder / "t.csv")])]
+    assert [item.id for item in items] == ["\\ud800.jpg", "a\0b", "\\xff.jpg"]
+    for item in items:
+        with pytest.raises((ValueError, OSError), match=r"is no path|there is no file"):
+            item.read()
+
+
 def test_parquet_of_paths(folder: Path) -> None:
     for type in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
         table = pa.table({"n": pa.array([1, 2, 3, 4]), "file_name": pa.array(NAMES).cast(type)})
@@ -88,10 +100,22 @@ def test_parquet_of_bytes(folder: Path) -> None:
     for row, sentence in ((2, "row 2 of .* has no image"), (3, "row 3 of .* is empty")):
         with pytest.raises(ValueError, match=sentence):
             items[row].read()
-    before = [item.version for item in items]
+    assert len({item.version for item in items}) == 1
     pq.write_table(pa.table({"image": [b"one", b"TWO"]}), folder / "t.parquet")
-    after = [item.version for item in open_source([str(folder / "t.parquet")])]
-    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+    assert next(iter(open_source([str(folder / "t.parquet")]))).version != items[0].version
+
+
+def test_parquet_in_any_order(folder: Path) -> None:
+    """Threads ask for images in about the order of rows, but not quite; and some for a few rows alone."""
+    images = [str(number).encode() for number in range(500)]
+    pq.write_table(pa.table({"image": images}), folder / "t.parquet", row_group_size=70)
+    items = list(open_source([str(folder / "t.parquet")]))
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda item: item.read(), items)) == images
+    rows = list(range(500))
+    random.Random(0).shuffle(rows)
+    for row in rows[:50]:
+        assert items[row].read() == images[row]
 
 
 def test_parquet_of_hugging_face(folder: Path) -> None:
@@ -156,8 +180,9 @@ def test_damaged_parquet(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[4:200] = b"\xff" * 196
     path.write_bytes(data)
+    *_, last = open_source([str(path)])
     with pytest.raises(ValueError, match=r"t\.parquet is no whole Parquet file: "):
-        list(open_source([str(path)]))
+        last.read()
 
 
 def test_kind_of_a_file_without_an_ending(folder: Path) -> None:

@@ -1,7 +1,9 @@
 """Videos as inputs of a job."""
 
 import io
+import random
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visiongate.batch.inputs import open_source
+from visiongate.batch.inputs import open_source, videos
 from visiongate.batch.item import Item
 
 RATE = 10
@@ -167,3 +169,18 @@ def test_sound_alone(tmp_path: Path) -> None:
         output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
     assert broken(tmp_path / "x.mp4") == (0, f"{tmp_path}/x.mp4 is no whole video: it has no pictures")
+
+
+@pytest.mark.parametrize("name", ["x.mp4", "x.mkv", "x.ts", "x.avi"])
+def test_frames_in_any_order(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that were passed, or are far ahead, are found by their times."""
+    monkeypatch.setattr(videos, "_KEPT", 2)
+    monkeypatch.setattr(videos, "_FAR", 3)
+    items = list(open_source([str(film(tmp_path / name))]))
+    numbers = list(range(FRAMES))
+    random.Random(0).shuffle(numbers)
+    found = [brightness(items[number]) for number in numbers]
+    assert found == pytest.approx([8 * number for number in numbers], abs=6)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(brightness, items))
+    assert found == pytest.approx([8 * number for number in range(FRAMES)], abs=6)
