@@ -11,9 +11,11 @@ help:
 	@echo "make exporter  install what \`visiongate export\` needs: PyTorch and the model libraries, 5 GB"
 	@echo "make onnx    install what \`visiongate export\` needs for ready ONNX files alone: no PyTorch, 0.1 GB"
 	@echo "make ocr     the same, and the package that ships PP-OCR's networks"
+	@echo "make folders  install what jobs and commands over many images need: pyarrow, faiss, scikit-learn, 0.5 GB"
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
+	@echo "make ray     Ray Data and Hugging Face datasets, in a venv of their own, ask a gateway (0.7 GB)"
 	@echo "make hosts   edge, gateways and Tritons on hosts of their own, and what befalls them; needs root, takes ten minutes"
 	@echo "make images  the images of deploy/docker, built by buildah, and what they hold and do; root, and 5 GB"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
@@ -56,6 +58,14 @@ help:
 demo: .venv/gateway
 	$(BIN)/visiongate demo --save demo/demo.png
 
+# What jobs and commands over many images need: pyarrow, PyAV, faiss, scikit-learn.
+.venv/folders: .venv/gateway
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint requirements.lock --editable './proto[folders,video]' --editable .
+	touch $@
+
+.PHONY: folders
+folders: .venv/folders
+
 exporter: .venv/exporter
 
 onnx: .venv/onnx
@@ -86,6 +96,17 @@ compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installe
 
 compat-%: .venv/installed
 	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
+
+RAY := 2.60.0
+
+build/ray/$(RAY): .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/ray
+	$(BIN)/uv pip install --quiet --python build/ray/bin/python 'ray[data]==$(RAY)' datasets==5.2.0 --editable './proto[batch]'
+	touch $@
+
+.PHONY: ray
+ray: .venv/installed build/ray/$(RAY)
+	$(BIN)/python -m pytest tests/ray_data/jobs.py
 
 # All faults, or some: make hosts HOSTS=kill-gateway,cut-triton
 hosts: .venv/installed
@@ -146,7 +167,7 @@ bench: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m bench.peers.compare $(if $(FULL),--full "$(FULL)") \
 		--json build/comparison.json --markdown build/comparison.md --picture tests/bench/comparison.png
 
-SOAK := long gaps incidents overload peers hostile poison stream endurance
+SOAK := long gaps incidents overload peers hostile poison stream endurance resume batch
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed

@@ -21,6 +21,7 @@ from gateway.embedded import EmbeddedTriton
 from gateway.server import Gateway
 from gateway.settings import Settings
 from inference_counts import InferenceCounts
+from s3 import S3Server, s3_server
 from visiongate import AsyncClient
 
 # Third-party photos, vocabularies and networks: beside the project, never in it.
@@ -104,6 +105,13 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> P
     """A folder that the processes of a run share: what is dear to make is made there once, under a lock."""
     folder = tmp_path_factory.getbasetemp()
     return folder if worker_id == "master" else folder.parent
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[S3Server]:
+    """An S3 server on this machine; skips where it cannot be installed."""
+    with s3_server() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

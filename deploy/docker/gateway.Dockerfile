@@ -1,5 +1,7 @@
 # The gateway: `visiongate serve`, without PyTorch and without Triton. Build it from the project's folder:
 #   docker build --file deploy/docker/gateway.Dockerfile --tag visiongate-gateway .
+# With extras of the client it runs batch jobs too, 0.2 GB more:
+#   docker build --file deploy/docker/gateway.Dockerfile --build-arg EXTRAS=batch --tag visiongate-batch .
 # BASE may be any image of Debian's kind with Python 3.11 or newer, its module venv, and certificates.
 ARG BASE=python:3.11-slim-bookworm
 
@@ -17,9 +19,11 @@ COPY proto proto
 COPY gateway gateway
 COPY export export
 COPY deploy/docker/overrides.txt deploy/docker/overrides.txt
+ARG EXTRAS=
 RUN /uv/bin/uv venv --quiet --python "$(command -v python3)" /opt/visiongate \
     && /uv/bin/uv pip install --quiet --python /opt/visiongate/bin/python --no-cache --no-sources \
-        --constraint requirements.lock --overrides deploy/docker/overrides.txt ./proto .
+        --constraint requirements.lock --overrides deploy/docker/overrides.txt \
+        "./proto${EXTRAS:+[${EXTRAS}]}" .
 # 90 MB that serving does not need: the demo's weights and models, the tests of packages, and symbols for debuggers.
 # What is below *.libs stays as it is: its headers were rewritten once, and strip may break such files.
 WORKDIR /opt/visiongate/lib

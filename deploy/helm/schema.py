@@ -37,6 +37,7 @@ _TRIGGER = {
     "threshold": {"type": ["string", "number"], "pattern": r"^[0-9.]+$"},
     "metricType": {"enum": ["AverageValue", "Value"]},
 }
+_BATCH_TASKS = ["embed", "classify", "detect", "segment", "ocr", "gaze"]
 _PARENT = {name: {"type": "string"} for name in ("group", "kind", "namespace", "name", "sectionName")}
 
 
@@ -53,8 +54,9 @@ def values_schema() -> Schema:
         "quantity": {"type": ["string", "integer"], "pattern": r"^[0-9.]+(m|k|[KMGTPE]i?)?$"},
         "trigger": _strict(_TRIGGER, required=list(_TRIGGER)),
         "parentRef": _strict({**_PARENT, "port": {"type": "integer"}}, required=["name"]),
+        "batchJob": _batch_job(),
     }
-    used = {name for name in _referred(json.dumps(values)) if name not in own}
+    used = {name for name in _referred(json.dumps([values, own])) if name not in own}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **values,
@@ -134,6 +136,35 @@ def _settings() -> Schema:
             kept["anyOf"] = [number, {"const": "inf"}]
         properties[name] = kept
     return _strict(properties)
+
+
+def _batch_job() -> Schema:
+    """Return the schema of an item of batch.jobs."""
+    text, number = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 1}
+    texts = {"type": "array", "items": {"type": "string"}}
+    named = {"existingSecret": text, "key": text}
+    properties = {
+        # Of the Job's name, and its pods' host names: 63 letters.
+        "name": {"type": "string", "pattern": "^[a-z0-9]([a-z0-9-]{0,18}[a-z0-9])?$"},
+        "task": {"enum": _BATCH_TASKS},
+        "inputs": {**texts, "minItems": 1},
+        "out": text,
+        "args": texts,
+        "shards": {**number, "maximum": 100_000},
+        "parallelism": number,
+        "servers": {**texts, "minItems": 1},
+        "apiKey": _strict(named, required=list(named)),
+        "resources": _resolved({"k8s": "ResourceRequirements"}),
+        "nodeSelector": {"type": "object", "additionalProperties": {"type": "string"}},
+        "tolerations": {"type": "array", "items": _resolved({"k8s": "Toleration"})},
+        "extraEnv": {"type": "array", "items": _resolved({"k8s": "EnvVar"})},
+        "extraVolumes": {"type": "array", "items": _resolved({"k8s": "Volume"})},
+        "extraVolumeMounts": {"type": "array", "items": _resolved({"k8s": "VolumeMount"})},
+        "retries": {"type": "integer", "minimum": 0},
+        "activeDeadlineSeconds": number,
+        "ttlSecondsAfterFinished": {"type": "integer", "minimum": 0},
+    }
+    return _strict(properties, required=["name", "task", "inputs", "out"])
 
 
 @cache

@@ -9,7 +9,7 @@ from PIL import Image
 from rich.progress import Progress
 from rich.text import Text
 
-from export.demo import evaluate, show
+from export.demo import evaluate, samples, show
 from export.demo.command import STATES, WEIGHTS
 from export.demo.families import FAMILIES
 from export.demo.measure import Figure
@@ -50,6 +50,15 @@ def show_command(
     plain = save.with_stem(f"{save.stem}-scene")
     Image.fromarray(scene.image).save(plain)
     note(f"wrote {save}, and {plain} without the answers")
+
+
+@app.command("scenes")
+def scenes_command(
+    folder: Annotated[Path, typer.Argument(file_okay=False, metavar="FOLDER", help="It is made.")],
+    count: Annotated[int, typer.Option(min=1, help="How many scenes.")] = 24,
+) -> None:
+    """Write a folder of drawn scenes, to try other commands on: batch, search, duplicates, cluster, label."""
+    note(f"wrote {sum(1 for _ in samples.write(folder, count))} pictures to {folder}")
 
 
 @app.command("evaluate")

@@ -104,6 +104,11 @@ class BaseClient(Generic[C]):
         )
         self._channels = self._channels_type(self._connection, channels)
 
+    @property
+    def address(self) -> str:
+        """The server's address, host:port."""
+        return self._connection.address.text
+
     def with_options(
         self,
         *,

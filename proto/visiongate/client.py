@@ -200,7 +200,7 @@ class Client(BaseClient[SyncChannels]):
         *,
         ordered: bool = False,
         window: int = DEFAULT_WINDOW,
-    ) -> Iterator[tuple[Any, R | VisiongateError]]:
+    ) -> sync_stream.Results[R]:
         """Send operations of `visiongate.operations` on one stream; yield their results as they come.
 
         `operations` is any iterable of operations, or of pairs of a key and an operation. For each
@@ -210,7 +210,7 @@ class Client(BaseClient[SyncChannels]):
         Operations are taken as they are needed, in a thread of their own: at most `window` are without a
         result that was taken. Each has the client's `timeout` from then on. What a lost connection, a server
         that stops or one that is full leaves unanswered is sent again within it. Leaving the loop ends the
-        stream.
+        stream, as does `close` of what is returned, from any thread.
 
             for path, found in client.stream((path, detect(path, ["truck"])) for path in paths):
                 ...
@@ -218,7 +218,7 @@ class Client(BaseClient[SyncChannels]):
         Raises what the iterable raises, and the error of a server that answers no stream at all.
         """
         exchange = self._exchange(ordered=ordered, window=window)
-        return sync_stream.stream(self._channels, exchange, operations)
+        return sync_stream.Results(self._channels, exchange, operations)
 
     detect = _sync(detection.detect)
     detect_batch = _sync(detection.detect_batch)

@@ -110,15 +110,17 @@ def read_item_error(
 def renumbered(error: VisiongateError, list_name: str, first_index: int) -> VisiongateError:
     """Return the error of an item as that of a longer list, in which its own list begins at `first_index`."""
     in_list = _renumbering(list_name, lambda index: first_index + index)
-    return type(error)(
-        error.code,
-        in_list(error.message),
-        field=in_list(error.field),
-        reason=error.reason,
-        retry_s=error.retry_s,
-        request_id=error.request_id,
-        grpc_message=error.grpc_message,
-    )
+    return _reworded(error, in_list(error.message), in_list(error.field))
+
+
+def as_single(error: VisiongateError, list_name: str) -> VisiongateError:
+    """Return the error of an item of a list as that of an image by itself.
+
+    Its field begins with "image", and its message does not begin with a place in the list.
+    """
+    path = re.compile(rf"^{list_name}\[\d+\]([\w.]*)")
+    message = re.sub(rf"{path.pattern}:? *", "", error.message)
+    return _reworded(error, message or error.message, path.sub(r"image\1", error.field))
 
 
 def read_status(
@@ -140,6 +142,18 @@ def too_large(size: int, limit: int) -> MessageTooLargeError:
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         f"the request has {_mebibytes(size)}, and the limit is {_mebibytes(limit)}: send a file instead of "
         "an array, a smaller image or fewer images a call, or raise max_message_bytes of client and server",
+    )
+
+
+def _reworded(error: VisiongateError, message: str, field: str) -> VisiongateError:
+    return type(error)(
+        error.code,
+        message,
+        field=field,
+        reason=error.reason,
+        retry_s=error.retry_s,
+        request_id=error.request_id,
+        grpc_message=error.grpc_message,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import grpc
 
 from visiongate.channels import SyncChannels, closed_error
+from visiongate.errors import VisiongateError
 from visiongate.exchange import METHOD, Exchange, Request, Response
 
 R = TypeVar("R")
@@ -16,17 +17,49 @@ R = TypeVar("R")
 _CLOSE_S = 2.0
 
 
-def stream(channels: SyncChannels, exchange: Exchange, items: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-    """Send operations on a stream, and yield their results with their keys.
+class Results(Iterator[tuple[Any, R | VisiongateError]]):
+    """The results of a stream with their keys. Nothing is sent before the first is asked for.
+
+    `close` ends the stream. It may be called from any thread: whoever waits for a result is told that there
+    is none any more.
 
     One thread takes the operations from their iterable, and another one reads the answers.
     """
-    work = _Work(channels, exchange, items)
-    try:
-        while (result := work.next_result()) is not None:
-            yield result
-    finally:
-        work.close()
+
+    def __init__(self, channels: SyncChannels, exchange: Exchange, items: Iterable[Any]) -> None:
+        self._make: Callable[[], _Work] = lambda: _Work(channels, exchange, items)
+        self._lock = threading.Lock()
+        self._work: _Work | None = None
+        self._is_closed = False
+
+    def __next__(self) -> tuple[Any, R | VisiongateError]:
+        with self._lock:
+            if self._is_closed:
+                raise StopIteration
+            if self._work is None:
+                self._work = self._make()
+        try:
+            result = self._work.next_result()
+        except BaseException:
+            self.close()
+            raise
+        if result is None:
+            self.close()
+            raise StopIteration
+        return result
+
+    def close(self) -> None:
+        """End the stream and the iteration. What is not answered is dropped; closing twice does no harm."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            work = self._work
+        if work is not None:
+            work.close()
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class _Work:
@@ -58,8 +91,10 @@ class _Work:
                 if self._exchange.has_requests:
                     self._changed.notify_all()
                 self._changed.wait(min(wait_s, threading.TIMEOUT_MAX))
-                if self._is_over and self._failure is not None:
-                    raise self._failure
+                if self._is_over:
+                    if self._failure is not None:
+                        raise self._failure
+                    return None
 
     def close(self) -> None:
         with self._changed:

@@ -14,10 +14,16 @@ from kubernetes_objects import dangling, faults, insecure, newest
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 EXAMPLES = sorted((DEPLOY / "helm" / "examples").glob("*.yaml"))
-OLDEST = {"laptop": "1.29", "cpu-cluster": "1.33", "gpu-cluster": "1.29", "mig": "1.29", "gpu-claims": "1.34"}
+OLDEST = {
+    **{"laptop": "1.29", "cpu-cluster": "1.33", "gpu-cluster": "1.29", "mig": "1.29", "gpu-claims": "1.34"},
+    "batch": "1.33",
+}
 """The oldest Kubernetes that each example needs."""
 
-GIVEN = {f"Secret/{name}" for name in ("registry", "visiongate-keys", "visiongate-image-ids")}
+GIVEN = {
+    *(f"Secret/{name}" for name in ("registry", "visiongate-keys", "visiongate-image-ids", "batch-key")),
+    "PersistentVolumeClaim/scans",
+}
 """What the examples' comments tell to make."""
 
 

@@ -1,6 +1,7 @@
 """Every command of the READMEs is understood by the command it names, and their links lead somewhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,12 @@ def commands(path: Path) -> list[str]:
 
 
 ALL = [(path.relative_to(ROOT).as_posix(), command) for path in WITH_COMMANDS for command in commands(path)]
+# Of proto/README.md, those of its chapters about many images and folders; no program runs them.
+ALL += [
+    ("proto/README.md", command)
+    for command in commands(ROOT / "proto" / "README.md")
+    if re.match(r"visiongate |pip install \"\./proto\[", command)
+]
 
 
 def test_readmes_have_commands() -> None:
@@ -40,6 +47,7 @@ def test_readmes_have_commands() -> None:
         "export/README.md",
         "gateway/README.md",
         "gateway/HTTP.md",
+        "proto/README.md",
         "tests/README.md",
     }
     assert (ROOT / "README.md").stat().st_size <= 8192
@@ -49,6 +57,7 @@ def test_readmes_have_commands() -> None:
 def test_commands_are_understood(
     path: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    command = re.sub(r" > \S+$", "", command)
     words = [quoted or plain for quoted, plain in re.findall(r'"([^"]+)"|(\S+)', command)]
     match words:
         case ["helm", "lint" | "template", *_] | ["kubectl", "kustomize", _]:
@@ -64,6 +73,10 @@ def test_commands_are_understood(
     match words:
         case ["make", target]:
             assert target in TARGETS
+        case ["pip", "install", local] if local.startswith("./proto["):
+            extras = re.findall(r"[a-z]+", local.removeprefix("./proto"))
+            known = tomllib.loads((ROOT / "proto/pyproject.toml").read_text())["project"]
+            assert set(extras) <= known["optional-dependencies"].keys()
         case ["pip", "install", *wheels]:
             # tests/road/test_distributions.py installs them.
             assert all(
@@ -91,7 +104,7 @@ def understand(name: str, arguments: list[str]) -> None:
     for word in arguments:
         if re.search(r"\.(jpg|png|onnx|pkl|toml)$", word):
             # Of the reader's own.
-            Path(word).parent.mkdir(exist_ok=True)
+            Path(word).parent.mkdir(parents=True, exist_ok=True)
             Path(word).touch()
     command.make_context(name, list(arguments))
 

@@ -25,8 +25,8 @@ class Task:
 
     name: as the command line calls it, such as "embed". settings: what it was made with, defaults included,
     as JSON can hold it: the same settings mean the same answers. models: the tasks of `ListModels` whose
-    models answer, with the variant that was asked for ("" is the server's default). batch_size: how many
-    inputs one request has by default.
+    models answer, or their families, with the variant that was asked for ("" is the server's default).
+    batch_size: how many inputs one request has by default.
     columns: the columns of a result, all nullable, beside those of every job.
     operation: the operation about some files' bytes, in which broken ones fail alone (`strict=False`).
     rows: what the operation's answer says of each input, in order; an input's error is the error.

@@ -7,9 +7,9 @@ The answer goes to standard output. All that is said about it goes to standard e
 """
 
 import json
-import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.measure import Measurement
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
+
+from visiongate.json_values import finite
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -124,23 +126,13 @@ def report(
 
 def print_json(entries: Sequence[dict[str, Any]]) -> None:
     """Print a list of objects on one line. NaN and infinity, which JSON does not know, become null."""
-    entries = _finite(entries)
+    entries = finite(entries)
     text = json.dumps(entries, ensure_ascii=False, allow_nan=False)
     try:
         text.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(entries, allow_nan=False)
     print(text)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {name: _finite(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return value
 
 
 @contextmanager
@@ -153,3 +145,47 @@ def waiting(what: str) -> Iterator[None]:
     with Progress(*columns, console=errors, transient=True) as progress:
         progress.add_task(what, total=None)
         yield
+
+
+# Of a log that nobody watches.
+LINE_EVERY_S = 10.0
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Lend what says how far long work is: a sentence, how much is done, and how much there is, if known.
+
+    A terminal shows a bar, with the sentence beside it. Elsewhere there is a line some times a minute. All
+    this goes to standard error. Nothing else may be printed meanwhile.
+    """
+    if not errors.is_interactive:
+        due = time.monotonic() + LINE_EVERY_S
+
+        def print_line(sentence: str, done: int, total: int | None) -> None:
+            nonlocal due
+            if time.monotonic() >= due:
+                due = time.monotonic() + LINE_EVERY_S
+                note(sentence)
+
+        yield print_line
+        return
+    columns = BarColumn(), TextColumn("{task.description}", markup=False)
+    with Progress(*columns, console=errors, transient=True) as progress:
+        bar = progress.add_task("", total=None)
+        yield lambda sentence, done, total: progress.update(
+            bar, description=printable(sentence).plain, completed=done, total=total
+        )
+
+
+@contextmanager
+def progress_log() -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Lend what prints an object as a line of JSON on standard error, some times a minute, for programs."""
+    due = time.monotonic() + LINE_EVERY_S
+
+    def print_entry(entry: dict[str, Any]) -> None:
+        nonlocal due
+        if time.monotonic() >= due:
+            due = time.monotonic() + LINE_EVERY_S
+            print(json.dumps(finite(entry), allow_nan=False), file=sys.stderr, flush=True)
+
+    yield print_entry

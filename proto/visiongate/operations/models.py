@@ -14,8 +14,8 @@ class Model:
     """A model variant that the server offers; `variant` is what a `model` argument takes.
 
     characters: all that a model which reads text can read, each once; empty for other models. scripts: how
-    many letters it reads of each script, such as {"Latin": 549, "Greek": 62}, the largest first. fingerprint: a
-    hash of the files that it was exported to; empty if the server does not tell.
+    many letters it reads of each script, such as {"Latin": 549, "Greek": 62}, the largest first. fingerprint:
+    a hash of the files that it was exported to; empty if the server does not tell.
     """
 
     task: str

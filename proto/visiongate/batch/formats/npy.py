@@ -1,0 +1,36 @@
+"""Embeddings as NumPy's file beside the names of the images, as clip-retrieval and autofaiss read them."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute, parquet
+
+from visiongate.batch.columns import OK
+from visiongate.batch.formats.rows import Job, counted
+
+EMBEDDINGS = Path("img_emb", "img_emb_0.npy")
+METADATA = Path("metadata", "metadata_0.parquet")
+_SCHEMA = pa.schema([("image_path", pa.string())])
+
+
+def write(job: Job, folder: Path) -> str:
+    """Write img_emb/img_emb_0.npy, [N, D], and metadata/metadata_0.parquet, with the id of each row of it."""
+    count = job.count()
+    kind = job.schema.field("embedding").type
+    shape = count.ok, kind.list_size
+    for path in (EMBEDDINGS, METADATA):
+        (folder / path).parent.mkdir()
+    vectors = np.lib.format.open_memmap(
+        folder / EMBEDDINGS, mode="w+", dtype=kind.value_type.to_pandas_dtype(), shape=shape
+    )
+    done = 0
+    with parquet.ParquetWriter(folder / METADATA, _SCHEMA) as writer:
+        for batch in job.output.batches(["id", "status", "embedding"]):
+            chosen = batch.filter(compute.equal(batch["status"], OK))
+            numbers = chosen["embedding"].flatten().to_numpy(zero_copy_only=False)
+            vectors[done : done + len(chosen)] = numbers.reshape(len(chosen), shape[1])
+            writer.write_batch(pa.record_batch([chosen["id"]], schema=_SCHEMA))
+            done += len(chosen)
+    vectors.flush()
+    return f"{counted(shape[0], 'embedding')} of {shape[1]} numbers{count.about_failed}"

@@ -1,0 +1,19 @@
+"""Folders in the user's cache, for answers that are worth keeping from call to call."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+
+def cache_folder(kind: str, name: str, *about: str) -> Path:
+    """Return the folder for what is kept about a source of this name: another for other texts `about` it.
+
+    kind: what is kept, such as "index". Nothing is made.
+    """
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    cache = Path(home) if os.path.isabs(home) else Path.home() / ".cache"
+    whole = "\0".join([name, *about]).encode("utf-8", "surrogateescape")
+    digest = hashlib.sha256(whole).hexdigest()[:16]
+    spoken = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", name.rstrip("/\\"))[-1])[:40]
+    return cache / "visiongate" / kind / f"{spoken}-{digest}"
