@@ -33,10 +33,10 @@ from soak.service import COMMAND, free_port
 from soak.stream import picture
 from visiongate import Client
 
-KILLS, IMAGES, ROWS_PER_FILE = 10, 600, 50
+KILLS, IMAGES, ROWS_PER_FILE = 10, 1500, 50
 ROWS, DISTINCT, MAX_GROWTH = 200_000, 100, 1.05
 BROKEN_EVERY = 20
-EARLIEST_KILL_S, LATEST_KILL_S = 1.0, 4.0
+LATEST_KILL_S = 1.0
 START_S = 120.0
 BATCH, GATEWAY, TRITON = VICTIMS = "batch", "gateway", "Triton"
 
@@ -157,6 +157,7 @@ def kill_at_random(up: Up, photos: Path, folder: Path, kills: int, seed: int) ->
         out = folder / f"out-{rounds}"
         rounds += 1
         process = start_batch(up.address, photos, out, *slow)
+        files = 0
         while (code := process.poll()) != 0:
             if code is not None:
                 said = process.communicate()[1].decode()
@@ -167,8 +168,12 @@ def kill_at_random(up: Up, photos: Path, folder: Path, kills: int, seed: int) ->
             if sum(done.values()) >= kills:
                 process.wait(600)
                 continue
+            if len(list(out.glob("part-*"))) <= files:
+                # Each kill is at some moment of work, and not of waiting for what was killed last.
+                time.sleep(0.02)
+                continue
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(EARLIEST_KILL_S, LATEST_KILL_S))
+                process.wait(rng.uniform(0, LATEST_KILL_S))
                 continue
             if not victims:
                 victims = rng.sample(VICTIMS, len(VICTIMS))
@@ -180,7 +185,8 @@ def kill_at_random(up: Up, photos: Path, folder: Path, kills: int, seed: int) ->
             elif not up.kill_triton():
                 continue
             done[victim] += 1
-            print(f"killed {victim}: {len(list(out.glob('part-*')))} files were there", flush=True)
+            files = len(list(out.glob("part-*")))
+            print(f"killed {victim}: {files} files were there", flush=True)
         found = difference(out, folder / "undisturbed")
         print(f"round {rounds}: {found or 'the rows of the undisturbed run'}; kills: {done}", flush=True)
         differences.append(found)

@@ -3,8 +3,9 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Self
 
 import pyarrow as pa
@@ -125,7 +126,7 @@ class FileWriter:
 
     def keep(self) -> None:
         """Keep the rows that are there for a later job, beside the block's file if it has one."""
-        if not self._written and not self._group and not self._waiting:
+        if not self._written and not self._waiting:
             return
         for position in range(self._next, self._block.length):
             if position in self._waiting:
@@ -135,15 +136,17 @@ class FileWriter:
         self._put(open_name(self._block.number))
 
     def close(self) -> None:
-        """Drop what was not finished."""
+        """Drop what was not finished. After it, and after an error of writing, `keep` does nothing."""
         self._waiting.clear()
+        self._written.clear()
         self._group.clear()
         self._kept.clear()
         writer, self._writer = self._writer, None
         if writer is not None:
-            # A full disk would be told a second time.
+            # A full disk would be told a second time, and a third time by the garbage collector.
             with suppress(OSError):
                 writer.close()
+            writer.is_open = False
         self._stack.close()
 
     def _take(self) -> None:
@@ -171,22 +174,28 @@ class FileWriter:
 
     def _flush(self) -> None:
         """Write the rows of the group as a row group."""
-        tables: list[pa.Table] = []
-        fresh: list[Mapping[str, Any]] = []
-        for row in [*self._group, None]:
-            if isinstance(row, Mapping):
-                fresh.append(row)
-                continue
-            if fresh:
-                tables.append(pa.Table.from_pylist(fresh, schema=self._schema))
-                fresh = []
-            if row is not None:
-                tables.append(row)
+        with self._all_or_nothing(part_name(self._block.number)):
+            self._opened().write_table(pa.concat_tables(self._tables()))
         self._group.clear()
+
+    def _tables(self) -> Iterator[pa.Table]:
+        """Yield the rows of the group: those that are kept as they are, and new ones together."""
+        for is_kept, rows in groupby(self._group, lambda row: isinstance(row, pa.Table)):
+            if is_kept:
+                yield from rows
+            else:
+                yield pa.Table.from_pylist(list(rows), schema=self._schema)
+
+    @contextmanager
+    def _all_or_nothing(self, name: str) -> Iterator[None]:
+        """Drop all rows if writing fails: nobody knows which of them are in the file then."""
         try:
-            self._opened().write_table(pa.concat_tables(tables))
-        except OSError as error:
-            self._store.fail_writing(part_name(self._block.number), error)
+            yield
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                self._store.fail_writing(name, error)
+            raise
 
     def _opened(self) -> parquet.ParquetWriter:
         if self._writer is None:
@@ -205,15 +214,13 @@ class FileWriter:
     def _put(self, name: str) -> None:
         if self._group:
             self._flush()
-        writer = self._opened()
-        try:
+        with self._all_or_nothing(name):
+            writer = self._opened()
             if name != part_name(self._block.number):
                 writer.add_key_value_metadata({_POSITIONS_KEY: json.dumps(self._written)})
             writer.close()
-        except OSError as error:
-            self._store.fail_writing(name, error)
-        self._writer = None
-        self._store.put(name, self._path)
+            self._writer = None
+            self._store.put(name, self._path)
         self.close()
 
 
@@ -258,7 +265,10 @@ class _Rows:
     def row(self, number: int) -> pa.Table:
         while number >= self._first + len(self._group):
             self._first += len(self._group)
-            self._group = next(self._groups)
+            group = next(self._groups, None)
+            if group is None:
+                raise CommandError(f"{self._store.path(self._name)} has changed meanwhile: run the job again")
+            self._group = group
         return self._group.slice(number - self._first, 1)
 
     def _read(self) -> Iterator[pa.Table]:

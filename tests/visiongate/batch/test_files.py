@@ -1,5 +1,6 @@
 """The files of blocks: rows that come in any order, and rows that are taken over from other files."""
 
+import errno
 import json
 import os
 import re
@@ -128,6 +129,31 @@ def test_a_file_that_is_dropped_leaves_nothing(store: Store, tmp_path: Path) -> 
     assert os.listdir(tmp_path) == []
     with FileWriter(store, SCHEMA, block(dict(enumerate(ITEMS)))) as writer:
         writer.keep()
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("full", [100, len(ITEMS)])
+def test_nothing_is_kept_after_an_error_of_writing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: int
+) -> None:
+    """Half of a group may be in the file: rows would be taken for those of other inputs."""
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "")
+
+    writer = FileWriter(store, SCHEMA, block(dict(enumerate(ITEMS))))
+
+    def fill() -> None:
+        for position in range(full):
+            writer.add(position, answer(ITEMS[position]))
+        writer.finish()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(parquet.ParquetWriter, "write_table" if full == 100 else "close", fail)
+        with pytest.raises(CommandError, match="No space left"):
+            fill()
+    writer.keep()
+    writer.close()
     assert os.listdir(tmp_path) == []
 
 

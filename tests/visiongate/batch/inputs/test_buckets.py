@@ -80,7 +80,7 @@ def test_what_is_not_there(bucket: str) -> None:
 
 def test_wrong_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
-    with pytest.raises(OSError, match=r"^s3://photos/in cannot be read: .*ACCESS_DENIED"):
+    with pytest.raises(PermissionError, match=r"^s3://photos/in cannot be read: .*ACCESS_DENIED"):
         open_source([f"{bucket}/in"])
 
 
@@ -88,7 +88,7 @@ def test_wrong_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.long
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(OSError, match=r"^s3://photos/in cannot be read: .*connect"):
+    with pytest.raises(ConnectionError, match=r"^s3://photos/in cannot be read: .*connect"):
         open_source(["s3://photos/in"])
 
 
