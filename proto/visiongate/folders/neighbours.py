@@ -1,18 +1,21 @@
-"""What lies close together among many vectors of length 1.
+"""What lies close together among many vectors of length 1."""
 
-All of it is exact, and takes memory for some blocks of vectors beside the vectors themselves.
-"""
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from collections.abc import Sequence
-
+import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 
-_BLOCK = 512
-_BLOCK_OF_REST = 4096
-_LONG_BLOCK = 65_536
+# Comparing each with each takes half a minute for as many, and four times as long for twice as many.
+_MAX_EXACT = 50_000
+# Of a larger number: cells of vectors that lie close to each other, of which so many are looked into.
+_CELLS_PER_ROOT, _PROBES = 2, 8
+# So many questions at a time: where all vectors are alike, each has all as its answer.
+_BLOCK = 256
 # Sums of products in another order differ by less.
 _ROUNDING = 1e-6
 
@@ -22,7 +25,7 @@ def nearest(
 ) -> tuple[NDArray[np.intp], Vectors]:
     """Return the vectors [N,D] most similar to one of [D], best first: their indices, and their cosines.
 
-    At most `top`, of a cosine of at least `min_score`; of equals the first ones.
+    At most `top`, of a cosine of at least `min_score`; of equals the first ones. It is exact.
     """
     scores = vectors @ question
     # A vector that is no number is similar to none.
@@ -39,34 +42,41 @@ def leaders(vectors: Vectors, threshold: float, order: Sequence[int] | None = No
 
     The first vector leads. Each other one is in the group of the first leader to which its cosine is at least
     the threshold, and leads itself if there is none. So every member of a group is like its leader, which
-    chains of similar pairs would not ensure.
+    chains of similar pairs would not ensure. Of more than 50,000 vectors a few pairs may be missed: those
+    that lie at the edges of cells, into which faiss sorts them so that not all have to be compared.
 
     `order` names the vectors that are meant, by their indices, and in which order; places are those in it.
     """
     rows = np.arange(len(vectors)) if order is None else np.asarray(order, np.intp)
-    count = len(rows)
-    led_by = np.full(count, -1, np.intp)
-    start = 0
-    while start < count:
-        # The next ones that no group has yet.
-        end = min(start + _LONG_BLOCK, count)
-        block = start + np.flatnonzero(led_by[start:end] < 0)[:_BLOCK]
-        if not len(block):
-            start = end
-            continue
-        alike = vectors[rows[block]] @ vectors[rows[block]].T >= threshold - _ROUNDING
-        for place, index in enumerate(block):
-            if led_by[index] < 0:
-                led = alike[place, place:] & (led_by[block[place:]] < 0)
-                led_by[block[place:][led]] = index
-                led_by[index] = index
-        found = block[led_by[block] == block]
-        leading = vectors[rows[found]]
-        start = int(block[-1]) + 1
-        for begin in range(start, count, _LONG_BLOCK):
-            rest = begin + np.flatnonzero(led_by[begin : begin + _LONG_BLOCK] < 0)
-            for some in np.split(rest, range(_BLOCK_OF_REST, len(rest), _BLOCK_OF_REST)):
-                alike = vectors[rows[some]] @ leading.T >= threshold - _ROUNDING
-                has_leader = alike.any(1)
-                led_by[some[has_leader]] = found[alike[has_leader].argmax(1)]
+    led_by = np.full(len(rows), -1, np.intp)
+    if not len(rows):
+        return led_by
+    near = _finder(vectors[rows], threshold - _ROUNDING)
+    while len(free := np.flatnonzero(led_by < 0)[:_BLOCK]):
+        for place, alike in zip(free, near(free), strict=True):
+            if led_by[place] < 0:
+                led_by[alike[led_by[alike] < 0]] = place
+                # A vector that is no number is not even like itself.
+                led_by[place] = place
     return led_by
+
+
+_Places = NDArray[np.integer]
+
+
+def _finder(vectors: Vectors, least: float) -> Callable[[_Places], Sequence[_Places]]:
+    """Return what finds for some vectors of [N,D] the places of all of at least this cosine to each."""
+    count, dimensions = vectors.shape
+    if count <= _MAX_EXACT:
+        return lambda some: [np.flatnonzero(scores >= least) for scores in vectors[some] @ vectors.T]
+    cells = int(_CELLS_PER_ROOT * count**0.5)
+    index: Any = faiss.index_factory(dimensions, f"IVF{cells},Flat", faiss.METRIC_INNER_PRODUCT)
+    index.nprobe = _PROBES
+    index.train(vectors)
+    index.add(vectors)
+
+    def find(some: _Places) -> Sequence[_Places]:
+        starts, _, found = index.range_search(vectors[some], least)
+        return [found[start:end] for start, end in itertools.pairwise(starts)]
+
+    return find

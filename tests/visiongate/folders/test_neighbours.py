@@ -65,12 +65,7 @@ def test_an_order_says_who_leads() -> None:
     assert leaders(at(0, 1, 2, 90), 0.9, [3, 2, 0]).tolist() == [0, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("block", "rest", "long_block"), [(1, 1, 1), (3, 2, 7), (4, 50, 50), (512, 4096, 65_536)]
-)
-def test_blocks_change_nothing(
-    block: int, rest: int, long_block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leaders_equal_those_found_one_by_one() -> None:
     random = np.random.default_rng(5)
     vectors = unit(np.repeat(random.normal(size=(20, 6)), 6, 0) + random.normal(scale=0.3, size=(120, 6)))
     vectors = vectors[random.permutation(120)]
@@ -79,7 +74,15 @@ def test_blocks_change_nothing(
         first = [other for other in range(index) if expected[other] == other]
         expected.append(next((other for other in first if vectors[other] @ vector >= 0.9), index))
     assert 20 < len(set(expected)) < 100
-    monkeypatch.setattr(neighbours, "_BLOCK", block)
-    monkeypatch.setattr(neighbours, "_BLOCK_OF_REST", rest)
-    monkeypatch.setattr(neighbours, "_LONG_BLOCK", long_block)
     assert leaders(vectors, 0.9).tolist() == expected
+
+
+def test_of_many_vectors_near_duplicates_are_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all pairs are compared. Copies that differ little are in one cell, or in cells side by side."""
+    random = np.random.default_rng(7)
+    originals = unit(random.normal(size=(1000, 64)))
+    copies = unit(np.repeat(originals, 3, 0) + random.normal(scale=0.005, size=(3000, 64)))
+    expected = np.repeat(np.arange(0, 3000, 3), 3).tolist()
+    assert leaders(copies, 0.97).tolist() == expected
+    monkeypatch.setattr(neighbours, "_MAX_EXACT", 2000)
+    assert leaders(copies, 0.97).tolist() == expected
