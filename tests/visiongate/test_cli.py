@@ -83,6 +83,7 @@ def test_the_entry_points_are_those_that_can_be_missed() -> None:
     ("name", "loads_none_of"),
     [
         ("detect", ("gateway", "export", "httpx", "prometheus_client", "opentelemetry", "torch", "mcp")),
+        ("batch", ("pyarrow", "fsspec", "av", "faiss", "sklearn")),
         (
             "settings",
             ("gateway.server", "gateway.embedded", "export", "tritonclient", "opentelemetry.exporter"),

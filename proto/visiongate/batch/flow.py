@@ -113,6 +113,11 @@ class Flow(Generic[K]):
             self._changed.notify_all()
         self._servers.drop()
 
+    @property
+    def present(self) -> list[Client]:
+        """Clients of the servers that are not gone, as far as is known."""
+        return self._servers.present
+
     def results(self, tick: Callable[[], None]) -> Iterator[Result[K]]:
         """Yield the results in order. `tick` is called some times a second, also while none comes.
 

@@ -169,6 +169,12 @@ class Servers:
                 server.thread.join(_JOIN_S)
 
     @property
+    def present(self) -> list[Client]:
+        """Clients of the servers that are not gone, as far as is known."""
+        with self._changed:
+            return [server.client for server in self._servers if not server.is_away]
+
+    @property
     def _is_done(self) -> bool:
         return self._is_closed or (
             self._is_fed and not self._queue and not any(server.flying for server in self._servers)
@@ -325,12 +331,12 @@ class Servers:
 
 
 def _absence(client: Client) -> VisiongateError | None:
-    """Return why a server cannot be asked at present, None if it can."""
+    """Return why a server cannot be asked at present. None: it can, or a stream will say why not."""
     try:
         client.with_options(timeout=_PROBE_S, wait=False).list_models()
     except (UnavailableError, DeadlineExceededError, CallCancelledError) as error:
         return error
-    except OverloadedError:
+    except VisiongateError:
         return None
     return None
 

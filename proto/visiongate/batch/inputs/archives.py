@@ -35,13 +35,14 @@ class Archive:
         self._in_order = InOrder(self._data, _KEPT) if is_gzip(path) else None
 
     def __iter__(self) -> Iterator[Item]:
-        self.ignored = 0
+        # Only set at the end: `count` may be called while another thread iterates.
+        ignored = 0
         version = self._version or self._place.version(self._path)
         try:
             with opened(self._place, self._path) as file:
                 for number, (_, member) in enumerate(_files(file)):
                     if not self._wanted(member.name):
-                        self.ignored += 1
+                        ignored += 1
                         continue
                     id = as_id(f"{self._id}/{member.name.removeprefix('./')}")
                     yield self._item(number, member, id, f"{version}-{member.offset}")
@@ -51,6 +52,7 @@ class Archive:
             if isinstance(error, tarfile.TarError):
                 error = ValueError(f"{self.name} is no whole tar file: {error}")
             yield failed(as_id(f"{self._id}/"), error)
+        self.ignored = ignored
 
     def count(self) -> int | None:
         # Others would be read whole.

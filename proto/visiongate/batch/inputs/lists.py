@@ -62,6 +62,8 @@ def standard_input() -> Lines:
 
     They stay in memory. Raises ValueError if standard input is a terminal.
     """
+    if sys.stdin is None:
+        raise ValueError("- reads paths from standard input, which is closed")
     if sys.stdin.isatty():
         raise ValueError("- reads paths from standard input, which is this terminal: send a list there")
     data = sys.stdin.buffer.read()

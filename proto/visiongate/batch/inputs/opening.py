@@ -12,7 +12,7 @@ from visiongate.batch.filesystem import is_url, scheme_of
 from visiongate.batch.inputs import endings, patterns
 from visiongate.batch.inputs.archives import Archive
 from visiongate.batch.inputs.chain import Chain
-from visiongate.batch.inputs.folder import Folder, OneFile, Tree
+from visiongate.batch.inputs.folder import Folder, OneFile, Tree, as_id
 from visiongate.batch.inputs.lists import Lines, ListFile, standard_input
 from visiongate.batch.inputs.places import Place, place_of
 from visiongate.batch.inputs.tables import Table
@@ -61,9 +61,12 @@ def open_source(
     named = [found for text in texts for found in _named(text, kind)]
     prefixes = _prefixes(named)
     sources = [_source(one, prefixes(one), options) for one in named]
-    if len(sources) == 1:
-        return sources[0]
-    return Chain(lambda: sources, ", ".join(source.name for source in sources))
+    source = (
+        sources[0] if len(sources) == 1 else Chain(lambda: sources, ", ".join(one.name for one in sources))
+    )
+    # It is written to files.
+    source.name = as_id(source.name)
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +206,7 @@ def _anything(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return endings.ending(name) in endings.IMAGES
+    return name[name.rfind(".") :].lower() in endings.IMAGES
 
 
 def _file(named: _Named, path: str, id: str, version: str, options: _Options) -> Source:

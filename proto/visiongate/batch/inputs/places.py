@@ -9,7 +9,6 @@ from typing import IO, Any, Protocol
 from visiongate.batch.filesystem import is_url, open_filesystem, scheme_of
 from visiongate.operations.image_file import MAX_BYTES, check_length
 
-
 # How pyarrow says that a bucket's key is wrong, or has not the right.
 _DENIED = re.compile(r"ACCESS_DENIED|ACCESS_KEY|SIGNATURE|UNAUTHORIZED|HTTP status 40[13]", re.IGNORECASE)
 

@@ -24,7 +24,7 @@ def read_web(address: str) -> bytes:
     """Return the bytes of a file, at most MAX_FILE_BYTES. Raise OSError or ValueError, a sentence."""
     end = time.monotonic() + _WHOLE_S
     # What is quoted already stays so.
-    quoted = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]", errors="surrogateescape")
+    quoted = urllib.parse.quote(address, safe="%/:=&?~#+!$,;'@()*[]", errors="replace")
     try:
         request = urllib.request.Request(quoted, headers={"User-Agent": "visiongate"})  # noqa: S310 - see SCHEMES
         with urllib.request.urlopen(request, timeout=_SILENCE_S) as answer:  # noqa: S310

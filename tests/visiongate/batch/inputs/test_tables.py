@@ -69,6 +69,16 @@ def test_json_lines(folder: Path) -> None:
             item.read()
 
 
+def test_text_that_is_none(folder: Path) -> None:
+    (folder / "t.jsonl").write_text('{"path": "\\ud800.jpg"}\n{"path": "a\\u0000b"}\n')
+    (folder / "t.csv").write_bytes(b"path\n\xff.jpg\n")
+    items = [*open_source([str(folder / "t.jsonl")]), *open_source([str(folder / "t.csv")])]
+    assert [item.id for item in items] == ["\\ud800.jpg", "a\0b", "\\xff.jpg"]
+    for item in items:
+        with pytest.raises((ValueError, OSError), match=r"is no path|there is no file"):
+            item.read()
+
+
 def test_parquet_of_paths(folder: Path) -> None:
     for type in (pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
         table = pa.table({"n": pa.array([1, 2, 3, 4]), "file_name": pa.array(NAMES).cast(type)})
