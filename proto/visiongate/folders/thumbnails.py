@@ -33,8 +33,8 @@ def _jpeg(picture: Picture) -> bytes:
     if isinstance(picture, Image.Image):
         return _small_jpeg(picture)
     with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-        # JPEG files can be read at a half, a quarter or an eighth of their size, if that is large enough. It is
-        # much quicker.
+        # JPEG files can be read at a half, a quarter or an eighth of their size, if that is large enough,
+        # which is much quicker.
         image.draft("RGB", (MAX_SIDE, MAX_SIDE))
         return _small_jpeg(image)
 
