@@ -14,6 +14,7 @@ help:
 	@echo "make wheels  build the client and the server into dist/"
 	@echo "make test    all tests"
 	@echo "make compat  the unmodified packages of others that the HTTP front answers, each in a venv of its own; hostile callers, and memory"
+	@echo "make ray     Ray Data and Hugging Face datasets, in a venv of their own, ask a gateway (0.7 GB)"
 	@echo "make hosts   edge, gateways and Tritons on hosts of their own, and what befalls them; needs root, takes ten minutes"
 	@echo "make images  the images of deploy/docker, built by buildah, and what they hold and do; root, and 5 GB"
 	@echo "make lint    formatting, lint, types, import contracts, the API's rules and compatibility"
@@ -87,6 +88,17 @@ compat: .venv/installed build/compat/1.8.3/installed build/compat/1.2.7/installe
 compat-%: .venv/installed
 	@echo "== $*"; PYTHONPATH=tests $(BIN)/python -m compat.$*
 
+RAY := 2.60.0
+
+build/ray/$(RAY): .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/ray
+	$(BIN)/uv pip install --quiet --python build/ray/bin/python 'ray[data]==$(RAY)' datasets==5.2.0 --editable './proto[batch]'
+	touch $@
+
+.PHONY: ray
+ray: .venv/installed build/ray/$(RAY)
+	$(BIN)/python -m pytest tests/ray_data/jobs.py
+
 # All faults, or some: make hosts HOSTS=kill-gateway,cut-triton
 hosts: .venv/installed
 	@PYTHONPATH=tests $(BIN)/python -m hosts --only "$(HOSTS)"
@@ -146,7 +158,7 @@ bench: .venv/installed
 	PYTHONPATH=tests $(BIN)/python -m bench.peers.compare $(if $(FULL),--full "$(FULL)") \
 		--json build/comparison.json --markdown build/comparison.md --picture tests/bench/comparison.png
 
-SOAK := long gaps incidents overload peers hostile poison stream endurance resume
+SOAK := long gaps incidents overload peers hostile poison stream endurance resume batch
 
 # All of them run, whatever one misses. For one of them: make soak SOAK=peers
 soak: .venv/installed

@@ -83,6 +83,7 @@ def test_the_entry_points_are_those_that_can_be_missed() -> None:
     ("name", "loads_none_of"),
     [
         ("detect", ("gateway", "export", "httpx", "prometheus_client", "opentelemetry", "torch", "mcp")),
+        ("batch", ("pyarrow", "fsspec", "av", "faiss", "sklearn")),
         (
             "settings",
             ("gateway.server", "gateway.embedded", "export", "tritonclient", "opentelemetry.exporter"),
@@ -106,6 +107,7 @@ def test_the_clients_commands_are_those_of_its_modules() -> None:
     group: Any = typer.main.get_command(cli.app)
     own = [name for name in group.list_commands(None) if name not in cli.SERVER_COMMANDS]
     assert own == [
+        "batch",
         "classify",
         "compare",
         "detect",

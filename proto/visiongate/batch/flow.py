@@ -113,6 +113,11 @@ class Flow(Generic[K]):
             self._changed.notify_all()
         self._servers.drop()
 
+    @property
+    def present(self) -> list[Client]:
+        """Clients of the servers that are not gone, as far as is known."""
+        return self._servers.present
+
     def results(self, tick: Callable[[], None]) -> Iterator[Result[K]]:
         """Yield the results in order. `tick` is called some times a second, also while none comes.
 
@@ -192,7 +197,7 @@ class Flow(Generic[K]):
                     self._wait_for_room()
                 place = self._next_place
                 result = Result(read.key, read.item, read.sha256, held_bytes=len(read.data))
-                if len(inputs) == self._batch_size or size + len(read.data) > MAX_REQUEST_BYTES:
+                if size + len(read.data) > MAX_REQUEST_BYTES:
                     put()
                 with self._changed:
                     self._results[place] = result
@@ -205,6 +210,8 @@ class Flow(Generic[K]):
                 places.append(place)
                 inputs.append(read)
                 size += len(read.data)
+                if len(inputs) == self._batch_size:
+                    put()
             put()
         except BaseException as error:
             put()

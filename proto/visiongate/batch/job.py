@@ -40,7 +40,7 @@ MAX_FAILURE_RATE = 0.2
 # Fewer rows tell nothing about the rate of failures.
 _ENOUGH_ROWS = 100
 # Requests under way at each server: so many that they have this many inputs, within limits.
-_INPUTS_UNDER_WAY = 128
+_INPUTS_UNDER_WAY = 64
 _LEAST_WINDOW, _MOST_WINDOW = 4, 32
 _PAUSE_S = 1.0
 
@@ -135,9 +135,11 @@ def run(job: Job) -> Summary:
     )
     with store.lock(f"_lock-{index}-of-{count}"):
         claim(store, manifest, overwrite=job.overwrite, shard_count=count)
+        name = "_summary.json" if count == 1 else f"_summary-{index}-of-{count}.json"
+        # That of an earlier run says nothing about this one, which may end without any.
+        store.remove(name)
         plan = make_plan(job.source, Output(store), job.rows_per_file, job.shard, job.retry_failed)
         summary = _Run(job, task, store, plan, manifest).summary()
-        name = "_summary.json" if count == 1 else f"_summary-{index}-of-{count}.json"
         store.write_bytes(name, json.dumps(asdict(summary), indent=1).encode())
     return summary
 
@@ -158,6 +160,7 @@ class _Run:
         # Blocks whose inputs were taken, and that are not written. The first is under way.
         self._blocks: deque[Block] = deque()
         self._writer: FileWriter | None = None
+        self._flow: Flow[tuple[Block, int]]
         self._is_stopped = False
         # Whether a block stays unwritten, as nobody says which models its rows are from.
         self._is_cut = False
@@ -169,7 +172,7 @@ class _Run:
         window = self._job.window or min(max(_INPUTS_UNDER_WAY // batch_size, _LEAST_WINDOW), _MOST_WINDOW)
         with ExitStack() as stack:
             stack.callback(self._close)
-            flow: Flow[tuple[Block, int]] = stack.enter_context(
+            self._flow = stack.enter_context(
                 Flow(
                     self._entries(),
                     self._task,
@@ -179,10 +182,10 @@ class _Run:
                     timeout_s=self._job.timeout_s,
                 )
             )
-            self._meter.stages = flow.stages
+            self._meter.stages = self._flow.stages
             too_many = False
             try:
-                for result in flow.results(lambda: self._tick(flow)):
+                for result in self._flow.results(self._tick):
                     self._add(result)
                     if self._is_cut or (too_many := self._too_many_failed(at_end=False)):
                         break
@@ -224,10 +227,10 @@ class _Run:
             for position, item in block.items.items():
                 yield (block, position), item
 
-    def _tick(self, flow: Flow[Any]) -> None:
+    def _tick(self) -> None:
         if not self._is_stopped and self._job.is_stopped():
             self._is_stopped = True
-            flow.stop()
+            self._flow.stop()
         self._job.on_progress(self._meter.progress())
 
     def _add(self, result: Result[tuple[Block, int]]) -> None:
@@ -259,7 +262,7 @@ class _Run:
     def _are_models_known(self) -> bool:
         """Wait until a server says which models it has. Return False if the job is stopped meanwhile."""
         end = time.monotonic() + self._job.timeout_s
-        while (change := changed_model(self._job.clients, self._task.models, self._models)) is None:
+        while (change := self._changed_model()) is None:
             if self._job.is_stopped():
                 self._is_stopped = self._is_cut = True
                 return False
@@ -270,6 +273,10 @@ class _Run:
             self._is_mixed = True
             raise CommandError(change)
         return True
+
+    def _changed_model(self) -> str | None:
+        clients = self._flow.present or self._job.clients
+        return changed_model(clients, self._task.models, self._models)
 
     def _keep(self) -> None:
         """Keep the rows of a block that is not full."""

@@ -5,7 +5,13 @@ from typing import Any
 
 from visiongate.client import Client
 from visiongate.command_error import CommandError
-from visiongate.errors import CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
+from visiongate.errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    OverloadedError,
+    UnavailableError,
+    VisiongateError,
+)
 from visiongate.operations.models import Model
 
 Models = Mapping[str, Mapping[str, str]]
@@ -37,13 +43,14 @@ def changed_model(clients: Sequence[Client], wanted: Mapping[str, str], models: 
 
     It is empty if none is, and None if no server answers.
     """
-    is_answered = False
+    answers, failure = 0, None
     for client in clients:
         try:
             offered = client.with_options(timeout=_QUICK_S, wait=False).list_models()
-        except _NO_ANSWER:
+        except VisiongateError as error:
+            failure = error
             continue
-        is_answered = True
+        answers += 1
         for task, model in _chosen(client, offered, wanted).items():
             if model != models[task]:
                 return (
@@ -51,7 +58,9 @@ def changed_model(clients: Sequence[Client], wanted: Mapping[str, str], models: 
                     f"{_spelled(models[task])} to {_spelled(model)}: give another --out, or --overwrite to "
                     "do all inputs anew"
                 )
-    return "" if is_answered else None
+    if not answers and failure is not None and not isinstance(failure, _NO_ANSWER):
+        raise failure
+    return "" if answers else None
 
 
 def _chosen(client: Client, offered: Sequence[Model], wanted: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -49,10 +49,6 @@ class Budget:
         self._changed = threading.Condition()
         self._is_closed = False
 
-    @property
-    def has_room(self) -> bool:
-        return self._held < self._limit
-
     def add(self, count: int) -> None:
         """Hold some bytes, also those that are too many: they are here already."""
         with self._changed:
@@ -66,7 +62,7 @@ class Budget:
     def wait(self) -> None:
         """Wait for room, or for `close`."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self.has_room)
+            self._changed.wait_for(lambda: self._is_closed or self._held < self._limit)
 
     def close(self) -> None:
         """Let nobody wait any more."""
@@ -91,9 +87,7 @@ def read_ahead(
     readers = _Readers(budget, threads)
     try:
         while True:
-            while not is_over and len(pending) < AHEAD and (not pending or budget.has_room):
-                if not pending:
-                    budget.wait()
+            while not is_over and len(pending) < AHEAD:
                 try:
                     key, item = next(unread)
                 except StopIteration:
@@ -121,6 +115,7 @@ class _Readers:
         self._budget = budget
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._count = threads
+        self._turn = threading.Lock()
         self._is_closed = False
         for _ in range(threads):
             threading.Thread(target=self._work, name="visiongate-read", daemon=True).start()
@@ -144,7 +139,13 @@ class _Readers:
             self._queue.put(None)
 
     def _work(self) -> None:
-        while (work := self._queue.get()) is not None:
+        while True:
+            # One after another: else later inputs could take the room that the next one waits for.
+            with self._turn:
+                work = self._queue.get()
+                if work is None:
+                    return
+                self._budget.wait()
             if not self._is_closed:
                 work()
 
@@ -156,7 +157,7 @@ def _read(key: K, item: Item, budget: Budget) -> Read[K]:
         if not data:
             return Read(key, item, sha256=_hash(data), failure=_failure("INVALID_ARGUMENT", "it is empty"))
     except (OSError, ValueError) as error:
-        return Read(key, item, failure=_failure(_status(error), str(error) or type(error).__name__))
+        return Read(key, item, failure=failure_of(error))
     budget.add(len(data))
     return Read(key, item, data, _hash(data))
 
@@ -165,8 +166,8 @@ def _hash(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _status(error: OSError | ValueError) -> str:
-    """Return the status that says best why a file could not be read."""
+def failure_of(error: OSError | ValueError | TypeError) -> Failure:
+    """Return why an image could not be read, with the status that says it best."""
     match error:
         case FileNotFoundError():
             code = grpc.StatusCode.NOT_FOUND
@@ -176,7 +177,7 @@ def _status(error: OSError | ValueError) -> str:
             code = grpc.StatusCode.UNAVAILABLE
         case _:
             code = grpc.StatusCode.INVALID_ARGUMENT
-    return code.name
+    return _failure(code.name, str(error) or type(error).__name__)
 
 
 def _failure(status: str, message: str) -> Failure:

@@ -29,7 +29,7 @@ from visiongate.errors import (
 from visiongate.operations import Operation
 
 # Other requests would fail likewise: these are errors of the server or of the job.
-_OF_SERVER = (
+OF_SERVER = (
     ClientClosedError,
     ConnectionSetupError,
     ForkedClientError,
@@ -38,7 +38,7 @@ _OF_SERVER = (
     UnimplementedError,
 )
 # The client has waited for the server in vain.
-_OF_WAITING = CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
+OF_WAITING = CallCancelledError, DeadlineExceededError, OverloadedError, UnavailableError
 _OF_IMAGE = re.compile(r"images?\b")
 _PLACE = re.compile(r"^images?\[\d+\](\.\w+)?: ")
 
@@ -63,6 +63,8 @@ class Request:
     # An earlier request that had these inputs was sent.
     is_again: bool = False
     sent_s: float = 0.0
+    # When the earlier one was, by default this one.
+    first_sent_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -167,6 +169,12 @@ class Servers:
                 server.thread.join(_JOIN_S)
 
     @property
+    def present(self) -> list[Client]:
+        """Clients of the servers that are not gone, as far as is known."""
+        with self._changed:
+            return [server.client for server in self._servers if not server.is_away]
+
+    @property
     def _is_done(self) -> bool:
         return self._is_closed or (
             self._is_fed and not self._queue and not any(server.flying for server in self._servers)
@@ -211,11 +219,12 @@ class Servers:
                 self._reject(server, request, Failure("INVALID_ARGUMENT", _PLACE.sub("", str(error))))
                 continue
             request.sent_s = time.monotonic()
+            request.first_sent_s = request.first_sent_s or request.sent_s
             yield request, operation
 
     def _take(self, server: _Server, request: Request, result: Any) -> None:
         """Take an answer, or the error of a whole request."""
-        if isinstance(result, _OF_SERVER):
+        if isinstance(result, OF_SERVER):
             raise result
         if isinstance(result, VisiongateError):
             self._take_error(server, request, result)
@@ -223,16 +232,27 @@ class Servers:
         rows = self._task.rows(result)
         elapsed_ms = self._land(server, request)
         for place, row in zip(request.places, rows, strict=True):
-            self._on_answer(place, _failure(row) if isinstance(row, VisiongateError) else row, elapsed_ms)
+            self._on_answer(place, failure_of(row) if isinstance(row, VisiongateError) else row, elapsed_ms)
 
     def _take_error(self, server: _Server, request: Request, error: VisiongateError) -> None:
-        if isinstance(error, InvalidArgumentError) and error.field and not _OF_IMAGE.match(error.field):
-            self._fail(error)
-        elif isinstance(error, _OF_WAITING) and self._answered_s < request.sent_s:
-            # Nothing at all was answered meanwhile: it is not about these inputs.
+        is_of_job = (
+            isinstance(error, InvalidArgumentError) and error.field and not _OF_IMAGE.match(error.field)
+        )
+        if is_of_job or (isinstance(error, OF_WAITING) and not self._is_of_input(request, error)):
             self._fail(error)
         else:
-            self._reject(server, request, _failure(error))
+            self._reject(server, request, failure_of(error))
+
+    def _is_of_input(self, request: Request, error: VisiongateError) -> bool:
+        """Return whether it is for its inputs that a request has waited in vain, as others were answered."""
+        if self._answered_s >= request.first_sent_s:
+            return True
+        if not isinstance(error, DeadlineExceededError):
+            return False
+        # One that is late may be so for one of its inputs, or there may be no others to compare with.
+        with self._changed:
+            others = len(self._queue) + sum(len(each.flying) for each in self._servers) - 1
+        return len(request.inputs) > 1 or others == 0
 
     def _reject(self, server: _Server, request: Request, failure: Failure) -> None:
         """Ask about the inputs of a request one by one, so that only those at fault fail."""
@@ -242,7 +262,7 @@ class Servers:
         with self._changed:
             server.flying.discard(request)
             singles = [
-                Request([place], [each], is_again=True)
+                Request([place], [each], is_again=True, first_sent_s=request.first_sent_s)
                 for place, each in zip(request.places, request.inputs, strict=True)
             ]
             self._queue.extendleft(reversed(singles))
@@ -311,15 +331,16 @@ class Servers:
 
 
 def _absence(client: Client) -> VisiongateError | None:
-    """Return why a server cannot be asked at present, None if it can."""
+    """Return why a server cannot be asked at present. None: it can, or a stream will say why not."""
     try:
         client.with_options(timeout=_PROBE_S, wait=False).list_models()
     except (UnavailableError, DeadlineExceededError, CallCancelledError) as error:
         return error
-    except OverloadedError:
+    except VisiongateError:
         return None
     return None
 
 
-def _failure(error: VisiongateError) -> Failure:
+def failure_of(error: VisiongateError) -> Failure:
+    """Return the error of an image as a row has it."""
     return Failure(error.code.name, writable(_PLACE.sub("", error.message)))

@@ -3,40 +3,39 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from visiongate.batch.filesystem import open_filesystem
 from visiongate.batch.store import Store
 
 _NEW = ".visiongate-new"
 """Before the name of a folder that is being written. The next that is written there takes its place."""
+_UPLOADS = 16
 
 
 @contextmanager
 def new_folder(store: Store, name: str) -> Iterator[Path]:
     """Lend an empty folder of this machine, and make it the store's folder of that name at the end.
 
-    It takes the place of one that is there. After an error the old one stays, in a bucket as far as it was
-    not replaced yet. Raise CommandError if it cannot be written.
+    It takes the place of one that is there. After an error the old one stays; in a bucket, which has no
+    folders to rename, only if nothing was sent yet. Raise CommandError if it cannot be written.
     """
     filesystem, root = open_filesystem(store.name)
+    protocols = [filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol
     try:
-        if "file" in ([filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol):
+        if "file" in protocols:
             with _local(Path(root), name) as path:
                 yield path
             return
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / name
-            path.mkdir()
-            yield path
+            yield Path(folder)
             target = f"{root.rstrip('/')}/{name}"
             if filesystem.exists(target):
                 filesystem.rm(target, recursive=True)
-            # Backwards: what says which files there are, data.yaml, comes last.
-            for file in sorted(path.rglob("*"), reverse=True):
-                if file.is_file():
-                    filesystem.put_file(str(file), f"{target}/{file.relative_to(path).as_posix()}")
+            _upload(Path(folder), filesystem, target)
     except OSError as error:
         store.fail_writing(name, error)
 
@@ -56,3 +55,16 @@ def _local(root: Path, name: str) -> Iterator[Path]:
     finally:
         for abandoned in (path, old):
             shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _upload(folder: Path, filesystem: Any, target: str) -> None:
+    """Send the files of a folder. Those at its top, which say what the others are, come last."""
+    names = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+
+    def send(name: str) -> None:
+        filesystem.put_file(str(folder / name), f"{target}/{name}")
+
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        for is_at_top in (False, True):
+            # A list, so that errors are raised.
+            list(pool.map(send, [name for name in names if ("/" not in name) == is_at_top]))

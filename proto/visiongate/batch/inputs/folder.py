@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 
 from visiongate.batch.inputs.patterns import ANY_DEPTH, Pattern, State
-from visiongate.batch.inputs.places import Place, read
+from visiongate.batch.inputs.places import Place, is_connection, read
 from visiongate.batch.item import Item
 
 Found = tuple[str, str, str, OSError | None]
@@ -30,7 +30,8 @@ class Tree:
         self.ignored = 0
 
     def __iter__(self) -> Iterator[Found]:
-        self.ignored = 0
+        # Only set at the end: `count` may be called while another thread iterates.
+        ignored = 0
         lineage = {self.place.identity(path) for path in self.place.parents(self.root)}
         above = self.root.rstrip("/")
         open_folders = [(above, "", self._start, iter(self.place.entries(self.root)), object())]
@@ -50,10 +51,11 @@ class Tree:
                     if self._wanted(name):
                         yield f"{folder}/{name}", relative + name, version, None
                     else:
-                        self.ignored += 1
+                        ignored += 1
             else:
                 open_folders.pop()
                 lineage.discard(mark)
+        self.ignored = ignored
 
     def _enter(
         self, folder: str, relative: str, name: str, state: State, lineage: set[object]
@@ -73,6 +75,8 @@ class Tree:
                 return None
             entries = self.place.entries(path)
         except OSError as error:
+            if is_connection(self.place, error):
+                raise
             return error
         lineage.add(mark)
         return path, f"{relative}{name}/", state, iter(entries), mark
@@ -124,7 +128,11 @@ def as_id(path: str) -> str:
     r"""Return a path that can be written as UTF-8: bytes of a name that are not are spelled `\xff`."""
     if path.isascii():
         return path
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:
+        # Half of a pair of UTF-16, as JSON may spell it.
+        return path.encode("utf-8", "backslashreplace").decode()
 
 
 def failed(id: str, error: Exception) -> Item:

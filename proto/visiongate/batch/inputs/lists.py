@@ -5,7 +5,8 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 
 from visiongate.batch.inputs.folder import as_id
-from visiongate.batch.inputs.places import Local, Place, cannot_read
+from visiongate.batch.inputs.places import Local, Place
+from visiongate.batch.inputs.records import opened
 from visiongate.batch.inputs.references import References
 from visiongate.batch.item import Item
 
@@ -31,16 +32,13 @@ class ListFile:
         return sum(1 for _ in self._lines())
 
     def _lines(self) -> Iterator[bytes]:
-        with self._place.open(self._path) as file:
-            try:
-                for number, line in enumerate(file):
-                    text = line.rstrip(b"\r\n")
-                    if number == 0:
-                        text = text.removeprefix(_BOM)
-                    if text:
-                        yield text
-            except OSError as error:
-                raise cannot_read(self.name, error) from error
+        with opened(self._place, self._path) as file:
+            for number, line in enumerate(file):
+                text = line.rstrip(b"\r\n")
+                if number == 0:
+                    text = text.removeprefix(_BOM)
+                if text:
+                    yield text
 
 
 class Lines:
@@ -64,6 +62,8 @@ def standard_input() -> Lines:
 
     They stay in memory. Raises ValueError if standard input is a terminal.
     """
+    if sys.stdin is None:
+        raise ValueError("- reads paths from standard input, which is closed")
     if sys.stdin.isatty():
         raise ValueError("- reads paths from standard input, which is this terminal: send a list there")
     data = sys.stdin.buffer.read()

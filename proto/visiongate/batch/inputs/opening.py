@@ -1,6 +1,5 @@
 """The sources of what a user names: which kind each is, and what its ids are relative to."""
 
-import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
@@ -8,17 +7,21 @@ from dataclasses import dataclass, field
 
 from braceexpand import braceexpand
 
+from visiongate.batch.extra import needs
 from visiongate.batch.filesystem import is_url, scheme_of
 from visiongate.batch.inputs import endings, patterns
-from visiongate.batch.inputs.folder import Folder, OneFile, Tree
+from visiongate.batch.inputs.archives import Archive
+from visiongate.batch.inputs.chain import Chain
+from visiongate.batch.inputs.folder import Folder, OneFile, Tree, as_id
 from visiongate.batch.inputs.lists import Lines, ListFile, standard_input
 from visiongate.batch.inputs.places import Place, place_of
+from visiongate.batch.inputs.tables import Table
 from visiongate.batch.inputs.web import SCHEMES
-from visiongate.batch.item import Item, Source
+from visiongate.batch.item import Source
 
 STANDARD_INPUT = "-"
-# Of names in a job's settings. Longer ones are shortened, with a hash of the whole.
-_MAX_NAME = 1000
+# What is neither a file here nor a folder of a bucket: https://.
+_ADDRESS = "address"
 
 
 def open_source(
@@ -57,10 +60,13 @@ def open_source(
     options = _Options(column, id_column, every_nth, all_files)
     named = [found for text in texts for found in _named(text, kind)]
     prefixes = _prefixes(named)
-    sources = [source for one in named for source in _sources(one, prefixes(one), options)]
-    if len(sources) == 1:
-        return sources[0]
-    return Chain(sources, ", ".join(source.name for source in sources) or ", ".join(texts))
+    sources = [_source(one, prefixes(one), options) for one in named]
+    source = (
+        sources[0] if len(sources) == 1 else Chain(lambda: sources, ", ".join(one.name for one in sources))
+    )
+    # It is written to files.
+    source.name = as_id(source.name)
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,7 @@ def _named(text: str, kind: str) -> list[_Named]:
         raise ValueError("the name of an input is empty")
     if text == STANDARD_INPUT or scheme_of(text) in SCHEMES:
         place, folder = place_of(os.curdir)
-        return [_Named(text, STANDARD_INPUT if text == STANDARD_INPUT else "address", place, text, folder)]
+        return [_Named(text, STANDARD_INPUT if text == STANDARD_INPUT else _ADDRESS, place, text, folder)]
     place, path = place_of(text)
     what = place.kind(path)
     if what == "folder":
@@ -126,7 +132,10 @@ def _braces(text: str) -> list[str]:
 
 def _prefixes(named: Sequence[_Named]) -> Callable[[_Named], str]:
     """Return what gives the prefix of ids, so that they are relative to the folder that all inputs are in."""
-    roots = {(one.place.key, one.root) for one in named}
+    # Lists call their images themselves.
+    roots = {(one.place.key, one.root) for one in named if one.kind not in (STANDARD_INPUT, _ADDRESS)}
+    if not roots:
+        return lambda _: ""
     if len({key for key, _ in roots}) == 1:
         common = posixpath.commonpath([root for _, root in roots])
         return lambda one: _relative(one.root, common)
@@ -138,23 +147,48 @@ def _relative(folder: str, common: str) -> str:
     return "" if folder == common else posixpath.relpath(folder, common) + "/"
 
 
-def _sources(named: _Named, prefix: str, options: _Options) -> Iterator[Source]:
+def _source(named: _Named, prefix: str, options: _Options) -> Source:
     if named.kind == STANDARD_INPUT:
-        yield standard_input()
-    elif named.kind == "address":
-        yield Lines([os.fsencode(named.text)], named.text)
-    elif not named.parts:
-        yield _file(named, named.path, prefix + posixpath.basename(named.path), "", options)
-    elif named.kind == "images":
-        yield _folder(named, prefix, options)
-    else:
-        wanted = _takes(named)
-        for path, relative, version, error in Tree(
-            named.place, named.root, wanted, patterns.Pattern(named.parts)
-        ):
+        return standard_input()
+    if named.kind == _ADDRESS:
+        return Lines([os.fsencode(named.text)], named.text)
+    if not named.parts:
+        return _file(named, named.path, prefix + posixpath.basename(named.path), "", options)
+    if named.kind == "images":
+        return _folder(named, prefix, options)
+    return _files(named, prefix, options)
+
+
+def _files(named: _Named, prefix: str, options: _Options) -> Source:
+    """Return the files of a kind in a folder or of a pattern, each of which is a source."""
+    pattern = patterns.Pattern(named.parts)
+    # Who gives both a pattern and a kind means all that the pattern matches.
+    by_ending = named.parts == [patterns.ANY_DEPTH] or named.kind == endings.kind_of(named.text)
+
+    def is_wanted(name: str) -> bool:
+        return not by_ending or endings.kind_of(name) == named.kind
+
+    def sources() -> Iterator[Source]:
+        tree = Tree(named.place, named.root, is_wanted, pattern)
+        for path, relative, version, error in tree:
             if error is not None:
                 raise error
             yield _file(named, path, prefix + relative, version, options)
+
+    # A column that is missing is told at once.
+    next(sources(), None)
+    chosen = [
+        *([f"column {options.column}"] if options.column else []),
+        *([f"ids {options.id_column}"] if options.id_column else []),
+        *([f"every {options.every_nth}th frame"] if options.every_nth > 1 else []),
+    ]
+    name = _address(named)
+    return Chain(sources, f"{name} ({', '.join(chosen)})" if chosen else name)
+
+
+def _address(named: _Named) -> str:
+    parts = [] if named.parts == [patterns.ANY_DEPTH] else named.parts
+    return named.place.address("/".join([named.root.rstrip("/") if parts else named.root, *parts]))
 
 
 def _folder(named: _Named, prefix: str, options: _Options) -> Source:
@@ -163,13 +197,8 @@ def _folder(named: _Named, prefix: str, options: _Options) -> Source:
     everything = options.all_files or (ending and not patterns.has_magic(ending))
     pattern = None if named.parts == [patterns.ANY_DEPTH] else patterns.Pattern(named.parts)
     tree = Tree(named.place, named.root, _anything if everything else _is_image, pattern)
-    name = named.place.address("/".join([named.root.rstrip("/"), *named.parts] if pattern else [named.root]))
+    name = _address(named)
     return Folder(tree, f"{name} (all files)" if options.all_files else name, prefix)
-
-
-def _takes(named: _Named) -> Callable[[str], bool]:
-    """Return which files of a folder or pattern are of its kind."""
-    return lambda name: endings.kind_of(name) == named.kind
 
 
 def _anything(name: str) -> bool:
@@ -177,7 +206,7 @@ def _anything(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return endings.ending(name) in endings.IMAGES
+    return name[name.rfind(".") :].lower() in endings.IMAGES
 
 
 def _file(named: _Named, path: str, id: str, version: str, options: _Options) -> Source:
@@ -187,30 +216,10 @@ def _file(named: _Named, path: str, id: str, version: str, options: _Options) ->
         return OneFile(place, path, id, version)
     if kind == "list":
         return ListFile(place, path)
-    raise ValueError(f"{named.text}: not yet")
-
-
-class Chain:
-    """Sources, one after another: a `Source`."""
-
-    def __init__(self, sources: Sequence[Source], name: str) -> None:
-        self._sources = sources
-        if len(name) > _MAX_NAME:
-            digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
-            name = f"{name[: _MAX_NAME // 2]}… ({len(sources)} inputs, sha256 {digest})"
-        self.name = name
-        self.ignored = 0
-
-    def __iter__(self) -> Iterator[Item]:
-        self.ignored = 0
-        for source in self._sources:
-            yield from source
-            self.ignored += source.ignored
-
-    def count(self) -> int | None:
-        total = 0
-        for source in self._sources:
-            if (count := source.count()) is None:
-                return None
-            total += count
-        return total
+    if kind in ("csv", "tsv", "jsonl", "parquet"):
+        return Table(place, path, id, kind, column=options.column, id_column=options.id_column)
+    if kind == "tar":
+        return Archive(place, path, id, version, _anything if options.all_files else _is_image)
+    with needs("video"):
+        from visiongate.batch.inputs.videos import Video  # noqa: PLC0415 - of an extra of its own
+    return Video(place, path, id, version, options.every_nth)

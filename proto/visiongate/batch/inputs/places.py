@@ -1,12 +1,16 @@
 """Where files are: on this machine, or in a file system of fsspec, such as a bucket."""
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from visiongate.batch.filesystem import is_url, open_filesystem, scheme_of
 from visiongate.operations.image_file import MAX_BYTES, check_length
+
+# How pyarrow says that a bucket's key is wrong, or has not the right.
+_DENIED = re.compile(r"ACCESS_DENIED|ACCESS_KEY|SIGNATURE|UNAUTHORIZED|HTTP status 40[13]", re.IGNORECASE)
 
 
 class Place(Protocol):
@@ -33,7 +37,7 @@ class Place(Protocol):
         ...
 
     def version(self, path: str) -> str:
-        """Return what `Item.version` says; "" if the file is gone, or where each file would be a request."""
+        """Return what `Item.version` says; "" if the file is gone. In a bucket this is a request."""
         ...
 
     def identity(self, folder: str) -> object:
@@ -68,12 +72,24 @@ def checked(data: bytes | None, name: str) -> bytes:
 
 
 def cannot_read(name: str, error: OSError, what: str = "file") -> OSError:
-    """Return the same kind of error whose text is a sentence about a file or folder of this name."""
+    """Return an error whose text is a sentence about a file or folder of this name.
+
+    Its kind says whether the file is not there, may not be read, or cannot be reached now (ConnectionError).
+    """
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"there is no {what} {name}")
     # pyarrow's errors have no `strerror`, but long texts of several sentences.
     reason = (error.strerror or str(error)).strip().rstrip(".")
-    return type(error)(f"{name} cannot be read: {reason[:1].lower()}{reason[1:]}")
+    kind = type(error)
+    if kind is OSError and error.errno is None:
+        kind = PermissionError if _DENIED.search(reason) else ConnectionError
+    return kind(f"{name} cannot be read: {reason[:1].lower()}{reason[1:]}")
+
+
+def is_connection(place: Place, error: Exception) -> bool:
+    """Return whether an error is not of a file, but of the way to all of them: a job stops for now."""
+    of_a_file = FileNotFoundError, PermissionError, ValueError
+    return isinstance(error, OSError) and not isinstance(place, Local) and not isinstance(error, of_a_file)
 
 
 def place_of(text: str) -> tuple[Place, str]:
@@ -194,7 +210,10 @@ class Remote:
         return names
 
     def version(self, path: str) -> str:
-        return ""
+        try:
+            return _version(self._filesystem.info(path))
+        except OSError:
+            return ""
 
     def identity(self, folder: str) -> object:
         return None

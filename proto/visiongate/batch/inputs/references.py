@@ -19,16 +19,20 @@ class References:
         self._place = place
         self._folder = folder
         self._local = Local()
+        self._is_local = isinstance(place, Local)
+        self._before = "" if folder == "/" else folder
 
     def reader(self, reference: str) -> tuple[Callable[[], bytes], str]:
         """Return what reads an image, and its version. No address is opened before it is read."""
-        if reference[:5].lower() == "data:":
-            return functools.partial(image_file.read, reference, "the image"), ""
-        if is_url(reference):
-            read = read_web if scheme_of(reference) in SCHEMES else _read_address
-            return functools.partial(read, reference), ""
-        if isinstance(self._place, Local) or os.path.isabs(reference):
-            path = os.path.join(self._folder, reference)
+        # Lists may have millions: what most of them are is seen first.
+        if ":" in reference:
+            if reference[:5].lower() == "data:":
+                return functools.partial(image_file.read, reference, "the image"), ""
+            if is_url(reference):
+                read = read_web if scheme_of(reference) in SCHEMES else _read_address
+                return functools.partial(read, reference), ""
+        if self._is_local or os.path.isabs(reference):
+            path = reference if os.path.isabs(reference) else f"{self._before}/{reference}"
             return functools.partial(places.read, self._local, path), self._local.version(path)
         path = posixpath.normpath(posixpath.join(self._folder, reference))
         return functools.partial(places.read, self._place, path), ""

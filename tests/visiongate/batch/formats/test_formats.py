@@ -2,11 +2,11 @@
 
 import json
 import math
+import resource
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +15,9 @@ import yaml
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
+from s3 import S3Server
 from visiongate.batch.files import Block, FileWriter, job_schema
+from visiongate.batch.filesystem import open_filesystem
 from visiongate.batch.formats import FORMAT_NAMES, check_format, write_format
 from visiongate.batch.item import Item
 from visiongate.batch.output import Output
@@ -241,27 +243,47 @@ def test_what_an_earlier_job_wrote_is_replaced(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["_yolo", "part-000000.parquet"]
 
 
-def test_a_bucket_has_the_same_files(tmp_path: Path) -> None:
-    rows: Rows = [("a/1.jpg", {"detections": [found("cup", 0)]}), ("b/1.jpg", {"detections": []})]
-    local, remote = str(tmp_path / "out"), "memory://bucket/out"
-    files = fsspec.filesystem("memory")
-    for out in (local, remote):
-        files.pipe("/bucket/out/_yolo/labels/of an earlier job.txt", b"")
+@pytest.fixture
+def bucket(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    s3.put("formats/other", b"")
+    for name, value in s3.variables().items():
+        monkeypatch.setenv(name, value)
+    return s3
+
+
+@pytest.mark.parametrize("remote", ["memory://formats/out", "s3://formats/out"])
+def test_a_bucket_has_the_same_files(tmp_path: Path, bucket: S3Server, remote: str) -> None:
+    rows: Rows = [("a/1.jpg", {"detections": [found("cup", 0)]}), ("b/1 é#.jpg", {"detections": []})]
+    local = tmp_path / "out"
+    files, root = open_filesystem(remote)
+    for out in (str(local), remote):
+        output = finished(out, detect(), rows)
+        if out == remote:
+            write("yolo", *finished(out, detect(), [("of an earlier job.jpg", {"detections": []})]))
+            output = finished(out, detect(), rows)
         for name in ("yolo", "coco"):
-            write(name, *finished(out, detect(), rows))
+            write(name, *output)
     wanted = {
         path.relative_to(local).as_posix(): path.read_bytes()
         for kind in ("_yolo", "_coco")
-        for path in (tmp_path / "out" / kind).rglob("*")
+        for path in (local / kind).rglob("*")
         if path.is_file()
     }
-    found_files = {
-        name.removeprefix("/bucket/out/"): files.cat(name)
+    there = {
+        name[name.index("out/") + 4 :]: files.cat_file(name)
         for kind in ("_yolo", "_coco")
-        for name in files.find(f"/bucket/out/{kind}")
+        for name in files.find(f"{root}/{kind}")
     }
-    assert found_files == wanted
-    files.rm("/bucket", recursive=True)
+    assert there == wanted
+    files.rm(root, recursive=True)
+
+
+def test_a_bucket_that_is_read_only_is_a_sentence(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    output, _ = finished("s3://formats/mine", detect(), [("1.jpg", {"detections": []})])
+    for name, value in bucket.variables(may_write=False).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(CommandError, match=r"^s3://formats/mine/_coco cannot be written: .*ACCESS_DENIED"):
+        write_format("coco", output, open_store("s3://formats/mine"))
 
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
@@ -269,6 +291,26 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"_yolo cannot be written: File name too long$"):
         write_format("yolo", output, store)
     assert [path.name for path in tmp_path.iterdir()] == ["part-000000.parquet"]
+
+
+@pytest.mark.parametrize("name", ["coco", "jsonl", "npy"])
+def test_without_room_the_earlier_one_stays(tmp_path: Path, name: str) -> None:
+    if name == "npy":
+        task, values, columns = make_task("embed"), {"embedding": [1, 2]}, embedding_columns("float32", 2)
+    else:
+        task, values, columns = detect(), {"detections": []}, None
+    write(name, *finished(str(tmp_path), task, [("1.jpg", values)], columns=columns))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("_*/*") if path.is_file()}
+    output = finished(str(tmp_path), task, [("1.jpg", values)] * 500, rows_per_file=500, columns=columns)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(CommandError, match=rf"_{name} cannot be written: File too large$"):
+            write_format(name, *output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("_*/*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"_{name}", "part-000000.parquet"]
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)

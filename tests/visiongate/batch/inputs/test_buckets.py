@@ -1,9 +1,13 @@
 """Buckets as inputs of a job: a real S3 server, and fsspec's file system in memory."""
 
+import io
+import tarfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from s3 import S3Server
@@ -76,7 +80,7 @@ def test_what_is_not_there(bucket: str) -> None:
 
 def test_wrong_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
-    with pytest.raises(OSError, match=r"^s3://photos/in cannot be read: .*ACCESS_DENIED"):
+    with pytest.raises(PermissionError, match=r"^s3://photos/in cannot be read: .*ACCESS_DENIED"):
         open_source([f"{bucket}/in"])
 
 
@@ -84,7 +88,7 @@ def test_wrong_key(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.long
 def test_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    with pytest.raises(OSError, match=r"^s3://photos/in cannot be read: .*connect"):
+    with pytest.raises(ConnectionError, match=r"^s3://photos/in cannot be read: .*connect"):
         open_source(["s3://photos/in"])
 
 
@@ -110,3 +114,21 @@ def test_any_file_system_of_fsspec(memory: str) -> None:
     assert [item.id for item in items] == IMAGES
     assert [item.read().decode() for item in items] == IMAGES
     assert [item.id for item in open_source([f"{memory}/*.jpg"])] == ["a b#?%20ü.jpg", "d.jpg", "d0.jpg"]
+
+
+def test_table_and_archive(bucket: str, s3: S3Server) -> None:
+    archive, table = io.BytesIO(), io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name in ("a.jpg", "b.jpg"):
+            info = tarfile.TarInfo(name)
+            info.size = 100_000
+            tar.addfile(info, io.BytesIO(name[:1].encode() * info.size))
+    pq.write_table(pa.table({"image": [b"1", b"2"]}), table)
+    s3.put("photos/more/x.tar", archive.getvalue())
+    s3.put("photos/more/t.parquet", table.getvalue())
+    s3.put("photos/more/t.csv", b"url\n../in/d.jpg\ns3://photos/in/d/x.jpg\n")
+    first, second = open_source([f"{bucket}/more/x.tar"])
+    assert (second.id, second.read()) == ("x.tar/b.jpg", b"b" * 100_000)
+    assert first.read() == b"a" * 100_000
+    assert [item.read() for item in open_source([f"{bucket}/more/t.parquet"])] == [b"1", b"2"]
+    assert [item.read() for item in open_source([f"{bucket}/more/t.csv"])] == [b"d.jpg", b"d/x.jpg"]

@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -54,6 +54,8 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     items = list(open_source([str(tmp_path)]))
     assert ids(items) == ["a\x1b[1m.jpg", "ä.jpg", "\\xff.jpg"]
     assert [item.read() for item in items] == [b"a\x1b[1m.jpg", b"\xc3\xa4.jpg", b"\xff.jpg"]
+    for text in (os.fsdecode(b"\xff.jpg"), "*"):
+        open_source([f"{tmp_path}/{text}"]).name.encode()
 
 
 def test_version_changes_with_the_file(tmp_path: Path) -> None:
@@ -87,15 +89,36 @@ def test_links(tmp_path: Path) -> None:
     assert items["gone.jpg"].read() == b"nothing.jpg"
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
-def test_folder_that_may_not_be_read(tmp_path: Path) -> None:
-    write(tmp_path, "a/x.jpg", "b/x.jpg", "c/x.jpg")
-    (tmp_path / "b").chmod(0)
-    items = list(open_source([str(tmp_path)]))
-    (tmp_path / "b").chmod(0o700)
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Inside, this process is no superuser, who may read everything."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.fixture
+def public_folder() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        yield Path(folder)
+
+
+def test_what_may_not_be_read(public_folder: Path, nobody: None) -> None:
+    write(public_folder, "a/x.jpg", "b/x.jpg", "c/x.jpg")
+    (public_folder / "b").chmod(0)
+    (public_folder / "c/x.jpg").chmod(0)
+    items = list(open_source([str(public_folder)]))
     assert ids(items) == ["a/x.jpg", "b/", "c/x.jpg"]
-    with pytest.raises(PermissionError, match="permission denied"):
-        items[1].read()
+    assert items[0].read() == b"a/x.jpg"
+    for item in items[1:]:
+        with pytest.raises(PermissionError, match=r"/(b|c/x\.jpg) cannot be read: permission denied$"):
+            item.read()
+    with pytest.raises(PermissionError, match=r"/b cannot be read: permission denied$"):
+        list(open_source([f"{public_folder}/b"]))
+    (public_folder / "b").chmod(0o700)
 
 
 def test_folder_that_goes_away_meanwhile(tmp_path: Path) -> None:
