@@ -263,6 +263,17 @@ async def test_pages_show_the_answers(ask: Ask, drawings: Path, copies: Path, tm
     assert page.read_text().count("<img ") == sum(COUNTS.values())
 
 
+async def test_a_table_with_columns_of_other_names(ask: Ask, drawings: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    rows = [f"{phrase},drawings/{number}/{phrase} 0.png" for number, phrase in enumerate(COUNTS)]
+    table.write_text("\n".join(["what,where", *rows]))
+    columns = ("--column", "where", "--id-column", "what")
+    [hit] = await found(ask, "search", "blue square", table, *columns, "--top", 1)
+    assert hit["photo"] == "blue square"
+    [outliers] = await found(ask, "cluster", table, *columns)
+    assert [photo["photo"] for photo in outliers["photos"]] == sorted(COUNTS)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_few_photos(ask: Ask, count: int, tmp_path: Path) -> None:
     folder = tmp_path / "few"

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, report, waiting
@@ -13,15 +12,16 @@ from visiongate.commands.folder import (
     FolderArgument,
     Html,
     IndexFolder,
+    Photos,
+    about_photos,
     check_html,
     counted,
     end_with_failed,
-    folder_index,
     picture,
     some_names,
     write_html,
 )
-from visiongate.commands.options import Model, Truncate, names_server
+from visiongate.commands.options import Model, Truncate
 from visiongate.commands.photos import refuse_photos
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ _SHOWN_NAMES = 3
 
 
 @app.command()
-@names_server
+@about_photos
 def cluster(
-    client_arguments: dict[str, Any],
+    photos: Photos,
     folder: FolderArgument,
     clusters: Annotated[
         int | None,
@@ -85,8 +85,8 @@ def cluster(
     check_html(html)
     with needs("folders"):
         from visiongate.folders.clusters import by_density, by_number  # noqa: PLC0415
-    with Client(**client_arguments) as client:
-        found = folder_index(client_arguments, client, folder, index, model)
+    with photos.client() as client:
+        found = photos.index(client, folder, index, model)
         with waiting("sorting the photos"):
             if clusters is None:
                 groups = by_density(found.vectors, min_size)

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from visiongate import Client
 from visiongate.commands.common import AsJson, note, report, waiting
 from visiongate.commands.folder import (
     FolderArgument,
     Html,
     IndexFolder,
+    Photos,
+    about_photos,
     check_html,
     counted,
     end_with_failed,
-    folder_index,
     picture,
     write_html,
 )
-from visiongate.commands.options import Model, names_server
+from visiongate.commands.options import Model
 
 if TYPE_CHECKING:
     from visiongate.folders.duplicates import Copy
@@ -33,9 +33,9 @@ app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()
-@names_server
+@about_photos
 def duplicates(
-    client_arguments: dict[str, Any],
+    photos: Photos,
     folder: FolderArgument,
     threshold: Annotated[
         float,
@@ -64,8 +64,8 @@ def duplicates(
     ```
     """
     check_html(html)
-    with Client(**client_arguments) as client:
-        found = folder_index(client_arguments, client, folder, index, model)
+    with photos.client() as client:
+        found = photos.index(client, folder, index, model)
     from visiongate.folders.duplicates import duplicates as find  # noqa: PLC0415
 
     with waiting("comparing the photos"):

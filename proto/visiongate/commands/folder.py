@@ -1,7 +1,8 @@
 """What the commands about a folder of photos share: its index, and the page that shows their answer."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,10 @@ from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.commands.common import fail, note, waiting
 from visiongate.commands.folder_jobs import FOLDER_HELP, folder_work
+from visiongate.commands.jobs import input_arguments
+from visiongate.commands.options import client_arguments
 from visiongate.commands.photos import check_output
+from visiongate.commands.signature import with_options
 
 if TYPE_CHECKING:
     from visiongate.batch.job import Summary
@@ -41,18 +45,44 @@ Html = Annotated[
 _NAMED_FAILURES = 20
 
 
-def folder_index(server: Mapping[str, Any], client: Client, folder: str, index: str, model: str) -> "Index":
-    """Return the index of what a user named, brought up to date. `server`: what the client is made with."""
-    with needs("folders"):
-        from visiongate.batch.inputs import open_source  # noqa: PLC0415
-        from visiongate.folders.index import open_index  # noqa: PLC0415
-    work = folder_work(server)
+@dataclass(frozen=True)
+class Photos:
+    """How the photos of a command are read, and which server is asked about them. See `about_photos`."""
 
-    def do(task: Any, source: Any, out: str, clients: Any, **settings: Any) -> "Summary":
-        asked = replace(work, settings={**work.settings, **settings})
-        return asked.run(task, source, out, clients)
+    source_options: Mapping[str, Any]
+    client_options: Mapping[str, Any]
 
-    return open_index(open_source([folder]), client, folder=index, model=model, on_note=note, do=do)
+    def client(self) -> Client:
+        """Return a client of the server."""
+        return Client(**self.client_options)
+
+    def index(self, client: Client, folder: str, index: str, model: str) -> "Index":
+        """Return the index of what a user named, brought up to date."""
+        with needs("folders"):
+            from visiongate.batch.inputs import open_source  # noqa: PLC0415
+            from visiongate.folders.index import open_index  # noqa: PLC0415
+        work = folder_work(self.client_options)
+
+        def do(task: Any, source: Any, out: str, clients: Any, **settings: Any) -> "Summary":
+            asked = replace(work, settings={**work.settings, **settings})
+            return asked.run(task, source, out, clients)
+
+        source = open_source([folder], **self.source_options)
+        return open_index(source, client, folder=index, model=model, on_note=note, do=do)
+
+
+def about_photos(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of inputs and of a server, and a `Photos` as its first argument."""
+    inputs = inspect.signature(input_arguments).parameters
+    server = inspect.signature(client_arguments).parameters
+
+    @with_options(command, [*inputs.values(), *server.values()])
+    def run(**values: Any) -> None:
+        read = input_arguments(**{name: values.pop(name) for name in inputs})
+        asked = client_arguments(**{name: values.pop(name) for name in server})
+        command(Photos(read, asked), **values)
+
+    return run
 
 
 def check_html(path: Path | None) -> None:

@@ -1,33 +1,33 @@
 """`visiongate search`."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from visiongate import Client
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, report, waiting
 from visiongate.commands.folder import (
     Html,
     IndexFolder,
+    Photos,
+    about_photos,
     check_html,
     counted,
     end_with_failed,
-    folder_index,
     picture,
     write_html,
 )
-from visiongate.commands.options import Model, Truncate, names_server
+from visiongate.commands.options import Model, Truncate
 from visiongate.commands.photos import Photo, refuse_photos
 
 app = typer.Typer(rich_markup_mode="markdown")
 
 
 @app.command()
-@names_server
+@about_photos
 def search(
-    client_arguments: dict[str, Any],
+    photos: Photos,
     words_and_folder: Annotated[
         list[str],
         typer.Argument(
@@ -72,8 +72,8 @@ def search(
     *words, folder = words_and_folder
     _check_question(words, photo, folder)
     check_html(html)
-    with Client(**client_arguments) as client:
-        found = folder_index(client_arguments, client, folder, index, model)
+    with photos.client() as client:
+        found = photos.index(client, folder, index, model)
         with waiting("waiting for the server's answer"):
             if photo is not None:
                 [question] = client.embed_images([photo.image], model=model)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from visiongate.batch.inputs import open_source
 from visiongate.cli import app
-from visiongate.commands import duplicates
+from visiongate.commands.folder import Photos
 from visiongate.folders.index import Index
 
 
@@ -27,7 +27,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         hashes=["a", "b", "c"],
         failed=[(f"broken {number}.png", "not an image") for number in range(25)],
     )
-    monkeypatch.setattr(duplicates, "folder_index", lambda *arguments: found)
+    monkeypatch.setattr(Photos, "index", lambda *arguments: found)
 
 
 def ask(tmp_path: Path, *options: object) -> Any:
