@@ -132,5 +132,11 @@ async def test_a_second_call_asks_about_what_is_new(
     other = await run_command(demo_client, *command, "--phrase", "blue square", cwd=tmp_path)
     assert other.code == 1
     assert "give another --out, or --overwrite" in other.stderr
-    anew = await run_command(demo_client, *command, "--phrase", "blue square", "--overwrite", cwd=tmp_path)
+    options = ["--phrase", "blue square", "--overwrite", "--format", "yolo", "--val", "0"]
+    anew = await run_command(demo_client, *command, *options, cwd=tmp_path)
     assert anew.code == 0, anew.stderr
+    assert "yolo has data.yaml with 3 photos to train on, 0 to validate" in anew.stderr
+    assert "data.yaml names the other for both" in anew.stderr
+    # What another format has written stays, and is of before.
+    assert (tmp_path / "out/coco/annotations.json").is_file()
+    assert "out/coco is of an earlier call: --format coco renews it" in anew.stderr

@@ -9,7 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -493,6 +494,30 @@ async def test_lists_of_any_length_in_batches(gateway: Gateway) -> None:
             assert len(list(client.iter_embed_texts((f"{n}" for n in range(40)), batch_size=16))) == 40
 
     await asyncio.to_thread(by_threads)
+
+
+async def test_another_thread_can_end_a_stream(gateway: Gateway) -> None:
+    more = threading.Event()
+
+    def operations() -> Iterator[Operation[Any]]:
+        yield models.list_models()
+        more.wait()
+
+    def wait_for_another() -> list[Any]:
+        with Client(f"127.0.0.1:{gateway.port}") as client:
+            results = client.stream(operations())
+            assert not isinstance(next(results)[1], VisiongateError)
+            closing = threading.Timer(0.1, results.close)
+            closing.start()
+            rest = list(results)
+            closing.join()
+            assert list(results) == []
+            return rest
+
+    try:
+        assert await asyncio.wait_for(asyncio.to_thread(wait_for_another), PATIENCE_S) == []
+    finally:
+        more.set()
 
 
 def free_port() -> int:

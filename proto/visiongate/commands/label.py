@@ -195,6 +195,11 @@ def _write_formats(
                     f"data.yaml with {counts['train']:,} photos to train on, {counts['val']:,} to validate"
                 )
         note(f"{store.path(name)} has {about}")
+        if name == "yolo" and not all(counts.values()):
+            note("One part has no photos: data.yaml names the other for both. Another --val splits them.")
+    for name in FORMATS:
+        if name not in formats and name in store.names():
+            note(f"{store.path(name)} is of an earlier call: --format {name} renews it")
 
 
 def _write_previews(labelled: "LabelledPhotos", store: "Store", count: int) -> None:
