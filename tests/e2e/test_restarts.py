@@ -86,7 +86,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Command]]:
         command.process.wait()
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_calls_work_again_once_triton_was_killed(
     start: Callable[..., Command], repository: Path, processes: int
 ) -> None:
@@ -127,7 +127,12 @@ def test_a_stop_in_the_pause_and_during_the_start_is_obeyed(
 
 @pytest.mark.parametrize(
     ("name", "ports"),
-    [("triton", ["--grpc-port=0", "--http-port=0", "--metrics-port=0"]), ("up", ["--port=0"])],
+    [
+        pytest.param(
+            "triton", ["--grpc-port=0", "--http-port=0", "--metrics-port=0"], marks=pytest.mark.long
+        ),
+        ("up", ["--port=0"]),
+    ],
 )
 def test_a_triton_that_cannot_start_again_ends_it_with_its_own_words(
     start: Callable[..., Command], repository: Path, name: str, ports: list[str]

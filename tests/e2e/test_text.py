@@ -257,6 +257,7 @@ def assert_same_words(page: Page, other: Page) -> None:
         assert one.confidence == pytest.approx(two.confidence, abs=1e-4)
 
 
+@pytest.mark.long
 async def test_concurrent_calls_equal_the_same_calls_alone(client: AsyncClient) -> None:
     images = [written(lines=count, size=(600 + count, 400)) for count in range(1, 13)]
     together = await asyncio.gather(*(client.recognize_text([image]) for image in images))

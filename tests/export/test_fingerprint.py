@@ -97,6 +97,7 @@ def test_a_repository_changed_by_hand_is_marked_anew(models: list[Path], monkeyp
     assert parameters(models[0])["export"] == parameters(models[1])["export"] != first
 
 
+@pytest.mark.long
 def test_halves_of_two_exports_of_one_variant_are_told_apart(tiny_repository: Path, tmp_path: Path) -> None:
     """All but the weights is the same: their tensors fit, and cosines between them mean nothing."""
     other = clip.prepare(Options(weights="random", size="tiny", seed=1))

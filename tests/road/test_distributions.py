@@ -185,7 +185,7 @@ def test_a_model_is_exported(server_environment: Environment, tmp_path: Path) ->
     assert {path.name for path in repository.iterdir()} == {"face_detection"}
 
 
-@pytest.mark.parametrize("version", ["3.12", "3.13"])
+@pytest.mark.parametrize("version", [pytest.param("3.12", marks=pytest.mark.long), "3.13"])
 async def test_newer_pythons(version: str, wheels: Wheels, tmp_path: Path, gateway: Gateway) -> None:
     python = interpreter(version)
     environment = make_environment(tmp_path, wheels.client, wheels.server, python=python)

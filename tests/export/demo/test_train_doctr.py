@@ -119,6 +119,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.long
 def test_what_is_trained_is_what_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train_doctr.run("cpu", 2, tmp_path / "states", tmp_path / "weights")
     monkeypatch.setattr(weights, "DEMO_WEIGHTS", tmp_path / "weights")
@@ -133,6 +134,7 @@ def test_what_is_trained_is_what_is_exported(tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("quick")
+@pytest.mark.long
 def test_a_stopped_training_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
