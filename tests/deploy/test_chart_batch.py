@@ -114,7 +114,7 @@ def test_a_job_may_ask_other_servers() -> None:
 
 
 def test_what_a_job_says_of_its_pods_is_theirs() -> None:
-    more = {
+    more: dict[str, Any] = {
         "resources": {"limits": {"memory": "9Gi"}},
         "nodeSelector": {"disk": "fast"},
         "tolerations": [{"key": "spot", "operator": "Exists"}],

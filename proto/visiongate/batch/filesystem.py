@@ -13,6 +13,7 @@ from pyarrow import fs
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://([^/]*)/?(.*)", re.DOTALL)
 # pyarrow speaks to these itself: users need no package more, nor two versions of one.
 _OF_ARROW = ("s3", "gs", "gcs")
+_RETRY_S = 30
 
 
 def is_url(text: str) -> bool:
@@ -66,6 +67,8 @@ def _settings() -> frozenset[tuple[str, str]]:
 @functools.lru_cache(maxsize=32)
 def _bucket(scheme: str, host: str, settings: frozenset[tuple[str, str]]) -> tuple[Any, str]:
     # The bucket alone: a key may hold what an address may not, such as spaces, `#` and the `?` of a glob.
-    found, bucket = fs.FileSystem.from_uri(f"{scheme}://{host}")
+    # Google's library would try for 15 minutes to find a bucket.
+    options = "" if scheme == "s3" else f"?retry_limit_seconds={_RETRY_S}"
+    found, bucket = fs.FileSystem.from_uri(f"{scheme}://{host}{options}")
     # Without the cache of fsspec, whose key is this object's address in memory.
     return ArrowFSWrapper(found, skip_instance_cache=True), bucket

@@ -251,7 +251,10 @@ class _Heads:
             head = self._output.head(open_name(number))
             for row, position in enumerate(head.positions):
                 item = items.get(position)
-                if item is not None and position not in kept and self.is_done(head, row, item):
+                if item is None or not self.is_done(head, row, item):
+                    continue
+                # Of a failure that was tried again.
+                if position not in kept or head.statuses[row] == OK:
                     kept[position] = (open_name(number), row)
         asked = {position: items[position] for position in sorted(items) if position not in kept}
         return Block(number, length, asked, kept, is_open=number in self._open)

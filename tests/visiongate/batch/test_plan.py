@@ -204,3 +204,21 @@ def test_a_damaged_file_is_named_and_once_removed_is_done_again(store: Store) ->
     plan = work(store, source, 4)
     assert (plan.done, plan.pending(10)) == (6, 4)
     assert rows(store) == before
+
+
+def test_finished_files_are_not_written_again(store: Store) -> None:
+    source = Inputs(numbered(10))
+    work(store, source, 2, failing={"005.jpg"})
+    store.remove(part_name(3))
+    plan = make_plan(source, Output(store), 2, retry_failed=True)
+    assert [(block.number, list(block.items)) for block in plan.blocks()] == [(2, [1]), (3, [0, 1])]
+
+
+def test_what_a_second_try_has_mended_is_kept_when_it_is_ended(store: Store) -> None:
+    source = Inputs(numbered(4))
+    work(store, source, 4, failing=numbered(4))
+    work(store, source, 4, retry_failed=True, do=Ending(0, {1, 3}))
+    plan = work(store, source, 4)
+    assert [row["status"] == "OK" for row in rows(store)] == [False, True, False, True]
+    assert store.names() == [part_name(0)]
+    assert plan.pending(4) == 0

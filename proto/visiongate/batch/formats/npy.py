@@ -21,16 +21,21 @@ def write(job: Job, folder: Path) -> str:
     shape = count.ok, kind.list_size
     for path in (EMBEDDINGS, METADATA):
         (folder / path).parent.mkdir()
-    vectors = np.lib.format.open_memmap(
-        folder / EMBEDDINGS, mode="w+", dtype=kind.value_type.to_pandas_dtype(), shape=shape
-    )
     done = 0
-    with parquet.ParquetWriter(folder / METADATA, _SCHEMA) as writer:
+    # Not a memory map: on a full disk that would end the process, and writing raises an error.
+    with (
+        (folder / EMBEDDINGS).open("wb") as file,
+        parquet.ParquetWriter(folder / METADATA, _SCHEMA) as writer,
+    ):
+        dtype = np.dtype(kind.value_type.to_pandas_dtype())
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         for batch in job.output.batches(["id", "status", "embedding"]):
             chosen = batch.filter(compute.equal(batch["status"], OK))
             numbers = chosen["embedding"].flatten().to_numpy(zero_copy_only=False)
-            vectors[done : done + len(chosen)] = numbers.reshape(len(chosen), shape[1])
+            assert len(numbers) == len(chosen) * kind.list_size
+            file.write(numbers.tobytes())
             writer.write_batch(pa.record_batch([chosen["id"]], schema=_SCHEMA))
             done += len(chosen)
-    vectors.flush()
+    assert done == count.ok
     return f"{counted(shape[0], 'embedding')} of {shape[1]} numbers{count.about_failed}"

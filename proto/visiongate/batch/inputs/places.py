@@ -79,7 +79,7 @@ def cannot_read(name: str, error: OSError, what: str = "file") -> OSError:
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(f"there is no {what} {name}")
     # pyarrow's errors have no `strerror`, but long texts of several sentences.
-    reason = (error.strerror or str(error)).strip().rstrip(".")
+    reason = (error.strerror or str(error)).partition(" error_info=")[0].strip().rstrip(".")
     kind = type(error)
     if kind is OSError and error.errno is None:
         kind = PermissionError if _DENIED.search(reason) else ConnectionError

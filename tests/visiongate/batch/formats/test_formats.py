@@ -2,6 +2,7 @@
 
 import json
 import math
+import resource
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -290,6 +291,26 @@ def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"_yolo cannot be written: File name too long$"):
         write_format("yolo", output, store)
     assert [path.name for path in tmp_path.iterdir()] == ["part-000000.parquet"]
+
+
+@pytest.mark.parametrize("name", ["coco", "jsonl", "npy"])
+def test_without_room_the_earlier_one_stays(tmp_path: Path, name: str) -> None:
+    if name == "npy":
+        task, values, columns = make_task("embed"), {"embedding": [1, 2]}, embedding_columns("float32", 2)
+    else:
+        task, values, columns = detect(), {"detections": []}, None
+    write(name, *finished(str(tmp_path), task, [("1.jpg", values)], columns=columns))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("_*/*") if path.is_file()}
+    output = finished(str(tmp_path), task, [("1.jpg", values)] * 500, rows_per_file=500, columns=columns)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(CommandError, match=rf"_{name} cannot be written: File too large$"):
+            write_format(name, *output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("_*/*") if path.is_file()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"_{name}", "part-000000.parquet"]
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
