@@ -13,6 +13,7 @@ from typing import IO
 MEBIBYTE = 1 << 20
 # The size of message that the server takes by default, less some room for all that is not the image.
 MAX_BYTES = 63 * MEBIBYTE
+_USUAL_BYTES = MEBIBYTE
 
 _SCHEME = re.compile(r"data(?=:)|file(?=:)|[a-z][a-z0-9+.-]+(?=://)", re.IGNORECASE)
 
@@ -44,6 +45,15 @@ def check_length(length: int, name: str) -> None:
             f"{name} has more than {MAX_BYTES // MEBIBYTE} MiB, too much for a message to the server: "
             "make it smaller, or save it as JPEG or WebP"
         )
+
+
+def read_some(file: IO[bytes]) -> bytes:
+    """Return what an open file has, which may not be bytes; of a larger one MAX_BYTES + 1 bytes."""
+    # Python makes room for all that it is asked for, which takes longer than reading a usual photo.
+    data = file.read(_USUAL_BYTES)
+    if not isinstance(data, bytes) or len(data) < _USUAL_BYTES:
+        return data
+    return data + file.read(MAX_BYTES + 1 - len(data))
 
 
 def kind_of(value: object) -> str:
@@ -98,7 +108,7 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
 
 
 def _read_open(file: IO[bytes], name: str) -> bytes:
-    data = None if isinstance(file, io.TextIOBase) else file.read(MAX_BYTES + 1)
+    data = None if isinstance(file, io.TextIOBase) else read_some(file)
     if not isinstance(data, bytes | bytearray | memoryview):
         raise TypeError(
             f"{name}: {kind_of(file)} does not give bytes when it is read: open files with open(path, 'rb'), "

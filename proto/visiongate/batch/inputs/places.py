@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any, Protocol
 
 from visiongate.batch.filesystem import is_url, open_filesystem, scheme_of
-from visiongate.operations.image_file import MAX_BYTES, check_length
+from visiongate.operations.image_file import check_length, read_some
 
 # How pyarrow says that a bucket's key is wrong, or has not the right.
 _DENIED = re.compile(r"ACCESS_DENIED|ACCESS_KEY|SIGNATURE|UNAUTHORIZED|HTTP status 40[13]", re.IGNORECASE)
@@ -57,7 +57,7 @@ def read(place: Place, path: str) -> bytes:
     """Return the bytes of an image file. Raise OSError or ValueError, whose text is a sentence."""
     with place.open(path) as file:
         try:
-            data = file.read(MAX_BYTES + 1)
+            data = read_some(file)
         except OSError as error:
             raise cannot_read(place.address(path), error) from error
     return checked(data, place.address(path))

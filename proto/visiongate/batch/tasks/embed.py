@@ -24,6 +24,8 @@ def embed(
     kind, _ = _TYPES[dtype]
 
     def values(vector: NDArray[np.float32]) -> dict[str, Any] | VisiongateError:
+        if kind is np.float32:
+            return {"embedding": np.asarray(vector)}
         with np.errstate(over="ignore"):
             numbers = np.asarray(vector).astype(kind)
         if np.isfinite(numbers).all() or not np.isfinite(vector).all():
