@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from visiongate.batch.files import is_job_file
+from visiongate.batch.formats import FORMAT_FOLDERS
 from visiongate.batch.store import Store
 from visiongate.command_error import CommandError
 
@@ -75,8 +76,8 @@ class Manifest:
 def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int = 1) -> None:
     """Make a folder the job's, or see that it is. It is to be called under the folder's lock.
 
-    With `overwrite` the files of the job that was there are removed first. Raise CommandError if the folder
-    is another job's, or has files and no manifest: those may be anything.
+    With `overwrite` the files of the job that was there are removed first, and the formats made of them.
+    Raise CommandError if the folder is another job's, or has files and no manifest: those may be anything.
     """
     if overwrite and shard_count > 1:
         raise CommandError(
@@ -89,6 +90,8 @@ def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int
             f"{store.name} is not empty, and holds no output of visiongate: give --out a new or empty folder"
         )
     if overwrite:
+        for name in FORMAT_FOLDERS.intersection(names):
+            store.remove_folder(name)
         # The manifest goes last: if this is ended early, the folder can still be overwritten.
         for name in sorted(filter(is_job_file, names), key=lambda name: name == NAME):
             store.remove(name)

@@ -22,7 +22,7 @@ _PIECE = 1 << 23
 
 
 class Store(ABC):
-    """A folder, of which the files are named; there are no folders in it.
+    """A folder, of which the files are named. What folders in it hold, it does not know.
 
     name: the folder as the user named it. is_local: whether files are read without waiting. All methods raise
     CommandError, with a sentence that names the file, if the file system does not do what is asked.
@@ -52,6 +52,10 @@ class Store(ABC):
     @abstractmethod
     def remove(self, name: str) -> None:
         """Remove a file; if it is not there, do nothing."""
+
+    @abstractmethod
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder in this one, with all that it holds; if it is not there, do nothing."""
 
     @abstractmethod
     def _lock(self, name: str) -> AbstractContextManager[bool]:
@@ -196,6 +200,14 @@ class _LocalStore(Store):
         except OSError as error:
             raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
 
+    def remove_folder(self, name: str) -> None:
+        try:
+            shutil.rmtree(self._folder / name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
+
     def _temporary_folder(self) -> Path:
         return self._folder
 
@@ -279,6 +291,15 @@ class _RemoteStore(Store):
             self._filesystem.rm_file(f"{self._root}/{name}")
         except FileNotFoundError:
             return
+        except Exception as error:
+            raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
+
+    def remove_folder(self, name: str) -> None:
+        path = f"{self._root}/{name}"
+        try:
+            self._filesystem.invalidate_cache()
+            if self._filesystem.exists(path):
+                self._filesystem.rm(path, recursive=True)
         except Exception as error:
             raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
 

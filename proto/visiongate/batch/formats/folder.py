@@ -32,10 +32,8 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
             return
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-            target = f"{root.rstrip('/')}/{name}"
-            if filesystem.exists(target):
-                filesystem.rm(target, recursive=True)
-            _upload(Path(folder), filesystem, target)
+            store.remove_folder(name)
+            _upload(Path(folder), filesystem, f"{root.rstrip('/')}/{name}")
     except OSError as error:
         store.fail_writing(name, error)
 

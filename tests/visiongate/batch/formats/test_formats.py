@@ -20,6 +20,7 @@ from visiongate.batch.files import Block, FileWriter, job_schema
 from visiongate.batch.filesystem import open_filesystem
 from visiongate.batch.formats import FORMAT_NAMES, check_format, write_format
 from visiongate.batch.item import Item
+from visiongate.batch.manifest import Manifest, claim
 from visiongate.batch.output import Output
 from visiongate.batch.store import Store, open_store
 from visiongate.batch.task import Task
@@ -276,6 +277,22 @@ def test_a_bucket_has_the_same_files(tmp_path: Path, bucket: S3Server, remote: s
     }
     assert there == wanted
     files.rm(root, recursive=True)
+
+
+@pytest.mark.parametrize("out", ["here", "memory://formats/again", "s3://formats/again"])
+def test_overwriting_a_job_removes_the_formats_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Server, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Manifest(task="detect", settings={}, source="photos", rows_per_file=2, models={}, version="1")
+    claim(open_store(out), job, overwrite=False)
+    output, store = finished(out, detect(), [("1.jpg", {"detections": []})])
+    for name in ("coco", "yolo", "jsonl"):
+        write(name, output, store)
+    if out == "here":
+        (tmp_path / "here/_mine").mkdir()
+    claim(open_store(out), job, overwrite=True)
+    assert open_store(out).names() == ["_job.json", *(["_mine"] if out == "here" else [])]
 
 
 def test_a_bucket_that_is_read_only_is_a_sentence(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
