@@ -41,6 +41,8 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
 @contextmanager
 def _local(root: Path, name: str) -> Iterator[Path]:
     path, old, target = root / f"{_NEW}{name}", root / f"{_NEW}{name}-old", root / name
+    # A process may have been killed between the two steps.
+    _put_back(old, target)
     for abandoned in (path, old):
         shutil.rmtree(abandoned, ignore_errors=True)
     path.mkdir(parents=True)
@@ -51,8 +53,14 @@ def _local(root: Path, name: str) -> Iterator[Path]:
             target.rename(old)
         path.rename(target)
     finally:
+        _put_back(old, target)
         for abandoned in (path, old):
             shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    if old.exists() and not target.exists():
+        old.rename(target)
 
 
 def _upload(folder: Path, filesystem: Any, target: str) -> None:

@@ -1,7 +1,9 @@
 """The formats of a job's output, written from real files of jobs, and read as others read them."""
 
+import errno
 import json
 import math
+import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -328,6 +330,35 @@ def test_without_room_the_earlier_one_stays(tmp_path: Path, name: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in tmp_path.rglob("_*/*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"_{name}", "part-000000.parquet"]
+
+
+def test_an_earlier_one_that_was_put_aside_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        output, store = finished(str(tmp_path), detect(), [(name, {"detections": []})])
+        if name == "1.jpg":
+            write("yolo", output, store)
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if target.name == "_yolo" and not path.name.endswith("-old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(CommandError, match="_yolo cannot be written: Input/output error"):
+            write("yolo", output, store)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_yolo", "part-000000.parquet"]
+    assert [file.name for file in (tmp_path / "_yolo" / "labels").iterdir()] == ["1.txt"]
+
+    # A process that was killed then could not put it back: the next one does so before it can fail.
+    (tmp_path / "_yolo").rename(tmp_path / ".visiongate-new_yolo-old")
+    output, store = finished(str(tmp_path), detect(), [("x" * 255 + ".jpg", {"detections": []})])
+    with pytest.raises(CommandError, match="_yolo cannot be written: File name too long"):
+        write("yolo", output, store)
+    assert [file.name for file in (tmp_path / "_yolo" / "labels").iterdir()] == ["1.txt"]
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
