@@ -58,13 +58,17 @@ class Manifest:
         store.write_bytes(NAME, json.dumps(asdict(self), ensure_ascii=False, indent=1).encode())
 
     def check_same(self, found: "Manifest", folder: str) -> None:
-        """Raise CommandError, which names the first difference, if a folder's manifest is of another job."""
+        """Raise CommandError, which names the first difference, if a folder's manifest is of another job.
+
+        Settings have the names that the manifest has: the command's options have others, and Python's callers
+        give no options.
+        """
         difference = (
             _difference("the task", found.task, self.task)
             or _difference("the input", found.source, self.source)
-            or _first_difference("--", found.settings, self.settings)
+            or _first_difference("the setting ", found.settings, self.settings)
             or _first_difference("the model of ", found.models, self.models)
-            or _difference("--rows-per-file", found.rows_per_file, self.rows_per_file)
+            or _difference("the setting rows_per_file", found.rows_per_file, self.rows_per_file)
         )
         if difference:
             raise CommandError(
@@ -107,8 +111,7 @@ def _is_transient(name: str) -> bool:
 
 def _first_difference(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*before, *now]):
-        spelled = name.replace("_", "-") if prefix == "--" else name
-        found = _difference(f"{prefix}{spelled}", before.get(name), now.get(name))
+        found = _difference(f"{prefix}{name}", before.get(name), now.get(name))
         if found:
             return found
     return ""

@@ -43,14 +43,14 @@ def test_the_same_job_goes_on(store: Store) -> None:
     [
         ({"task": "segment"}, 'the task is "detect", and here it is "segment"'),
         ({"source": "s3://photos"}, 'the input is "photos", and here it is "s3://photos"'),
-        ({"rows_per_file": 10}, "--rows-per-file is 1000, and here it is 10"),
+        ({"rows_per_file": 10}, "the setting rows_per_file is 1000, and here it is 10"),
         (
             {"settings": {"phrases": ["a cat", "a dog"], "min_score": 0.5, "limit": 3}},
-            "--min-score is 0.3, and here it is 0.5",
+            "the setting min_score is 0.3, and here it is 0.5",
         ),
         (
             {"settings": {"phrases": ["a cat", "a dog"], "min_score": 0.3, "limit": 3}},
-            "--limit is not given, and here it is 3",
+            "the setting limit is not given, and here it is 3",
         ),
         (
             {"models": {"detection": {"variant": "tiny", "fingerprint": "def"}}},
