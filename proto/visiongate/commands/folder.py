@@ -119,11 +119,6 @@ def end_with_failed(failed: Sequence[tuple[str, str]]) -> None:
         raise typer.Exit(1)
 
 
-def counted(count: int, word: str) -> str:
-    """Return a number with its word, such as "1 photo" or "1,200 photos"."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
-
-
 def some_names(names: Iterable[str], limit: int) -> str:
     """Return the first names for a cell of a table, and whether there are more."""
     names = list(names)
