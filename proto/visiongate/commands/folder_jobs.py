@@ -27,17 +27,13 @@ def folder_work(server: Mapping[str, Any], *, overwrite: bool = False) -> Work:
 def answers_folder(task: "Task", source: "Source", parent: str) -> str:
     """Return the folder for the answers to what a task asks about a source, in `parent` or the user's cache.
 
-    Other questions, and other photos, have other folders.
+    Other questions, and other photos, have other folders. It is not made: a call may be refused.
     """
-    from visiongate.folders.cache import cache_folder  # noqa: PLC0415
+    from visiongate.folders.cache import cache_folder, private_folder  # noqa: PLC0415
 
     question = json.dumps(task.settings, sort_keys=True)
     folder = cache_folder("answers", source.name, task.name, question)
-    if parent:
-        return f"{parent.rstrip('/')}/{folder.name}"
-    # Others need not know what is in a user's photos.
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return str(folder)
+    return f"{parent.rstrip('/')}/{folder.name}" if parent else private_folder(folder)
 
 
 def renew_answers(work: Work, task: "Task", source: "Source", out: str) -> None:

@@ -17,3 +17,9 @@ def cache_folder(kind: str, name: str, *about: str) -> Path:
     digest = hashlib.sha256(whole).hexdigest()[:16]
     spoken = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", name.rstrip("/\\"))[-1])[:40]
     return cache / "visiongate" / kind / f"{spoken}-{digest}"
+
+
+def private_folder(folder: Path) -> str:
+    """See to it that others cannot look into a folder of `cache_folder`, once it is made. Return its path."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder)

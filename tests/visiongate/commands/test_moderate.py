@@ -50,3 +50,16 @@ def test_the_worst_are_kept_in_order(capsys: pytest.CaptureFixture[str]) -> None
     rows = [line.split("│")[1].strip() for line in printed.out.splitlines() if line.startswith("│")]
     assert rows == ["b", "c", "e"]
     assert "1 to block, 4 to review, 0 not judged, 1 fine." in printed.err
+
+
+def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left behind but a folder that others cannot look into."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a.jpg").write_bytes(b"some bytes")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(example())
+    nowhere = ["--server", "127.0.0.1:1", "--timeout", "1"]
+    assert "nothing answers at 127.0.0.1:1" in refusal(str(tmp_path), "--policy", str(policy), *nowhere)
+    answers = tmp_path / "cache/visiongate/answers"
+    assert list(answers.iterdir()) == []
+    assert answers.stat().st_mode & 0o777 == 0o700
