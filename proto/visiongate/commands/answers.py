@@ -1,9 +1,8 @@
-"""The jobs behind commands over folders: each goes on where it was, and asks about what is new."""
+"""Answers of models about folders, which are kept from call to call: only what is new is asked about."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from visiongate.commands.common import note
 from visiongate.commands.jobs import Work
@@ -11,17 +10,6 @@ from visiongate.commands.jobs import Work
 if TYPE_CHECKING:
     from visiongate.batch.item import Source
     from visiongate.batch.task import Task
-
-FOLDER_HELP = "A folder of photos, with the folders in it, or any other input of `visiongate batch`."
-
-
-def folder_work(server: Mapping[str, Any], *, overwrite: bool = False) -> Work:
-    """Return work for the server of a command. What failed before is asked about anew.
-
-    However many photos fail, the work goes on: the command says which.
-    """
-    settings = {"retry_failed": True, "max_failure_rate": 1, "overwrite": overwrite}
-    return Work({}, settings, {**server, "address": [server["address"]]}, json_log=False)
 
 
 def answers_folder(task: "Task", source: "Source", parent: str) -> str:
