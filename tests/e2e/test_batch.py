@@ -46,13 +46,13 @@ EVERYTHING: dict[str, Any] = {"points_per_side": 4}
 
 # The command, but the 46th input and all after it take for ever to be read.
 HANGING = """
-import itertools, threading
+import threading
 from visiongate.batch import reading
-read, numbers = reading._read, itertools.count()
-def hanging(*arguments):
-    if next(numbers) >= 45:
+read = reading._read
+def hanging(key, item, budget):
+    if item.id >= "45.png":
         threading.Event().wait()
-    return read(*arguments)
+    return read(key, item, budget)
 reading._read = hanging
 from visiongate_command import main
 main()

@@ -25,6 +25,8 @@ MAX_REQUEST_BYTES = 32 << 20
 STOP_S = 10.0
 """How long a job that is told to stop waits for what is under way."""
 _TICK_S = 0.2
+# Results that are taken out at once, so that a lock is for several.
+_AT_A_TIME = 64
 _JOIN_S = 1.0
 
 
@@ -124,15 +126,24 @@ class Flow(Generic[K]):
         Raises what `entries` raises, once all before are answered, and the error of a job that cannot go on.
         """
         ticked = 0.0
-        while True:
+
+        def look_around() -> None:
+            nonlocal ticked
             now = time.monotonic()
             if now - ticked >= _TICK_S:
                 ticked = now
                 tick()
+
+        while True:
+            look_around()
+            ready: list[Result[K]] = []
             with self._changed:
                 if not self._is_ready and not self._is_over:
                     self._changed.wait(_TICK_S)
-                if not self._is_ready:
+                while self._is_ready and len(ready) < _AT_A_TIME:
+                    ready.append(self._results.pop(self._emitted))
+                    self._emitted += 1
+                if not ready:
                     if self._failure is not None:
                         raise self._failure
                     if self._is_over:
@@ -140,11 +151,11 @@ class Flow(Generic[K]):
                             raise self._raised
                         return
                     continue
-                result = self._results.pop(self._emitted)
-                self._emitted += 1
                 self._changed.notify_all()
             with self._writing:
-                yield result
+                for result in ready:
+                    yield result
+                    look_around()
 
     @property
     def _is_ready(self) -> bool:
@@ -205,7 +216,7 @@ class Flow(Generic[K]):
                     if read.failure is None and self._unput is None:
                         self._unput = place
                 if read.failure is not None:
-                    self._settle(place, read.failure, None)
+                    self._settle([place], [read.failure], None)
                     continue
                 places.append(place)
                 inputs.append(read)
@@ -226,15 +237,19 @@ class Flow(Generic[K]):
         with self._servers.busy, self._changed:
             self._changed.wait_for(lambda: self._is_stopping or self._next_place - self._emitted < self._room)
 
-    def _settle(self, place: int, outcome: Row | Failure, elapsed_ms: float | None) -> None:
-        """Take the result of an input. The first counts: a server may answer after another one."""
+    def _settle(
+        self, places: Sequence[int], outcomes: Sequence[Row | Failure], elapsed_ms: float | None
+    ) -> None:
+        """Take the results of inputs. The first counts: a server may answer after another one."""
+        held = 0
         with self._changed:
-            result = self._results.get(place)
-            if result is None or result.outcome is not None:
-                return
-            result.outcome, result.elapsed_ms = outcome, elapsed_ms
-            held, result.held_bytes = result.held_bytes, 0
-            if place == self._emitted:
+            for place, outcome in zip(places, outcomes, strict=True):
+                result = self._results.get(place)
+                if result is None or result.outcome is not None:
+                    continue
+                result.outcome, result.elapsed_ms = outcome, elapsed_ms
+                held += result.held_bytes
+            if self._emitted in places:
                 self._changed.notify_all()
         self._budget.release(held)
 

@@ -4,10 +4,10 @@ import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import islice
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 
@@ -19,6 +19,7 @@ K = TypeVar("K")
 THREADS = 8
 AHEAD = 64
 """Inputs that are read before they are needed."""
+_CHUNK = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,21 @@ class Budget:
             self._held -= count
             self._changed.notify_all()
 
-    def wait(self) -> None:
-        """Wait for room, or for `close`."""
+    def wait(self, is_urgent: Callable[[], bool]) -> None:
+        """Wait for room, for `close`, or until it is urgent; see `wake`."""
+        if self._held >= self._limit:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closed or self._held < self._limit or is_urgent())
+
+    def wake(self) -> None:
+        """Let those who wait look again."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._held < self._limit)
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Let nobody wait any more."""
-        with self._changed:
-            self._is_closed = True
-            self._changed.notify_all()
+        self._is_closed = True
+        self.wake()
 
 
 def read_ahead(
@@ -76,33 +82,78 @@ def read_ahead(
 ) -> Iterator[Read[K]]:
     """Yield inputs in their order, read. Those that cannot be read have a failure.
 
-    The budget is what is read and not released; the caller releases it. A read begins while it has room, so
-    it is exceeded by no more than what all threads read at once. Raises what `entries` raises, after the
-    inputs before.
+    The budget is what is read and not released; the caller releases it. A read begins while it has room, or
+    if the caller waits for it, so it is exceeded by little more than what all threads read at once. Raises
+    what `entries` raises, after the inputs before.
     """
-    pending: deque[Future[Read[K]]] = deque()
+    pending: deque[_Chunk[K]] = deque()
     unread = iter(entries)
     raised: BaseException | None = None
     is_over = False
     readers = _Readers(budget, threads)
     try:
         while True:
-            while not is_over and len(pending) < AHEAD:
+            while not is_over and len(pending) < AHEAD // _CHUNK:
+                chunk: _Chunk[K] = _Chunk()
                 try:
-                    key, item = next(unread)
-                except StopIteration:
-                    is_over = True
+                    chunk.entries.extend(islice(unread, _CHUNK))
                 except Exception as error:
-                    raised, is_over = error, True
-                else:
-                    pending.append(readers.submit(key, item))
+                    raised = error
+                is_over = len(chunk.entries) < _CHUNK
+                if chunk.entries:
+                    pending.append(chunk)
+                    readers.submit(chunk)
             if not pending:
                 break
-            yield pending.popleft().result()
+            yield from pending.popleft().taken(budget)
         if raised is not None:
             raise raised
     finally:
         readers.close()
+
+
+class _Chunk(Generic[K]):
+    """Inputs that a thread reads one after another. Handing over each alone takes longer than reading it."""
+
+    def __init__(self) -> None:
+        self.entries: list[tuple[K, Item]] = []
+        self._reads: deque[Read[K]] = deque()
+        self._failure: BaseException | None = None
+        self._changed = threading.Condition()
+        self._is_awaited = False
+
+    def read(self, budget: Budget, is_over: Callable[[], bool]) -> None:
+        """Read the inputs. Whoever takes them need not wait for the last."""
+        try:
+            for key, item in self.entries:
+                budget.wait(lambda: self._is_awaited)
+                if is_over():
+                    return
+                self._reads.append(_read(key, item, budget))
+                self._tell()
+        except BaseException as error:
+            self._failure = error
+            self._tell()
+
+    def taken(self, budget: Budget) -> Iterator[Read[K]]:
+        """Yield the inputs as they are read."""
+        for _ in self.entries:
+            if not self._reads:
+                # Before it looks again: else what is read in between would not be told.
+                self._is_awaited = True
+                budget.wake()
+                with self._changed:
+                    self._changed.wait_for(lambda: self._reads or self._failure)
+                if not self._reads and self._failure is not None:
+                    raise self._failure
+            yield self._reads.popleft()
+
+    def _tell(self) -> None:
+        if self._is_awaited:
+            # What comes after it is not urgent.
+            self._is_awaited = False
+            with self._changed:
+                self._changed.notify()
 
 
 class _Readers:
@@ -113,24 +164,14 @@ class _Readers:
 
     def __init__(self, budget: Budget, threads: int) -> None:
         self._budget = budget
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Chunk[Any] | None] = SimpleQueue()
         self._count = threads
-        self._turn = threading.Lock()
         self._is_closed = False
         for _ in range(threads):
             threading.Thread(target=self._work, name="visiongate-read", daemon=True).start()
 
-    def submit(self, key: K, item: Item) -> Future[Read[K]]:
-        future: Future[Read[K]] = Future()
-
-        def work() -> None:
-            try:
-                future.set_result(_read(key, item, self._budget))
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._queue.put(work)
-        return future
+    def submit(self, chunk: "_Chunk[Any]") -> None:
+        self._queue.put(chunk)
 
     def close(self) -> None:
         """End the threads as soon as what they read now is read."""
@@ -139,15 +180,9 @@ class _Readers:
             self._queue.put(None)
 
     def _work(self) -> None:
-        while True:
-            # One after another: else later inputs could take the room that the next one waits for.
-            with self._turn:
-                work = self._queue.get()
-                if work is None:
-                    return
-                self._budget.wait()
+        while (chunk := self._queue.get()) is not None:
             if not self._is_closed:
-                work()
+                chunk.read(self._budget, lambda: self._is_closed)
 
 
 def _read(key: K, item: Item, budget: Budget) -> Read[K]:

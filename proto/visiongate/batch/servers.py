@@ -50,8 +50,8 @@ _PROBE_S = 10.0
 _PAUSE_S = 1.0
 _JOIN_S = 3.0
 
-Answered = Callable[[int, Row | Failure, float], None]
-"""Called with an input's place in the job, its result, and the milliseconds that its request took."""
+Answered = Callable[[Sequence[int], Sequence[Row | Failure], float], None]
+"""Called with inputs' places in the job, their results, and the milliseconds that their request took."""
 
 
 @dataclass(slots=True, eq=False)
@@ -230,9 +230,8 @@ class Servers:
             self._take_error(server, request, result)
             return
         rows = self._task.rows(result)
-        elapsed_ms = self._land(server, request)
-        for place, row in zip(request.places, rows, strict=True):
-            self._on_answer(place, failure_of(row) if isinstance(row, VisiongateError) else row, elapsed_ms)
+        outcomes = [failure_of(row) if isinstance(row, VisiongateError) else row for row in rows]
+        self._on_answer(request.places, outcomes, self._land(server, request))
 
     def _take_error(self, server: _Server, request: Request, error: VisiongateError) -> None:
         is_of_job = (
@@ -257,7 +256,7 @@ class Servers:
     def _reject(self, server: _Server, request: Request, failure: Failure) -> None:
         """Ask about the inputs of a request one by one, so that only those at fault fail."""
         if len(request.inputs) == 1:
-            self._on_answer(request.places[0], failure, self._land(server, request))
+            self._on_answer(request.places, [failure], self._land(server, request))
             return
         with self._changed:
             server.flying.discard(request)
