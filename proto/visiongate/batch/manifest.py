@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from visiongate.batch.files import is_job_file
 from visiongate.batch.formats import FORMAT_FOLDERS
-from visiongate.batch.store import Store
+from visiongate.batch.store import Store, is_lock
 from visiongate.command_error import CommandError
 
 NAME = "_job.json"
@@ -89,7 +89,7 @@ def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int
             "--out"
         )
     names = store.names()
-    if NAME not in names and any(not _is_transient(name) for name in names):
+    if NAME not in names and not all(map(is_lock, names)):
         raise CommandError(
             f"{store.name} is not empty, and holds no output of visiongate: give --out a new or empty folder"
         )
@@ -103,10 +103,6 @@ def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int
         manifest.check_same(found, store.name)
         return
     manifest.save(store)
-
-
-def _is_transient(name: str) -> bool:
-    return name.startswith("_lock-")
 
 
 def _first_difference(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

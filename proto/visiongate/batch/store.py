@@ -15,10 +15,11 @@ from typing import Any, NoReturn
 import pyarrow as pa
 
 from visiongate.batch.filesystem import is_url, open_filesystem
-from visiongate.batch.locks import flush_to_disk, new_temporary, open_locked, remove_abandoned
+from visiongate.batch.locks import flush_to_disk, is_locked, new_temporary, open_locked, remove_abandoned
 from visiongate.command_error import CommandError
 
 _PIECE = 1 << 23
+_LOCK = re.compile(r"_lock-(\d+)-of-(\d+)")
 
 
 class Store(ABC):
@@ -58,8 +59,8 @@ class Store(ABC):
         """Remove a folder in this one, with all that it holds; if it is not there, do nothing."""
 
     @abstractmethod
-    def _lock(self, name: str) -> AbstractContextManager[bool]:
-        """Hold the lock of a name, or give False if another process has it."""
+    def _lock(self, shard: tuple[int, int]) -> AbstractContextManager[bool]:
+        """Hold the lock of a shard. Give False if another process has it, or that of a shard of another n."""
 
     @abstractmethod
     def _temporary_folder(self) -> Path:
@@ -109,12 +110,13 @@ class Store(ABC):
             os.close(lock)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Keep other processes of this machine from doing the same. Raise CommandError if one does it now.
+    def lock(self, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
+        """Keep other processes of this machine from doing the same shard, or one that overlaps it.
 
-        In buckets, and on file systems without locks, nothing is kept.
+        shard: (i, n), as in a job. Shards of another n would write the same files. Raise CommandError if
+        there is such a process now. In buckets, and on file systems without locks, nothing is kept.
         """
-        with self._lock(name) as is_held:
+        with self._lock(shard) as is_held:
             if not is_held:
                 raise CommandError(
                     f"another process writes to {self.name} now: let it finish, or give another --out"
@@ -145,6 +147,11 @@ def open_store(out: str) -> Store:
     if "file" in _protocols(filesystem):
         return _LocalStore(out, Path(path))
     return _RemoteStore(out, filesystem, path.rstrip("/"))
+
+
+def is_lock(name: str) -> bool:
+    """Return whether a name is that of a file which a process locks as long as it works on a shard."""
+    return _LOCK.fullmatch(name) is not None
 
 
 def reason(error: BaseException) -> str:
@@ -212,7 +219,8 @@ class _LocalStore(Store):
         return self._folder
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[bool]:
+    def _lock(self, shard: tuple[int, int]) -> Iterator[bool]:
+        name = f"_lock-{shard[0]}-of-{shard[1]}"
         path = self._folder / name
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -223,7 +231,12 @@ class _LocalStore(Store):
         except OSError as error:
             self.fail_writing(name, error)
         try:
-            yield True
+            # With the own lock held: of two that begin at a time, at least one sees the other.
+            yield not any(
+                is_locked(self._folder / other)
+                for other in self.names()
+                if (match := _LOCK.fullmatch(other)) and int(match[2]) != shard[1]
+            )
         finally:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -307,7 +320,7 @@ class _RemoteStore(Store):
         return Path(tempfile.gettempdir())
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[bool]:
+    def _lock(self, shard: tuple[int, int]) -> Iterator[bool]:
         yield True
 
 

@@ -95,7 +95,7 @@ def test_a_folder_of_anything_else_is_refused(tmp_path: Path, name: str, overwri
     store = open_store(str(tmp_path))
     with (
         pytest.raises(CommandError, match="is not empty, and holds no output of visiongate"),
-        store.lock("_lock-0-of-1"),
+        store.lock(),
     ):
         claim(store, MANIFEST, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == [name.partition("/")[0]]
@@ -104,7 +104,7 @@ def test_a_folder_of_anything_else_is_refused(tmp_path: Path, name: str, overwri
 def test_an_empty_folder_with_locks_and_hidden_files_is_taken(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").touch()
     store = open_store(str(tmp_path))
-    with store.lock("_lock-1-of-2"), store.lock("_lock-0-of-2"):
+    with store.lock((1, 2)), store.lock((0, 2)):
         claim(store, MANIFEST, overwrite=False)
     assert store.names() == ["_job.json"]
 
