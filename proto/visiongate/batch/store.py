@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from visiongate.batch.filesystem import is_url, open_filesystem
+from visiongate.batch.filesystem import is_url, open_filesystem, protocols
 from visiongate.batch.locks import flush_to_disk, is_locked, new_temporary, open_locked, remove_abandoned
 from visiongate.command_error import CommandError
 
@@ -144,7 +144,7 @@ def open_store(out: str) -> Store:
         raise CommandError(f"--out {reason(error)}") from error
     except Exception as error:
         raise CommandError(f"--out {out} cannot be opened: {reason(error)}") from error
-    if "file" in _protocols(filesystem):
+    if "file" in protocols(filesystem):
         return _LocalStore(out, Path(path))
     return _RemoteStore(out, filesystem, path.rstrip("/"))
 
@@ -251,7 +251,7 @@ class _RemoteStore(Store):
         self._filesystem = filesystem
         self._root = root
         # A bucket has no folders to make; pyarrow would leave an empty object for each.
-        self._has_folders = _protocols(filesystem).isdisjoint({"s3", "gcs", "gs"})
+        self._has_folders = protocols(filesystem).isdisjoint({"s3", "gcs", "gs"})
         self._arrow = getattr(filesystem, "fs", None) if not self._has_folders else None
 
     def names(self) -> list[str]:
@@ -322,8 +322,3 @@ class _RemoteStore(Store):
     @contextmanager
     def _lock(self, shard: tuple[int, int]) -> Iterator[bool]:
         yield True
-
-
-def _protocols(filesystem: Any) -> set[str]:
-    protocol = filesystem.protocol
-    return {protocol} if isinstance(protocol, str) else set(protocol)

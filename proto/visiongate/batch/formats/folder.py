@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from visiongate.batch.filesystem import open_filesystem
+from visiongate.batch.filesystem import open_filesystem, protocols
 from visiongate.batch.store import Store
 
 _NEW = ".visiongate-new"
@@ -24,9 +24,8 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
     folders to rename, only if nothing was sent yet. Raise CommandError if it cannot be written.
     """
     filesystem, root = open_filesystem(store.name)
-    protocols = [filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol
     try:
-        if "file" in protocols:
+        if "file" in protocols(filesystem):
             with _local(Path(root), name) as path:
                 yield path
             return
