@@ -29,9 +29,10 @@ def renew_answers(work: Work, task: "Task", source: "Source", out: str) -> None:
     from visiongate.batch.manifest import Manifest  # noqa: PLC0415
     from visiongate.batch.models import models_of  # noqa: PLC0415
     from visiongate.batch.store import open_store  # noqa: PLC0415
+    from visiongate.folders.cache import kept_by  # noqa: PLC0415
 
-    found = Manifest.load(open_store(out))
-    with work.clients() as clients:
+    with kept_by("--answers", out), work.clients() as clients:
+        found = Manifest.load(open_store(out))
         is_stale = found is not None and found.models != models_of(clients, task.models)
         if is_stale:
             note(f"The model of {task.name} is another one than before: it is asked about all photos anew.")
