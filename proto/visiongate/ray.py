@@ -14,10 +14,12 @@ Nothing of Ray is needed to use it.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from visiongate.batch.extra import how_to_install
+
 try:
     import pyarrow as pa
 except ImportError as error:
-    raise ImportError("visiongate.ray needs pyarrow: pip install 'visiongate[batch]'") from error
+    raise ImportError(f"visiongate.ray needs pyarrow: {how_to_install('batch')}") from error
 
 from visiongate.batch import reading, servers
 from visiongate.batch.columns import COLUMNS, OK

@@ -6,6 +6,14 @@ from contextlib import contextmanager
 from visiongate.command_error import CommandError
 
 
+def how_to_install(extra: str) -> str:
+    """Return what to do to have an extra of the client: no index of packages has it yet."""
+    return (
+        f'install the client with its extra, `pip install "./proto[{extra}]"` in a clone of visiongate, '
+        f"or the wheel that `make wheels` makes there, with [{extra}] after its name"
+    )
+
+
 @contextmanager
 def needs(extra: str) -> Iterator[None]:
     """Say what to install if an import inside fails.
@@ -21,7 +29,4 @@ def needs(extra: str) -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package in ("", "visiongate"):
             raise
-        raise CommandError(
-            f"the package {package} is missing: install visiongate[{extra}], as in "
-            f"pip install 'visiongate[{extra}]'"
-        ) from error
+        raise CommandError(f"the package {package} is missing: {how_to_install(extra)}") from error

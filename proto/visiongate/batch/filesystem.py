@@ -60,6 +60,12 @@ def open_filesystem(text: str) -> tuple[Any, str]:
     return filesystem, f"{bucket}/{path}".rstrip("/")
 
 
+def protocols(filesystem: Any) -> set[str]:
+    """Return the schemes of an fsspec file system; that of this machine's files is "file"."""
+    names = filesystem.protocol
+    return {names} if isinstance(names, str) else set(names)
+
+
 def _settings() -> frozenset[tuple[str, str]]:
     return frozenset(item for item in os.environ.items() if item[0].startswith(("AWS_", "GOOGLE_")))
 

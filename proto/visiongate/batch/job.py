@@ -133,7 +133,7 @@ def run(job: Job) -> Summary:
         models=models,
         version=importlib.metadata.version("visiongate"),
     )
-    with store.lock(f"_lock-{index}-of-{count}"):
+    with store.lock(job.shard):
         claim(store, manifest, overwrite=job.overwrite, shard_count=count)
         name = "_summary.json" if count == 1 else f"_summary-{index}-of-{count}.json"
         # That of an earlier run says nothing about this one, which may end without any.

@@ -65,6 +65,25 @@ def open_locked(path: Path, is_new: bool = True) -> int:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process has locked a file; False where nothing tells it. Several may ask at a time."""
+    if fcntl is None:
+        return False
+    try:
+        file = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return False
+
+
 def flush_to_disk(path: Path) -> None:
     """Wait until a file or folder is on the disk: after a power cut a renamed file could be empty."""
     file = os.open(path, os.O_RDONLY)

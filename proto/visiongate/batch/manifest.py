@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from visiongate.batch.files import is_job_file
-from visiongate.batch.store import Store
+from visiongate.batch.formats import FORMAT_FOLDERS
+from visiongate.batch.store import Store, is_lock
 from visiongate.command_error import CommandError
 
 NAME = "_job.json"
@@ -57,13 +58,17 @@ class Manifest:
         store.write_bytes(NAME, json.dumps(asdict(self), ensure_ascii=False, indent=1).encode())
 
     def check_same(self, found: "Manifest", folder: str) -> None:
-        """Raise CommandError, which names the first difference, if a folder's manifest is of another job."""
+        """Raise CommandError, which names the first difference, if a folder's manifest is of another job.
+
+        Settings have the names that the manifest has: the command's options have others, and Python's callers
+        give no options.
+        """
         difference = (
             _difference("the task", found.task, self.task)
             or _difference("the input", found.source, self.source)
-            or _first_difference("--", found.settings, self.settings)
+            or _first_difference("the setting ", found.settings, self.settings)
             or _first_difference("the model of ", found.models, self.models)
-            or _difference("--rows-per-file", found.rows_per_file, self.rows_per_file)
+            or _difference("the setting rows_per_file", found.rows_per_file, self.rows_per_file)
         )
         if difference:
             raise CommandError(
@@ -75,8 +80,8 @@ class Manifest:
 def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int = 1) -> None:
     """Make a folder the job's, or see that it is. It is to be called under the folder's lock.
 
-    With `overwrite` the files of the job that was there are removed first. Raise CommandError if the folder
-    is another job's, or has files and no manifest: those may be anything.
+    With `overwrite` the files of the job that was there are removed first, and the formats made of them.
+    Raise CommandError if the folder is another job's, or has files and no manifest: those may be anything.
     """
     if overwrite and shard_count > 1:
         raise CommandError(
@@ -84,11 +89,13 @@ def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int
             "--out"
         )
     names = store.names()
-    if NAME not in names and any(not _is_transient(name) for name in names):
+    if NAME not in names and not all(map(is_lock, names)):
         raise CommandError(
             f"{store.name} is not empty, and holds no output of visiongate: give --out a new or empty folder"
         )
     if overwrite:
+        for name in FORMAT_FOLDERS.intersection(names):
+            store.remove_folder(name)
         # The manifest goes last: if this is ended early, the folder can still be overwritten.
         for name in sorted(filter(is_job_file, names), key=lambda name: name == NAME):
             store.remove(name)
@@ -98,14 +105,9 @@ def claim(store: Store, manifest: Manifest, *, overwrite: bool, shard_count: int
     manifest.save(store)
 
 
-def _is_transient(name: str) -> bool:
-    return name.startswith("_lock-")
-
-
 def _first_difference(prefix: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     for name in dict.fromkeys([*before, *now]):
-        spelled = name.replace("_", "-") if prefix == "--" else name
-        found = _difference(f"{prefix}{spelled}", before.get(name), now.get(name))
+        found = _difference(f"{prefix}{name}", before.get(name), now.get(name))
         if found:
             return found
     return ""

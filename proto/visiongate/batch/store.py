@@ -14,15 +14,16 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 
-from visiongate.batch.filesystem import is_url, open_filesystem
-from visiongate.batch.locks import flush_to_disk, new_temporary, open_locked, remove_abandoned
+from visiongate.batch.filesystem import is_url, open_filesystem, protocols
+from visiongate.batch.locks import flush_to_disk, is_locked, new_temporary, open_locked, remove_abandoned
 from visiongate.command_error import CommandError
 
 _PIECE = 1 << 23
+_LOCK = re.compile(r"_lock-(\d+)-of-(\d+)")
 
 
 class Store(ABC):
-    """A folder, of which the files are named; there are no folders in it.
+    """A folder, of which the files are named. What folders in it hold, it does not know.
 
     name: the folder as the user named it. is_local: whether files are read without waiting. All methods raise
     CommandError, with a sentence that names the file, if the file system does not do what is asked.
@@ -54,8 +55,12 @@ class Store(ABC):
         """Remove a file; if it is not there, do nothing."""
 
     @abstractmethod
-    def _lock(self, name: str) -> AbstractContextManager[bool]:
-        """Hold the lock of a name, or give False if another process has it."""
+    def remove_folder(self, name: str) -> None:
+        """Remove a folder in this one, with all that it holds; if it is not there, do nothing."""
+
+    @abstractmethod
+    def _lock(self, shard: tuple[int, int]) -> AbstractContextManager[bool]:
+        """Hold the lock of a shard. Give False if another process has it, or that of a shard of another n."""
 
     @abstractmethod
     def _temporary_folder(self) -> Path:
@@ -105,12 +110,13 @@ class Store(ABC):
             os.close(lock)
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Keep other processes of this machine from doing the same. Raise CommandError if one does it now.
+    def lock(self, shard: tuple[int, int] = (0, 1)) -> Iterator[None]:
+        """Keep other processes of this machine from doing the same shard, or one that overlaps it.
 
-        In buckets, and on file systems without locks, nothing is kept.
+        shard: (i, n), as in a job. Shards of another n would write the same files. Raise CommandError if
+        there is such a process now. In buckets, and on file systems without locks, nothing is kept.
         """
-        with self._lock(name) as is_held:
+        with self._lock(shard) as is_held:
             if not is_held:
                 raise CommandError(
                     f"another process writes to {self.name} now: let it finish, or give another --out"
@@ -138,9 +144,14 @@ def open_store(out: str) -> Store:
         raise CommandError(f"--out {reason(error)}") from error
     except Exception as error:
         raise CommandError(f"--out {out} cannot be opened: {reason(error)}") from error
-    if "file" in _protocols(filesystem):
+    if "file" in protocols(filesystem):
         return _LocalStore(out, Path(path))
     return _RemoteStore(out, filesystem, path.rstrip("/"))
+
+
+def is_lock(name: str) -> bool:
+    """Return whether a name is that of a file which a process locks as long as it works on a shard."""
+    return _LOCK.fullmatch(name) is not None
 
 
 def reason(error: BaseException) -> str:
@@ -196,11 +207,20 @@ class _LocalStore(Store):
         except OSError as error:
             raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
 
+    def remove_folder(self, name: str) -> None:
+        try:
+            shutil.rmtree(self._folder / name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
+
     def _temporary_folder(self) -> Path:
         return self._folder
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[bool]:
+    def _lock(self, shard: tuple[int, int]) -> Iterator[bool]:
+        name = f"_lock-{shard[0]}-of-{shard[1]}"
         path = self._folder / name
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -211,7 +231,12 @@ class _LocalStore(Store):
         except OSError as error:
             self.fail_writing(name, error)
         try:
-            yield True
+            # With the own lock held: of two that begin at a time, at least one sees the other.
+            yield not any(
+                is_locked(self._folder / other)
+                for other in self.names()
+                if (match := _LOCK.fullmatch(other)) and int(match[2]) != shard[1]
+            )
         finally:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -226,7 +251,7 @@ class _RemoteStore(Store):
         self._filesystem = filesystem
         self._root = root
         # A bucket has no folders to make; pyarrow would leave an empty object for each.
-        self._has_folders = _protocols(filesystem).isdisjoint({"s3", "gcs", "gs"})
+        self._has_folders = protocols(filesystem).isdisjoint({"s3", "gcs", "gs"})
         self._arrow = getattr(filesystem, "fs", None) if not self._has_folders else None
 
     def names(self) -> list[str]:
@@ -282,14 +307,18 @@ class _RemoteStore(Store):
         except Exception as error:
             raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
 
+    def remove_folder(self, name: str) -> None:
+        path = f"{self._root}/{name}"
+        try:
+            self._filesystem.invalidate_cache()
+            if self._filesystem.exists(path):
+                self._filesystem.rm(path, recursive=True)
+        except Exception as error:
+            raise CommandError(f"{self.path(name)} cannot be removed: {reason(error)}") from error
+
     def _temporary_folder(self) -> Path:
         return Path(tempfile.gettempdir())
 
     @contextmanager
-    def _lock(self, name: str) -> Iterator[bool]:
+    def _lock(self, shard: tuple[int, int]) -> Iterator[bool]:
         yield True
-
-
-def _protocols(filesystem: Any) -> set[str]:
-    protocol = filesystem.protocol
-    return {protocol} if isinstance(protocol, str) else set(protocol)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from visiongate.batch.extra import needs
+from visiongate.batch.wording import counted
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, report, waiting
 from visiongate.commands.folder import (
@@ -15,7 +16,6 @@ from visiongate.commands.folder import (
     Photos,
     about_photos,
     check_html,
-    counted,
     end_with_failed,
     picture,
     some_names,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from visiongate.batch.wording import counted
 from visiongate.commands.common import AsJson, note, report, waiting
 from visiongate.commands.folder import (
     FolderArgument,
@@ -14,7 +15,6 @@ from visiongate.commands.folder import (
     Photos,
     about_photos,
     check_html,
-    counted,
     end_with_failed,
     picture,
     write_html,

@@ -11,17 +11,18 @@ import typer
 from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.commands.common import fail, note, waiting
-from visiongate.commands.folder_jobs import FOLDER_HELP, folder_work
-from visiongate.commands.jobs import input_arguments
+from visiongate.commands.jobs import Work, input_arguments, patient_options
 from visiongate.commands.options import client_arguments
 from visiongate.commands.photos import check_output
 from visiongate.commands.signature import with_options
 
 if TYPE_CHECKING:
+    from visiongate.batch.item import Source
     from visiongate.batch.job import Summary
     from visiongate.folders.index import Index
     from visiongate.folders.page import Section
 
+FOLDER_HELP = "A folder of photos, with the folders in it, or any other input of `visiongate batch`."
 FolderArgument = Annotated[
     str,
     typer.Argument(metavar="FOLDER", help=FOLDER_HELP),
@@ -56,25 +57,38 @@ class Photos:
         """Return a client of the server."""
         return Client(**self.client_options)
 
+    def source(self, folder: str) -> "Source":
+        """Return what a user named. Raise CommandError, OSError or ValueError if it cannot be read."""
+        with needs("folders"):
+            from visiongate.batch.inputs import open_source  # noqa: PLC0415
+        return open_source([folder], **self.source_options)
+
+    def work(self, *, overwrite: bool = False) -> "Work":
+        """Return work for the server. What failed before is asked about anew.
+
+        However many photos fail, the work goes on: the command says which.
+        """
+        settings = {"retry_failed": True, "max_failure_rate": 1, "overwrite": overwrite}
+        server = {**self.client_options, "address": [self.client_options["address"]]}
+        return Work({}, settings, server, json_log=False)
+
     def index(self, client: Client, folder: str, index: str, model: str) -> "Index":
         """Return the index of what a user named, brought up to date."""
         with needs("folders"):
-            from visiongate.batch.inputs import open_source  # noqa: PLC0415
             from visiongate.folders.index import open_index  # noqa: PLC0415
-        work = folder_work(self.client_options)
+        work = self.work()
 
         def do(task: Any, source: Any, out: str, clients: Any, **settings: Any) -> "Summary":
             asked = replace(work, settings={**work.settings, **settings})
             return asked.run(task, source, out, clients)
 
-        source = open_source([folder], **self.source_options)
-        return open_index(source, client, folder=index, model=model, on_note=note, do=do)
+        return open_index(self.source(folder), client, folder=index, model=model, on_note=note, do=do)
 
 
 def about_photos(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of inputs and of a server, and a `Photos` as its first argument."""
     inputs = inspect.signature(input_arguments).parameters
-    server = inspect.signature(client_arguments).parameters
+    server = patient_options()
 
     @with_options(command, [*inputs.values(), *server.values()])
     def run(**values: Any) -> None:
@@ -117,11 +131,6 @@ def end_with_failed(failed: Sequence[tuple[str, str]]) -> None:
         fail(f"{len(failed) - _NAMED_FAILURES:,} more photos could not be used, either")
     if failed:
         raise typer.Exit(1)
-
-
-def counted(count: int, word: str) -> str:
-    """Return a number with its word, such as "1 photo" or "1,200 photos"."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
 def some_names(names: Iterable[str], limit: int) -> str:

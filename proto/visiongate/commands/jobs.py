@@ -139,9 +139,20 @@ def work_arguments(
     }
 
 
+def patient_options() -> dict[str, inspect.Parameter]:
+    """Return the options of `client_arguments`, for calls that may wait as long as a job's inputs may."""
+    options = dict(inspect.signature(client_arguments).parameters)
+    timeout = typer.Option(
+        help="Seconds that an input may take, waiting for a server that is full or gone included.",
+        rich_help_panel=SERVER,
+    )
+    options["timeout"] = options["timeout"].replace(annotation=Annotated[float, timeout], default=600.0)
+    return options
+
+
 def _server_options() -> list[inspect.Parameter]:
     """Return the options of `client_arguments`, for several servers, and for calls that may wait."""
-    options = dict(inspect.signature(client_arguments).parameters)
+    options = patient_options()
     server = typer.Option(
         help="Address of a server, HOST:PORT; repeat for more, which share the work.",
         envvar="VISIONGATE_SERVER",
@@ -150,11 +161,6 @@ def _server_options() -> list[inspect.Parameter]:
     options["server"] = options["server"].replace(
         annotation=Annotated[list[str], server], default=[options["server"].default]
     )
-    timeout = typer.Option(
-        help="Seconds that an input may take, waiting for a server that is full or gone included.",
-        rich_help_panel=SERVER,
-    )
-    options["timeout"] = options["timeout"].replace(annotation=Annotated[float, timeout], default=600.0)
     return [*options.values()]
 
 

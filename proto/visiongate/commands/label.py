@@ -2,16 +2,23 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, note, report
-from visiongate.commands.folder import FolderArgument, Html, check_html, end_with_failed, write_html
-from visiongate.commands.folder_jobs import folder_work
-from visiongate.commands.options import WORDS, MinScore, Model, names_server
+from visiongate.commands.folder import (
+    FolderArgument,
+    Html,
+    Photos,
+    about_photos,
+    check_html,
+    end_with_failed,
+    write_html,
+)
+from visiongate.commands.options import WORDS, MinScore, Model
 from visiongate.folders.classes import read_classes
 
 if TYPE_CHECKING:
@@ -27,9 +34,9 @@ PREVIEWS = "previews"
 
 
 @app.command()
-@names_server
+@about_photos
 def label(
-    server: dict[str, Any],
+    photos: Photos,
     folder: FolderArgument,
     out: Annotated[
         str,
@@ -108,7 +115,6 @@ def label(
     classes = read_classes(phrase or [], class_ or [])
     with needs("folders"):
         from visiongate.batch.filesystem import is_url  # noqa: PLC0415
-        from visiongate.batch.inputs import open_source  # noqa: PLC0415
         from visiongate.batch.output import Output  # noqa: PLC0415
         from visiongate.batch.store import open_store  # noqa: PLC0415
         from visiongate.batch.tasks import make_task  # noqa: PLC0415
@@ -128,8 +134,8 @@ def label(
     store = open_store(out)
     _check_folder(store)
     check_html(html)
-    source = open_source([folder])
-    work = folder_work(server, overwrite=overwrite)
+    source = photos.source(folder)
+    work = photos.work(overwrite=overwrite)
     answers = f"{out.rstrip('/')}/{ANSWERS}"
     with work.clients() as clients:
         work.run(task, source, answers, clients)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from visiongate import AsyncClient
+from visiongate.batch.extra import how_to_install
 from visiongate.command_error import CommandError
 from visiongate.commands.common import note
 from visiongate.commands.options import names_server
@@ -15,10 +16,7 @@ from visiongate_command import end_at_once, handle_stop_signals
 
 app = typer.Typer(rich_markup_mode="markdown")
 
-INSTALL = (
-    "`visiongate mcp` needs the package mcp, version 2: install the client with its extra, "
-    '`pip install "./proto[mcp]"` in a clone of visiongate'
-)
+INSTALL = f"`visiongate mcp` needs the package mcp, version 2: {how_to_install('mcp')}"
 
 
 @app.command()

@@ -10,10 +10,9 @@ import typer
 
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
+from visiongate.commands.answers import answers_folder, renew_answers
 from visiongate.commands.common import AsJson, note, print_json, say, table
-from visiongate.commands.folder import Html, check_html, write_html
-from visiongate.commands.folder_jobs import FOLDER_HELP, answers_folder, folder_work, renew_answers
-from visiongate.commands.options import names_server
+from visiongate.commands.folder import FOLDER_HELP, Html, Photos, about_photos, check_html, write_html
 from visiongate.commands.photos import check_output
 from visiongate.folders.policy import (
     BLOCK,
@@ -41,9 +40,9 @@ MAX_ROWS = 100
 
 
 @app.command()
-@names_server
+@about_photos
 def moderate(
-    server: dict[str, Any],
+    photos: Photos,
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help=FOLDER_HELP, show_default=False)] = "",
     policy: Annotated[
         Path | None,
@@ -94,15 +93,14 @@ def moderate(
         raise CommandError("give a folder of photos, or any other input of `visiongate batch`")
     rules = read_policy(policy)
     with needs("folders"):
-        from visiongate.batch.inputs import open_source  # noqa: PLC0415
         from visiongate.folders import judging  # noqa: PLC0415
         from visiongate.folders.page import MAX_TILES  # noqa: PLC0415
     if out is not None:
         judging.check_ending(out)
         check_output("--out", out, [])
     check_html(html)
-    source = open_source([folder])
-    judgements = _judged(rules, source, folder_work(server), answers)
+    source = photos.source(folder)
+    judgements = _judged(rules, source, photos.work(), answers)
     if out is not None:
         names = [category.name for category in (*rules.classified, *rules.detected)]
         judgements = judging.write_judgements(out, judgements, names)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from visiongate.batch.wording import counted
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, report, waiting
 from visiongate.commands.folder import (
@@ -13,7 +14,6 @@ from visiongate.commands.folder import (
     Photos,
     about_photos,
     check_html,
-    counted,
     end_with_failed,
     picture,
     write_html,

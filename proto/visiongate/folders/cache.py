@@ -3,7 +3,11 @@
 import hashlib
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from visiongate.command_error import CommandError
 
 
 def cache_folder(kind: str, name: str, *about: str) -> Path:
@@ -17,3 +21,22 @@ def cache_folder(kind: str, name: str, *about: str) -> Path:
     digest = hashlib.sha256(whole).hexdigest()[:16]
     spoken = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", name.rstrip("/\\"))[-1])[:40]
     return cache / "visiongate" / kind / f"{spoken}-{digest}"
+
+
+def private_folder(folder: Path) -> str:
+    """See to it that others cannot look into a folder of `cache_folder`, once it is made. Return its path."""
+    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return str(folder)
+
+
+@contextmanager
+def kept_by(option: str, folder: str) -> Iterator[None]:
+    """Let what is raised in a job name the option that its folder has here, in place of --out.
+
+    There is no --overwrite either: who wants to begin anew removes the folder.
+    """
+    try:
+        yield
+    except CommandError as error:
+        said = str(error).replace("--out", option)
+        raise CommandError(re.sub("(give )?--overwrite", lambda _: f"remove {folder}", said)) from error

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from visiongate.batch.formats.rows import counted
 from visiongate.batch.item import Item
+from visiongate.batch.wording import counted
 from visiongate.detections import Detections
 from visiongate.folders.labelled import LabelledPhotos
 from visiongate.folders.page import Section, Tile

@@ -25,7 +25,7 @@ from visiongate.batch.task import Task
 from visiongate.batch.tasks import make_task
 from visiongate.client import Client
 from visiongate.command_error import CommandError
-from visiongate.folders.cache import cache_folder
+from visiongate.folders.cache import cache_folder, kept_by, private_folder
 from visiongate.folders.neighbours import Vectors
 
 # Of broken files. They stay as they are until they change; other failures may mend by themselves.
@@ -88,11 +88,9 @@ def open_index(
     Raises CommandError if the source has no photos, or the folder is another source's index or none at all,
     and what a job raises.
     """
-    try:
+    folder = folder or private_folder(default_folder(source, model))
+    with kept_by("--index", folder):
         return _open_index(source, client, folder, model, on_note, do)
-    except CommandError as error:
-        # The index is the output of a job, which has an option of another name for its folder.
-        raise CommandError(str(error).replace("--out", "--index")) from error
 
 
 def _open_index(
@@ -103,11 +101,6 @@ def _open_index(
     on_note: Callable[[str], None],
     do: Callable[..., Summary],
 ) -> Index:
-    if not folder:
-        default = default_folder(source, model)
-        # Others need not know what is in a user's photos.
-        default.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = str(default)
     store = open_store(folder)
     task = make_task("embed", model=model)
     found = Manifest.load(store)

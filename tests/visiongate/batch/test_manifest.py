@@ -43,14 +43,14 @@ def test_the_same_job_goes_on(store: Store) -> None:
     [
         ({"task": "segment"}, 'the task is "detect", and here it is "segment"'),
         ({"source": "s3://photos"}, 'the input is "photos", and here it is "s3://photos"'),
-        ({"rows_per_file": 10}, "--rows-per-file is 1000, and here it is 10"),
+        ({"rows_per_file": 10}, "the setting rows_per_file is 1000, and here it is 10"),
         (
             {"settings": {"phrases": ["a cat", "a dog"], "min_score": 0.5, "limit": 3}},
-            "--min-score is 0.3, and here it is 0.5",
+            "the setting min_score is 0.3, and here it is 0.5",
         ),
         (
             {"settings": {"phrases": ["a cat", "a dog"], "min_score": 0.3, "limit": 3}},
-            "--limit is not given, and here it is 3",
+            "the setting limit is not given, and here it is 3",
         ),
         (
             {"models": {"detection": {"variant": "tiny", "fingerprint": "def"}}},
@@ -95,7 +95,7 @@ def test_a_folder_of_anything_else_is_refused(tmp_path: Path, name: str, overwri
     store = open_store(str(tmp_path))
     with (
         pytest.raises(CommandError, match="is not empty, and holds no output of visiongate"),
-        store.lock("_lock-0-of-1"),
+        store.lock(),
     ):
         claim(store, MANIFEST, overwrite=overwrite)
     assert [path.name for path in tmp_path.iterdir()] == [name.partition("/")[0]]
@@ -104,7 +104,7 @@ def test_a_folder_of_anything_else_is_refused(tmp_path: Path, name: str, overwri
 def test_an_empty_folder_with_locks_and_hidden_files_is_taken(tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").touch()
     store = open_store(str(tmp_path))
-    with store.lock("_lock-1-of-2"), store.lock("_lock-0-of-2"):
+    with store.lock((1, 2)), store.lock((0, 2)):
         claim(store, MANIFEST, overwrite=False)
     assert store.names() == ["_job.json"]
 

@@ -20,7 +20,7 @@ WRITER = """
 import sys
 from visiongate.batch.store import open_store
 store = open_store(sys.argv[1])
-with store.lock("_lock-0-of-1"), store.temporary("part-000000.parquet") as path:
+with store.lock(), store.temporary("part-000000.parquet") as path:
     path.write_bytes(b"half of i")
     print("writing", flush=True)
     sys.stdin.read()
@@ -77,7 +77,7 @@ def writer(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
 def test_files_come_are_replaced_and_go(out: str, tmp_path: Path) -> None:
     store = open_store(out)
     assert store.names() == []
-    with store.lock("_lock-0-of-1"):
+    with store.lock():
         store.write_bytes("_b.json", b"first")
         store.write_bytes("_b.json", b"second, which is longer")
         other = tmp_path / "other"
@@ -130,16 +130,31 @@ def test_two_processes_do_not_share_a_shard(writer: tuple[Path, subprocess.Popen
     store = open_store(str(folder))
     with (
         pytest.raises(CommandError, match=f"another process writes to {folder} now"),
-        store.lock("_lock-0-of-1"),
+        store.lock(),
     ):
         pass
-    # Another shard may, and leaves alone what is being written.
-    with store.lock("_lock-0-of-2"):
-        assert len(list(folder.glob(".visiongate-*"))) == 1
+    # Nor does a shard of another number, which would write the same files. What is written now is left alone.
+    for shard in ((0, 2), (1, 2)):
+        with pytest.raises(CommandError, match=f"another process writes to {folder} now"), store.lock(shard):
+            pass
+    assert {path.name.partition("temporary")[0] for path in folder.iterdir()} == {
+        "_lock-0-of-1",
+        ".visiongate-",
+    }
     process.communicate("")
-    with store.lock("_lock-0-of-1"):
+    with store.lock():
         assert store.names() == ["_lock-0-of-1"]
     assert list(folder.iterdir()) == []
+
+
+def test_shards_keep_out_jobs_that_overlap_them(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    with store.lock((0, 2)), store.lock((1, 2)):
+        for shard in ((0, 1), (0, 3)):
+            with pytest.raises(CommandError, match="another process writes to"), store.lock(shard):
+                pass
+    with store.lock():
+        assert store.names() == ["_lock-0-of-1"]
 
 
 def test_what_a_killed_process_left_is_removed(writer: tuple[Path, subprocess.Popen[str]]) -> None:
@@ -147,7 +162,10 @@ def test_what_a_killed_process_left_is_removed(writer: tuple[Path, subprocess.Po
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(list(folder.glob(".visiongate-*"))) == 1
-    with open_store(str(folder)).lock("_lock-0-of-1"):
+    # Its lock keeps nobody out.
+    with open_store(str(folder)).lock((0, 2)), open_store(str(folder)).lock((1, 2)):
+        pass
+    with open_store(str(folder)).lock():
         assert [path.name for path in folder.iterdir()] == ["_lock-0-of-1"]
     assert list(folder.iterdir()) == []
 
@@ -174,7 +192,7 @@ def test_a_folder_that_is_read_only_is_a_sentence(mounted: Callable[[str], Path]
         store = open_store(str(out))
         with (
             pytest.raises(CommandError, match="cannot be written: Read-only file system"),
-            store.lock("_lock"),
+            store.lock(),
         ):
             pass
         with pytest.raises(CommandError, match="cannot be written: Read-only file system"):

@@ -210,7 +210,7 @@ def test_the_pod_of_an_indexed_job_knows_its_shard(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_package_that_is_missing_is_named_with_its_extra() -> None:
-    says = r"no_such_package is missing: install visiongate\[batch\]"
+    says = r'no_such_package is missing: .* `pip install "\./proto\[batch\]"` in a clone'
     with pytest.raises(CommandError, match=says), needs("batch"):
         import no_such_package.inside  # type: ignore[import-not-found]  # noqa: F401
     with pytest.raises(ModuleNotFoundError), needs("batch"):

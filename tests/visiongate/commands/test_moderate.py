@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from visiongate.batch.inputs import open_source
+from visiongate.batch.tasks import make_task
 from visiongate.cli import app
+from visiongate.command_error import CommandError
+from visiongate.commands.answers import renew_answers
+from visiongate.commands.folder import Photos
 from visiongate.commands.moderate import _Report
 from visiongate.folders.policy import BLOCK, FINE, REVIEW, Judgement, example
 
@@ -50,3 +55,29 @@ def test_the_worst_are_kept_in_order(capsys: pytest.CaptureFixture[str]) -> None
     rows = [line.split("│")[1].strip() for line in printed.out.splitlines() if line.startswith("│")]
     assert rows == ["b", "c", "e"]
     assert "1 to block, 4 to review, 0 not judged, 1 fine." in printed.err
+
+
+def test_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is left behind but a folder that others cannot look into."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (tmp_path / "a.jpg").write_bytes(b"some bytes")
+    policy = tmp_path / "policy.toml"
+    policy.write_text(example())
+    nowhere = ["--server", "127.0.0.1:1", "--timeout", "1"]
+    assert "nothing answers at 127.0.0.1:1" in refusal(str(tmp_path), "--policy", str(policy), *nowhere)
+    answers = tmp_path / "cache/visiongate/answers"
+    assert list(answers.iterdir()) == []
+    assert answers.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_answers_is_told_in_words_of_the_command(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "_job.json").write_text("{")
+    work = Photos({}, {"address": "127.0.0.1:1", "timeout": 1}).work()
+    task, source = make_task("embed"), open_source([str(tmp_path)])
+    with pytest.raises(CommandError, match="is damaged") as raised:
+        renew_answers(work, task, source, str(kept))
+    assert str(raised.value) == (
+        f"{kept}/_job.json is damaged: give another --answers, or remove {kept} to begin anew"
+    )

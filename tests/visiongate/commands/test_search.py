@@ -58,6 +58,15 @@ def test_a_page_that_cannot_be_written(tmp_path: Path) -> None:
     assert refusal("red", tmp_path, "--html", tmp_path).startswith(f"--html {tmp_path} cannot be written: ")
 
 
+def test_an_index_that_is_damaged(tmp_path: Path, photo: Path) -> None:
+    index = tmp_path / "index"
+    index.mkdir()
+    (index / "_job.json").write_text("{")
+    assert refusal("red", tmp_path, "--index", index) == (
+        f"{index}/_job.json is damaged: give another --index, or remove {index} to begin anew"
+    )
+
+
 def test_no_server(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is left behind."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

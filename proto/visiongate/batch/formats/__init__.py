@@ -36,6 +36,14 @@ _FORMATS = {
 FORMAT_NAMES = tuple(_FORMATS)
 
 
+def _folder(name: str) -> str:
+    return f"_{name}"
+
+
+FORMAT_FOLDERS = frozenset(map(_folder, FORMAT_NAMES))
+"""The names, in a job's folder, of those that formats have."""
+
+
 def check_format(name: str, task: str) -> None:
     """Raise CommandError, with a sentence, if there is no such format, or it cannot hold the task's rows."""
     if name not in _FORMATS:
@@ -56,7 +64,7 @@ def write_format(name: str, output: Output, store: Store) -> list[str]:
     """
     job = Job(output)
     check_format(name, job.task)
-    folder = f"_{name}"
+    folder = _folder(name)
     with new_folder(store, folder) as path:
         about = _FORMATS[name].write(job, path)
     return [f"{store.path(folder)} has {about}"]

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from visiongate.batch.formats.rows import NAMELESS, Job, counted
+from visiongate.batch.formats.rows import NAMELESS, Job
+from visiongate.batch.wording import counted
 from visiongate.json_values import finite
 
 FILE = "annotations.json"

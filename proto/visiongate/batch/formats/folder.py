@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from visiongate.batch.filesystem import open_filesystem
+from visiongate.batch.filesystem import open_filesystem, protocols
 from visiongate.batch.store import Store
 
 _NEW = ".visiongate-new"
@@ -24,18 +24,15 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
     folders to rename, only if nothing was sent yet. Raise CommandError if it cannot be written.
     """
     filesystem, root = open_filesystem(store.name)
-    protocols = [filesystem.protocol] if isinstance(filesystem.protocol, str) else filesystem.protocol
     try:
-        if "file" in protocols:
+        if "file" in protocols(filesystem):
             with _local(Path(root), name) as path:
                 yield path
             return
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
-            target = f"{root.rstrip('/')}/{name}"
-            if filesystem.exists(target):
-                filesystem.rm(target, recursive=True)
-            _upload(Path(folder), filesystem, target)
+            store.remove_folder(name)
+            _upload(Path(folder), filesystem, f"{root.rstrip('/')}/{name}")
     except OSError as error:
         store.fail_writing(name, error)
 
@@ -43,6 +40,8 @@ def new_folder(store: Store, name: str) -> Iterator[Path]:
 @contextmanager
 def _local(root: Path, name: str) -> Iterator[Path]:
     path, old, target = root / f"{_NEW}{name}", root / f"{_NEW}{name}-old", root / name
+    # A process may have been killed between the two steps.
+    _put_back(old, target)
     for abandoned in (path, old):
         shutil.rmtree(abandoned, ignore_errors=True)
     path.mkdir(parents=True)
@@ -53,8 +52,14 @@ def _local(root: Path, name: str) -> Iterator[Path]:
             target.rename(old)
         path.rename(target)
     finally:
+        _put_back(old, target)
         for abandoned in (path, old):
             shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def _put_back(old: Path, target: Path) -> None:
+    if old.exists() and not target.exists():
+        old.rename(target)
 
 
 def _upload(folder: Path, filesystem: Any, target: str) -> None:

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from visiongate.batch.formats.rows import Job, counted
+from visiongate.batch.formats.rows import Job
+from visiongate.batch.wording import counted
 from visiongate.json_values import finite
 
 FILE = "rows.jsonl"

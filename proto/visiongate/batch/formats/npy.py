@@ -7,7 +7,8 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 
 from visiongate.batch.columns import OK
-from visiongate.batch.formats.rows import Job, counted
+from visiongate.batch.formats.rows import Job
+from visiongate.batch.wording import counted
 
 EMBEDDINGS = Path("img_emb", "img_emb_0.npy")
 METADATA = Path("metadata", "metadata_0.parquet")

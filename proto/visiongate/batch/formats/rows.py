@@ -13,6 +13,7 @@ from visiongate.batch.files import METADATA_KEY
 from visiongate.batch.output import Output
 from visiongate.batch.tasks.detect import detections_of
 from visiongate.batch.tasks.types import read_mask_value
+from visiongate.batch.wording import counted
 from visiongate.detections import Detection, Detections
 
 NAMELESS = "object"
@@ -76,11 +77,6 @@ class Count:
         if not self.failed:
             return ""
         return f"; {counted(self.failed, 'input')} that failed {'is' if self.failed == 1 else 'are'} left out"
-
-
-def counted(number: int, noun: str) -> str:
-    """Return how many there are, such as "1 image" or "2 images"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _nameless(row: dict[str, Any]) -> Detections:

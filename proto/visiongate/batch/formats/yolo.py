@@ -4,8 +4,9 @@ import hashlib
 import re
 from pathlib import Path
 
-from visiongate.batch.formats.rows import NAMELESS, Job, counted
+from visiongate.batch.formats.rows import NAMELESS, Job
 from visiongate.batch.inputs import endings
+from visiongate.batch.wording import counted
 from visiongate.command_error import CommandError
 
 LABELS = "labels"

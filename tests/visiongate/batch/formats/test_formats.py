@@ -1,7 +1,9 @@
 """The formats of a job's output, written from real files of jobs, and read as others read them."""
 
+import errno
 import json
 import math
+import os
 import resource
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from visiongate.batch.files import Block, FileWriter, job_schema
 from visiongate.batch.filesystem import open_filesystem
 from visiongate.batch.formats import FORMAT_NAMES, check_format, write_format
 from visiongate.batch.item import Item
+from visiongate.batch.manifest import Manifest, claim
 from visiongate.batch.output import Output
 from visiongate.batch.store import Store, open_store
 from visiongate.batch.task import Task
@@ -278,6 +281,22 @@ def test_a_bucket_has_the_same_files(tmp_path: Path, bucket: S3Server, remote: s
     files.rm(root, recursive=True)
 
 
+@pytest.mark.parametrize("out", ["here", "memory://formats/again", "s3://formats/again"])
+def test_overwriting_a_job_removes_the_formats_of_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bucket: S3Server, out: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    job = Manifest(task="detect", settings={}, source="photos", rows_per_file=2, models={}, version="1")
+    claim(open_store(out), job, overwrite=False)
+    output, store = finished(out, detect(), [("1.jpg", {"detections": []})])
+    for name in ("coco", "yolo", "jsonl"):
+        write(name, output, store)
+    if out == "here":
+        (tmp_path / "here/_mine").mkdir()
+    claim(open_store(out), job, overwrite=True)
+    assert open_store(out).names() == ["_job.json", *(["_mine"] if out == "here" else [])]
+
+
 def test_a_bucket_that_is_read_only_is_a_sentence(bucket: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     output, _ = finished("s3://formats/mine", detect(), [("1.jpg", {"detections": []})])
     for name, value in bucket.variables(may_write=False).items():
@@ -311,6 +330,35 @@ def test_without_room_the_earlier_one_stays(tmp_path: Path, name: str) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {path: path.read_bytes() for path in tmp_path.rglob("_*/*") if path.is_file()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"_{name}", "part-000000.parquet"]
+
+
+def test_an_earlier_one_that_was_put_aside_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.jpg", "2.jpg"):
+        output, store = finished(str(tmp_path), detect(), [(name, {"detections": []})])
+        if name == "1.jpg":
+            write("yolo", output, store)
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if target.name == "_yolo" and not path.name.endswith("-old"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(CommandError, match="_yolo cannot be written: Input/output error"):
+            write("yolo", output, store)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["_yolo", "part-000000.parquet"]
+    assert [file.name for file in (tmp_path / "_yolo" / "labels").iterdir()] == ["1.txt"]
+
+    # A process that was killed then could not put it back: the next one does so before it can fail.
+    (tmp_path / "_yolo").rename(tmp_path / ".visiongate-new_yolo-old")
+    output, store = finished(str(tmp_path), detect(), [("x" * 255 + ".jpg", {"detections": []})])
+    with pytest.raises(CommandError, match="_yolo cannot be written: File name too long"):
+        write("yolo", output, store)
+    assert [file.name for file in (tmp_path / "_yolo" / "labels").iterdir()] == ["1.txt"]
 
 
 @pytest.mark.parametrize("name", FORMAT_NAMES)
