@@ -29,14 +29,13 @@ def answers_folder(task: "Task", source: "Source", parent: str) -> str:
 
     Other questions, and other photos, have other folders.
     """
-    from visiongate.folders.cache import cache_folder  # noqa: PLC0415
+    from visiongate.folders.cache import cache_folder, make_folder  # noqa: PLC0415
 
     question = json.dumps(task.settings, sort_keys=True)
     folder = cache_folder("answers", source.name, task.name, question)
     if parent:
         return f"{parent.rstrip('/')}/{folder.name}"
-    # Others need not know what is in a user's photos.
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, "--answers")
     return str(folder)
 
 

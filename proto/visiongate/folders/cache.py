@@ -5,6 +5,8 @@ import os
 import re
 from pathlib import Path
 
+from visiongate.command_error import CommandError
+
 
 def cache_folder(kind: str, name: str, *about: str) -> Path:
     """Return the folder for what is kept about a source of this name: another for other texts `about` it.
@@ -17,3 +19,16 @@ def cache_folder(kind: str, name: str, *about: str) -> Path:
     digest = hashlib.sha256(whole).hexdigest()[:16]
     spoken = re.sub(r"[^\w.-]+", "-", re.split(r"[/\\]", name.rstrip("/\\"))[-1])[:40]
     return cache / "visiongate" / kind / f"{spoken}-{digest}"
+
+
+def make_folder(folder: Path, option: str) -> None:
+    """Make a folder that only its user can read: what is in a user's photos is nobody else's business.
+
+    Raises CommandError if it cannot be made. It names the `option` that takes another folder.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"{folder} cannot be made: {error.strerror}; give {option} a folder that can be written"
+        ) from error

@@ -25,7 +25,7 @@ from visiongate.batch.task import Task
 from visiongate.batch.tasks import make_task
 from visiongate.client import Client
 from visiongate.command_error import CommandError
-from visiongate.folders.cache import cache_folder
+from visiongate.folders.cache import cache_folder, make_folder
 from visiongate.folders.neighbours import Vectors
 
 # Of broken files. They stay as they are until they change; other failures may mend by themselves.
@@ -105,8 +105,7 @@ def _open_index(
 ) -> Index:
     if not folder:
         default = default_folder(source, model)
-        # Others need not know what is in a user's photos.
-        default.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(default.parent, "--index")
         folder = str(default)
     store = open_store(folder)
     task = make_task("embed", model=model)
