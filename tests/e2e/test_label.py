@@ -140,3 +140,12 @@ async def test_a_second_call_asks_about_what_is_new(
     # What another format has written stays, and is of before.
     assert (tmp_path / "out/coco/annotations.json").is_file()
     assert "out/coco is of an earlier call: --format coco renews it" in anew.stderr
+
+
+async def test_words_that_find_nothing_are_told(
+    demo_client: AsyncClient, drawn: Path, tmp_path: Path
+) -> None:
+    options = ["--phrase", "red circle", "--boxes", "--min-score", "1", "--preview", "0", "--out", "out"]
+    done = await run_command(demo_client, "label", str(drawn), *options, cwd=tmp_path)
+    assert done.code == 0
+    assert "Nothing found. A lower --min-score finds more." in done.stderr

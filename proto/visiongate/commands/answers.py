@@ -21,7 +21,7 @@ def answers_folder(task: "Task", source: "Source", parent: str) -> str:
 
     question = json.dumps(task.settings, sort_keys=True)
     folder = cache_folder("answers", source.name, task.name, question)
-    return f"{parent.rstrip('/')}/{folder.name}" if parent else private_folder(folder)
+    return f"{parent.rstrip('/')}/{folder.name}" if parent else private_folder(folder, "--answers")
 
 
 def renew_answers(work: Work, task: "Task", source: "Source", out: str) -> None:

@@ -10,6 +10,7 @@ from visiongate.batch.wording import counted
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, report, waiting
 from visiongate.commands.folder import (
+    NO_PHOTOS,
     FolderArgument,
     Html,
     IndexFolder,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode="markdown")
 
 OUTLIERS = "outliers"
+MIN_SIZE = 3
 _SHOWN_NAMES = 3
 
 
@@ -48,8 +50,13 @@ def cluster(
         ),
     ] = None,
     min_size: Annotated[
-        int, typer.Option(help="Without --clusters: how many photos are a group at least.", min=2)
-    ] = 3,
+        int | None,
+        typer.Option(
+            help="Without --clusters: how many photos are a group at least.",
+            min=2,
+            show_default=str(MIN_SIZE),
+        ),
+    ] = None,
     words: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +76,7 @@ def cluster(
 ) -> None:
     """Sort the photos of a folder into groups that show alike, the largest first, and say what is in none.
 
-    Of each group the photo nearest to its centre comes first.
+    Of each group the photo nearest to its centre comes first. The exit code is 1 if a photo cannot be used.
 
     For example:
 
@@ -82,6 +89,8 @@ def cluster(
     refuse_photos(words, "name", "the folder goes without --words")
     if "{}" not in template:
         raise CommandError(f"--template {template!r} has no {{}}, which a name takes the place of")
+    if clusters is not None and min_size is not None:
+        raise CommandError("--min-size goes without --clusters, which shares all photos out")
     check_html(html)
     with needs("folders"):
         from visiongate.folders.clusters import by_density, by_number  # noqa: PLC0415
@@ -89,7 +98,7 @@ def cluster(
         found = photos.index(client, folder, index, model)
         with waiting("sorting the photos"):
             if clusters is None:
-                groups = by_density(found.vectors, min_size)
+                groups = by_density(found.vectors, min_size or MIN_SIZE)
             else:
                 groups = by_number(found.vectors, clusters)
         with waiting("waiting for the server's answer"):
@@ -103,7 +112,7 @@ def cluster(
         ("group", *(("name",) if words else ()), "photos", "such as"),
         _rows(found, groups, names, is_named=bool(words)),
         as_json,
-        f"There are no groups among {counted(len(found.ids), 'photo')}.",
+        f"There are no groups among {counted(len(found.ids), 'photo')}." if found.ids else NO_PHOTOS,
     )
     _write_page(html, folder, found, groups, names)
     end_with_failed(found.failed)

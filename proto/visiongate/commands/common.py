@@ -129,7 +129,8 @@ def print_json(entries: Sequence[dict[str, Any]]) -> None:
     entries = finite(entries)
     text = json.dumps(entries, ensure_ascii=False, allow_nan=False)
     try:
-        text.encode(sys.stdout.encoding or "utf-8")
+        # Of a standard output that is closed Python makes None.
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         text = json.dumps(entries, allow_nan=False)
     print(text)

@@ -9,6 +9,7 @@ import typer
 from visiongate.batch.wording import counted
 from visiongate.commands.common import AsJson, note, report, waiting
 from visiongate.commands.folder import (
+    NO_PHOTOS,
     FolderArgument,
     Html,
     IndexFolder,
@@ -54,7 +55,7 @@ def duplicates(
     """Find the photos of a folder that are the same, or nearly, and say which of each group to keep.
 
     The one to keep is the one of most pixels. All others of its group are as similar to it as --threshold
-    says. Nothing is deleted.
+    says. Nothing is deleted. The exit code is 1 if a photo cannot be used.
 
     For example:
 
@@ -71,6 +72,8 @@ def duplicates(
     with waiting("comparing the photos"):
         groups = find(found, threshold)
     nothing = f"No duplicates among {counted(len(found.ids), 'photo')}. A lower --threshold finds more."
+    if not found.ids:
+        nothing = NO_PHOTOS
     report(
         [{"photos": [_entry(found, copy, is_first=copy is group[0]) for copy in group]} for group in groups],
         ("group", "photo", "size", "similarity"),

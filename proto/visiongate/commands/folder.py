@@ -13,7 +13,7 @@ from visiongate.batch.extra import needs
 from visiongate.commands.common import fail, note, waiting
 from visiongate.commands.jobs import Work, input_arguments, patient_options
 from visiongate.commands.options import client_arguments
-from visiongate.commands.photos import check_output
+from visiongate.commands.photos import check_output, writing
 from visiongate.commands.signature import with_options
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ Html = Annotated[
     Path | None,
     typer.Option(help="Write a page of thumbnails here: one file, to look at in a browser.", metavar="FILE"),
 ]
+
+NO_PHOTOS = "There is no photo that can be used."
 
 # More would hide the answer.
 _NAMED_FAILURES = 20
@@ -113,7 +115,7 @@ def write_html(path: Path | None, title: str, sections: Sequence["Section"], not
         return
     from visiongate.folders.page import write_page  # noqa: PLC0415
 
-    with waiting("writing the page"):
+    with waiting("writing the page"), writing("--html", path):
         write_page(path, title, sections, note=note_below)
     note(f"wrote {path}")
 

@@ -8,7 +8,7 @@ import typer
 
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
-from visiongate.commands.common import AsJson, note, report
+from visiongate.commands.common import NOTHING_FOUND, AsJson, note, report
 from visiongate.commands.folder import (
     FolderArgument,
     Html,
@@ -96,7 +96,7 @@ def label(
     DIR gets `coco/annotations.json`, or `yolo/data.yaml` with images (links) and labels for training and
     validation. Each call writes them anew, so correct labels in a copy. `DIR/answers` has what the models
     said: a call that was stopped goes on, and a later one asks only about photos that are new. Look at
-    `DIR/previews` before you train. For example:
+    `DIR/previews` before you train. The exit code is 1 if a photo cannot be used. For example:
 
     ```
     visiongate label photos --phrase cup --phrase spoon --out labels
@@ -154,6 +154,8 @@ def label(
         as_json,
         "",
     )
+    if found.unlabelled and not found.objects:
+        note(NOTHING_FOUND)
     if html is not None:
         write_html(html, f"Labels of {source.name}", sections(labelled, found))
     end_with_failed(list(labelled.failures()))

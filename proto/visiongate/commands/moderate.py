@@ -3,6 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,7 @@ from visiongate.command_error import CommandError
 from visiongate.commands.answers import answers_folder, renew_answers
 from visiongate.commands.common import AsJson, note, print_json, say, table
 from visiongate.commands.folder import FOLDER_HELP, Html, Photos, about_photos, check_html, write_html
-from visiongate.commands.photos import check_output
+from visiongate.commands.photos import check_output, writing
 from visiongate.folders.policy import (
     BLOCK,
     DISCLAIMER,
@@ -105,8 +106,9 @@ def moderate(
         names = [category.name for category in (*rules.classified, *rules.detected)]
         judgements = judging.write_judgements(out, judgements, names)
     report = _Report(MAX_ROWS if html is None else MAX_TILES, keep_all=as_json)
-    for name, judgement in judgements:
-        report.add(name, judgement)
+    with nullcontext() if out is None else writing("--out", out):
+        for name, judgement in judgements:
+            report.add(name, judgement)
     report.show(as_json)
     if out is not None:
         note(f"wrote {out}")

@@ -4,7 +4,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -100,14 +101,24 @@ def check_output(option: str, path: Path, photos: Sequence[Photo]) -> None:
     for photo in photos:
         if isinstance(photo.image, Path) and path.exists() and path.samefile(photo.image):
             raise CommandError(f"{option} {path} would overwrite the photo: give another name")
-    try:
+    with writing(option, path):
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
         # Appending nothing changes no file, and finds causes that permissions do not show.
         path.open("ab").close()
         if is_new:
             path.unlink()
+
+
+@contextmanager
+def writing(option: str, path: Path) -> Iterator[None]:
+    """Raise CommandError for the system's errors inside: that of a full disk names no file by itself."""
+    try:
+        yield
     except OSError as error:
+        # Those of our own are sentences, about another file.
+        if error.errno is None:
+            raise
         raise CommandError(f"{option} {path} cannot be written: {error.strerror}") from error
 
 

@@ -9,6 +9,7 @@ from visiongate.batch.wording import counted
 from visiongate.command_error import CommandError
 from visiongate.commands.common import AsJson, report, waiting
 from visiongate.commands.folder import (
+    NO_PHOTOS,
     Html,
     IndexFolder,
     Photos,
@@ -60,7 +61,8 @@ def search(
 ) -> None:
     """Find the photos of a folder that show what words say, or that are like another photo; best first.
 
-    Photos are embedded once. Later calls embed only what is new, or has changed.
+    Photos are embedded once. Later calls embed only what is new, or has changed. The exit code is 1 if a
+    photo cannot be used.
 
     For example:
 
@@ -91,7 +93,7 @@ def search(
         ("photo", "similarity"),
         [(found.ids[row], f"{score:.3f}") for row, score in hits],
         as_json,
-        "No photo is so similar. A lower --min-score finds more.",
+        "No photo is so similar. A lower --min-score finds more." if found.ids else NO_PHOTOS,
     )
     if html is not None:
         from visiongate.folders.page import Section, Tile  # noqa: PLC0415

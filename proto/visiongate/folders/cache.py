@@ -23,9 +23,17 @@ def cache_folder(kind: str, name: str, *about: str) -> Path:
     return cache / "visiongate" / kind / f"{spoken}-{digest}"
 
 
-def private_folder(folder: Path) -> str:
-    """See to it that others cannot look into a folder of `cache_folder`, once it is made. Return its path."""
-    folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+def private_folder(folder: Path, option: str) -> str:
+    """See to it that others cannot look into a folder of `cache_folder`, once it is made. Return its path.
+
+    Raises CommandError if it cannot be made. It names the `option` that takes another folder.
+    """
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(
+            f"{folder.parent} cannot be made: {error.strerror}; give {option} a folder that can be written"
+        ) from error
     return str(folder)
 
 

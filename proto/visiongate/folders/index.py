@@ -88,7 +88,7 @@ def open_index(
     Raises CommandError if the source has no photos, or the folder is another source's index or none at all,
     and what a job raises.
     """
-    folder = folder or private_folder(default_folder(source, model))
+    folder = folder or private_folder(default_folder(source, model), "--index")
     with kept_by("--index", folder):
         return _open_index(source, client, folder, model, on_note, do)
 

@@ -23,3 +23,8 @@ def test_photos_in_place_of_names(tmp_path: Path) -> None:
     photo = tmp_path / "a.jpg"
     photo.touch()
     assert refusal(tmp_path, "--words", photo).startswith(f"{photo} is a file here, and is read as a name: ")
+
+
+def test_a_least_size_of_groups_whose_number_is_given(tmp_path: Path) -> None:
+    refused = refusal(tmp_path, "--clusters", 2, "--min-size", 4)
+    assert refused == "--min-size goes without --clusters, which shares all photos out"

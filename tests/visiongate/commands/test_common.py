@@ -74,6 +74,11 @@ def test_file_names_that_are_no_utf_8_are_json_too(capsys: pytest.CaptureFixture
     assert json.loads(capsys.readouterr().out) == [{"photo": "a\udcff.png"}]
 
 
+def test_json_into_a_closed_output_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    print_json([{"a": 1}])
+
+
 def test_json_has_no_numbers_that_json_does_not_know(capsys: pytest.CaptureFixture[str]) -> None:
     print_json([{"a": math.nan, "b": [math.inf, 1.5], "c": {"d": (-math.inf, 2)}}])
     assert json.loads(capsys.readouterr().out) == [{"a": None, "b": [None, 1.5], "c": {"d": [None, 2]}}]

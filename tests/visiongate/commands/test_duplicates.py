@@ -1,5 +1,6 @@
 """How `visiongate duplicates` prints what it has found."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,47 @@ def test_no_duplicates(index: None, tmp_path: Path) -> None:
     result = ask(tmp_path, "--threshold", 1)
     assert result.stdout == ""
     assert "No duplicates among 3 photos. A lower --threshold finds more." in result.stderr
+
+
+@pytest.mark.parametrize("command", ["duplicates", "cluster"])
+def test_without_photos_that_can_be_used_no_option_finds_more(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing = Index(
+        source=open_source([str(tmp_path)]),
+        ids=[],
+        vectors=np.zeros((0, 1), np.float32),
+        pixels=np.zeros(0, np.int64),
+        sizes=[],
+        hashes=[],
+        failed=[("a.png", "not an image")],
+    )
+    monkeypatch.setattr(Photos, "index", lambda *arguments: nothing)
+    result = CliRunner().invoke(app, [command, str(tmp_path)])
+    assert result.exit_code == 1
+    assert "There is no photo that can be used." in result.stderr
+    assert "--threshold" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "--html {page} cannot be written: No space left on device",
+        ),
+        (OSError("another file is broken"), "another file is broken"),
+    ],
+)
+def test_a_page_that_cannot_be_finished(
+    error: OSError, said: str, index: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("visiongate.folders.page.write_page", fail)
+    page = tmp_path / "page.html"
+    assert str(ask(tmp_path, "--html", page).exception) == said.format(page=page)
 
 
 def test_many_failures_are_counted(index: None, tmp_path: Path) -> None:

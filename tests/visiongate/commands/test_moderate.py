@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,33 @@ def test_refusals_come_before_any_server(tmp_path: Path) -> None:
         str(tmp_path), "--policy", str(policy), "--out", str(tmp_path / "out.xls")
     )
     assert "there is no file or folder" in refusal(str(tmp_path / "none"), "--policy", str(policy))
+
+
+def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"some bytes")
+    (tmp_path / "cache").touch()
+    (tmp_path / "policy.toml").write_text(example())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    refused = refusal(str(tmp_path), "--policy", str(tmp_path / "policy.toml"))
+    assert "cannot be made: Not a directory; give --answers a folder" in refused
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"some bytes")
+    (tmp_path / "policy.toml").write_text(example())
+    monkeypatch.setattr("visiongate.commands.moderate._judged", lambda *arguments: iter(()))
+
+    class Full:
+        def __init__(self, file: object, names: object) -> None: ...
+
+        def writeheader(self) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("csv.DictWriter", Full)
+    out = tmp_path / "out.csv"
+    refused = refusal(str(tmp_path), "--policy", str(tmp_path / "policy.toml"), "--out", str(out))
+    assert refused == f"--out {out} cannot be written: No space left on device"
+    assert not out.exists()
 
 
 def test_the_worst_are_kept_in_order(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,3 +72,16 @@ def test_no_server(tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert "nothing answers at 127.0.0.1:1" in refusal("red", tmp_path)
     assert not list((tmp_path / "cache" / "visiongate" / "index").iterdir())
+
+
+@pytest.mark.parametrize("command", ["search red", "duplicates", "cluster"])
+def test_a_cache_that_cannot_be_made(
+    command: str, tmp_path: Path, photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
+    result = CliRunner().invoke(app, [*command.split(), str(tmp_path), *NOWHERE])
+    assert str(result.exception) == (
+        f"{cache}/visiongate/index cannot be made: Not a directory; give --index a folder that can be written"
+    )
