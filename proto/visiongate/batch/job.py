@@ -98,7 +98,7 @@ class Summary:
     end: FINISHED, STOPPED or TOO_MANY_FAILED. rows: those of this run, of which `ok` have results, and
     `failed` counts the others by status. skipped: rows that earlier runs made, of which `skipped_failed`
     failed. gone: rows of inputs that the source has no more. ignored: files of the source that are no images
-    by their names. seconds: of this run.
+    by their names. seconds: of this run. first_failure: id and message of its first row that failed.
     """
 
     end: str
@@ -110,6 +110,7 @@ class Summary:
     gone: int = 0
     ignored: int = 0
     seconds: float = 0.0
+    first_failure: str = ""
 
 
 def run(job: Job) -> Summary:
@@ -161,6 +162,7 @@ class _Run:
         self._blocks: deque[Block] = deque()
         self._writer: FileWriter | None = None
         self._flow: Flow[tuple[Block, int]]
+        self._first_failure = ""
         self._is_stopped = False
         # Whether a block stays unwritten, as nobody says which models its rows are from.
         self._is_cut = False
@@ -210,6 +212,7 @@ class _Run:
             gone=self._plan.gone,
             ignored=self._job.source.ignored,
             seconds=round(self._meter.seconds, 3),
+            first_failure=self._first_failure,
         )
 
     def _count(self) -> None:
@@ -241,6 +244,8 @@ class _Run:
         row = _row(result)
         self._writer.add(position, row)
         self._meter.add(row["status"])
+        if row["status"] != OK and not self._first_failure:
+            self._first_failure = f"{row['id']}: {row['error_message']}"
         if self._writer.is_full:
             self._finish()
 

@@ -229,7 +229,7 @@ class _LocalStore(Store):
             yield False
             return
         except OSError as error:
-            self.fail_writing(name, error)
+            raise CommandError(f"--out {self.name} cannot be written: {reason(error)}") from error
         try:
             # With the own lock held: of two that begin at a time, at least one sees the other.
             yield not any(

@@ -10,7 +10,15 @@ from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
 from visiongate.commands.batch_tasks import TASKS, TaskOptions
 from visiongate.commands.common import AsJson, note
-from visiongate.commands.jobs import INPUT_HELP, JOB, Work, job_options, read_shard, report_summary
+from visiongate.commands.job_report import report_summary
+from visiongate.commands.jobs import (
+    INPUT_HELP,
+    JOB,
+    TooManyFailed,
+    Work,
+    job_options,
+    read_shard,
+)
 
 app = typer.Typer(rich_markup_mode="markdown")
 tasks = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
@@ -123,8 +131,12 @@ def _do(
         )
     task = make_task(name, **settings)
     source = work.source(inputs)
-    with work.clients() as clients:
-        summary = work.run(task, source, out, clients, rows_per_file=rows_per_file, shard=shard)
+    try:
+        with work.clients() as clients:
+            summary = work.run(task, source, out, clients, rows_per_file=rows_per_file, shard=shard)
+    except TooManyFailed as end:
+        report_summary(end.summary, out, as_json)
+        raise
     report_summary(summary, out, as_json)
     store = open_store(out)
     for format_name in formats:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +14,8 @@ import typer
 from visiongate import Client
 from visiongate.batch.extra import needs
 from visiongate.command_error import CommandError
-from visiongate.commands.common import fail, note, print_json, progress_line, progress_log, table
+from visiongate.commands.common import fail, note, progress_line, progress_log
+from visiongate.commands.job_report import sentence_of, too_many_failed
 from visiongate.commands.options import SERVER, client_arguments
 from visiongate.commands.signature import with_options
 from visiongate.commands.stopping import stop_in_order
@@ -164,6 +165,14 @@ def _server_options() -> list[inspect.Parameter]:
     return [*options.values()]
 
 
+class TooManyFailed(typer.Exit):
+    """More inputs of a job failed than may. It is said already."""
+
+    def __init__(self, summary: "Summary") -> None:
+        super().__init__(TOO_MANY_FAILED_CODE)
+        self.summary = summary
+
+
 @dataclass(frozen=True)
 class Work:
     """A job as the options say it, less its task, its inputs and its output. See `job_options`."""
@@ -194,8 +203,7 @@ class Work:
     ) -> "Summary":
         """Do a job, and show how far it is. `more` are further settings of `Job`.
 
-        Raises SystemExit once a signal has stopped it, and typer.Exit if too many inputs failed: what is
-        done is kept, and said.
+        Raises SystemExit once a signal has stopped it, and TooManyFailed: what is done is kept, and said.
         """
         from visiongate.batch.job import STOPPED, TOO_MANY_FAILED, Job, run  # noqa: PLC0415
 
@@ -229,13 +237,8 @@ class Work:
             note(f"stopped after {summary.rows:,} rows, which are kept: run the same again to go on")
             raise SystemExit(128 + stop.signal)
         if summary.end == TOO_MANY_FAILED:
-            most = max(summary.failed.items(), key=lambda pair: pair[1], default=("", 0))[0]
-            fail(
-                f"too many inputs failed, {sum(summary.failed.values()):,} of {summary.rows:,} in this run, "
-                f"most of them with {most or 'errors in earlier runs'}: the rows in {out} say why each did "
-                "(error_message); --max-failure-rate allows more"
-            )
-            raise typer.Exit(TOO_MANY_FAILED_CODE)
+            fail(too_many_failed(summary, out))
+            raise TooManyFailed(summary)
         return summary
 
 
@@ -276,52 +279,3 @@ def read_shard(text: str) -> tuple[int, int]:
     if not int(index) < int(match[2]):
         raise CommandError(f"--shard is {index}/{match[2]}: i is from 0 to n - 1")
     return int(index), int(match[2])
-
-
-def report_summary(summary: "Summary", out: str, as_json: bool) -> None:
-    """Print what a job has done."""
-    if as_json:
-        print_json([{"out": out, **asdict(summary)}])
-        return
-    counts = {"OK": summary.ok} if summary.ok else {}
-    if summary.rows:
-        table(
-            ("status", "rows"),
-            [(status, f"{count:,}") for status, count in {**counts, **summary.failed}.items()],
-        )
-    rate = f", {summary.rows / summary.seconds:,.0f} a second" if summary.rows and summary.seconds else ""
-    note(f"{summary.rows:,} new rows in {out}, in {duration(summary.seconds)}{rate}")
-    if summary.skipped:
-        failed = (
-            f", {summary.skipped_failed:,} of them failed (--retry-failed)" if summary.skipped_failed else ""
-        )
-        note(f"{summary.skipped:,} rows were there already{failed}")
-    if summary.gone:
-        note(f"{summary.gone:,} rows are of inputs that are gone: they stay")
-    if summary.ignored:
-        note(f"{summary.ignored:,} files were left out, as their names are not those of images (--all-files)")
-
-
-def sentence_of(progress: "Progress") -> str:
-    """Return what people read while a job runs."""
-    done = progress.rows + progress.skipped
-    parts = [f"{done:,} of {progress.total:,} rows" if progress.total is not None else f"{done:,} rows"]
-    if progress.rate:
-        parts.append(f"{progress.rate:,.{1 if progress.rate < 10 else 0}f} a second")
-    if progress.left_s is not None:
-        parts.append(f"{duration(progress.left_s)} left")
-    if progress.failures:
-        parts.append(f"{progress.failures:,} failed")
-    if progress.limit:
-        parts.append(f"waiting for {progress.limit}")
-    return ", ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return a time as people read it: 3.2 s, 4 min 10 s, 2 h 5 min."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    return f"{minutes // 60} h {minutes % 60} min"

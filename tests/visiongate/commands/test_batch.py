@@ -13,9 +13,10 @@ from visiongate import cli
 from visiongate.batch import job as jobs
 from visiongate.batch.extra import needs
 from visiongate.batch.job import FINISHED, STOPPED, TOO_MANY_FAILED, Job, Summary
-from visiongate.batch.progress import Progress
+from visiongate.batch.progress import SERVER, Progress
 from visiongate.command_error import CommandError
-from visiongate.commands.jobs import duration, read_shard, sentence_of
+from visiongate.commands.job_report import duration, sentence_of
+from visiongate.commands.jobs import read_shard
 from visiongate.commands.stopping import Stop, stop_in_order
 
 DONE = Summary(end=FINISHED, rows=3, ok=2, failed={"NOT_FOUND": 1}, skipped=4, skipped_failed=2, seconds=1.5)
@@ -166,10 +167,27 @@ def test_the_summary_is_a_table_or_json(
 def test_too_many_failures_are_exit_code_3(
     monkeypatch: pytest.MonkeyPatch, asked: list[Job], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    summary = Summary(end=TOO_MANY_FAILED, rows=100, ok=70, failed={"NOT_FOUND": 10, "INTERNAL": 20})
+    failed = {"NOT_FOUND": 10, "INTERNAL": 20}
+    summary = Summary(end=TOO_MANY_FAILED, rows=100, ok=70, failed=failed, first_failure="a.jpg: it is empty")
     monkeypatch.setattr(jobs, "run", lambda job: summary)
     assert call(monkeypatch, "embed", "photos", "--out", "out") == 3
-    assert "30 of 100 in this run, most of them with INTERNAL" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "30 of 100 in this run" in said.err
+    assert "a.jpg: it is empty" in said.err
+    assert "INTERNAL" in said.out
+    assert call(monkeypatch, "embed", "photos", "--out", "out", "--json") == 3
+    assert json.loads(capsys.readouterr().out)[0]["failed"] == failed
+
+
+def test_failures_of_earlier_runs_are_mended_by_retrying(
+    monkeypatch: pytest.MonkeyPatch, asked: list[Job], capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = Summary(end=TOO_MANY_FAILED, rows=0, ok=0, skipped=100, skipped_failed=60)
+    monkeypatch.setattr(jobs, "run", lambda job: summary)
+    assert call(monkeypatch, "embed", "photos", "--out", "out") == 3
+    said = capsys.readouterr().err
+    assert "in earlier runs, 60 of 100" in said
+    assert "--retry-failed" in said
 
 
 def test_a_signal_is_exit_code_128_and_more(
@@ -228,9 +246,11 @@ def test_progress_as_people_read_it() -> None:
         limit="the server",
     )
     assert sentence_of(progress) == (
-        "2,000 of 10,000 rows, 12 a second, 10 min 50 s left, 3 failed, waiting for the server"
+        "2,000 of 10,000 rows, 12 a second, 10 min 50 s left, 3 failed, limited by the server"
     )
     assert sentence_of(Progress()) == "0 rows"
+    gone = Progress(rows=5, limit=SERVER, seconds=30)
+    assert sentence_of(gone) == "5 rows, nothing lately: waiting for the server"
     assert [duration(each) for each in (0.04, 9.9, 59.6, 3599, 7500)] == [
         "0.0 s", "9.9 s", "60 s", "59 min 59 s", "2 h 5 min",
     ]  # fmt: skip
