@@ -24,7 +24,7 @@ from visiongate.batch.job import Job, run
 from visiongate.batch.tasks import make_task
 from visiongate.operations.embedding import embed_images
 
-COUNT, ROUNDS, GOAL = 4000, 5, 0.95
+COUNT, ROUNDS, GOAL = 12_000, 3, 0.95
 BATCH_SIZE, WINDOW = 16, 8
 
 
