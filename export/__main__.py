@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from export.engines import Engine
 from export.errors import ExportError, first_line
 from export.families import DEFAULT_SET, FAMILIES
 from export.half import Precision
@@ -82,6 +83,14 @@ def export(
             "file, and computes in float32."
         ),
     ] = Precision.fp32,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            help="What runs the graphs on a GPU. tensorrt also builds engines, for this host's GPU. "
+            "onnxruntime-tensorrt lets ONNX Runtime build them when it loads the models. Both stand beside "
+            "the default: Triton's --model-config-name chooses.",
+        ),
+    ] = Engine.onnxruntime,
     beside: Annotated[
         bool,
         typer.Option(
@@ -154,7 +163,7 @@ def export(
         with reserved(out):
             for name in models:
                 try:
-                    _export(name, options, precision, beside, out)
+                    _export(name, options, precision, engine, beside, out)
                 except Exception as error:
                     if with_traceback:
                         traceback.print_exception(error)
@@ -195,7 +204,9 @@ def _check(models: Sequence[str], variant: str | None, revision: str | None, wei
         )
 
 
-def _export(name: str, options: Options, precision: Precision, beside: bool, out: Path) -> None:
+def _export(
+    name: str, options: Options, precision: Precision, engine: Engine, beside: bool, out: Path
+) -> None:
     family = FAMILIES[name]
     with_pytorch = family.extra(options) == "export"
     with _step(f"{name}: load {'PyTorch and ' if with_pytorch else ''}the weights"):
@@ -206,7 +217,7 @@ def _export(name: str, options: Options, precision: Precision, beside: bool, out
         prepared = family.prepare(options)
         if beside:
             prepared = graph.beside(prepared)
-    for placed in onnx_file.place(prepared, out, precision=precision, step=_step):
+    for placed in onnx_file.place(prepared, out, precision=precision, engine=engine, step=_step):
         say(
             f"{placed.model}: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, differs from "
             f"{placed.origin} by at most {placed.error:.1e}, "

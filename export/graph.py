@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from export.measures import Arrays, Measure
+
 if TYPE_CHECKING:
     import onnx
     import torch
 
-Arrays = dict[str, np.ndarray[Any, Any]]
+__all__ = ["Arrays", "Export", "Graph", "beside"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,18 @@ class Graph:
     """The largest difference allowed, as a share of the output's largest value in all cases."""
     half_tolerance: float = 5e-2
     """The same limit at a half precision."""
+    measures: Sequence[Measure] = ()
+    """What a file of less than float32 is held to, in place of `tolerance`."""
+    warmup: Sequence[Arrays] = ()
+    """Requests as the gateway sends them, at the sizes of production, of one item each.
+
+    Triton runs them before it calls the model ready.
+    """
+    ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+    """The least, the usual and the largest size of each dynamic axis but the batch.
+
+    TensorRT's profiles are made of them.
+    """
     origin: str = "PyTorch"
     """The name, in messages, of what the reference runs."""
     max_batch_size: int | None = None

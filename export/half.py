@@ -19,6 +19,8 @@ class Precision(StrEnum):
     fp16 = "fp16"
     fp16_weights = "fp16-weights"
     """The file holds halves. They become float32 when it is loaded."""
+    int8 = "int8"
+    """Linear layers multiply bytes, scaled by what each input holds. For CPUs."""
 
 
 def everything(path: Path) -> Any:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import fingerprint, half, parity, placing, triton_config
+from export import attention, engines, fingerprint, half, int8, parity, placing, triton_config
+from export.engines import Engine
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
 from export.half import Precision
@@ -51,6 +52,7 @@ def place(
     repository: Path,
     *,
     precision: Precision = Precision.fp32,
+    engine: Engine = Engine.onnxruntime,
     external_data: bool | None = None,
     step: Step = lambda _name: nullcontext(),
 ) -> list[Placed]:
@@ -61,7 +63,15 @@ def place(
     """
     with placing.staged(repository) as staging:
         made = [
-            _make(graph, staging, repository, precision=precision, external_data=external_data, step=step)
+            _make(
+                graph,
+                staging,
+                repository,
+                precision=precision,
+                engine=engine,
+                external_data=external_data,
+                step=step,
+            )
             for graph in export.graphs
         ]
         for path, text in export.files.items():
@@ -82,21 +92,15 @@ def _make(
     repository: Path,
     *,
     precision: Precision,
+    engine: Engine,
     external_data: bool | None,
     step: Step,
 ) -> Placed:
     start = time.perf_counter()
     path = staging / graph.model / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
-    if external_data is None:
-        external_data = (
-            _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
-        )
     with step(f"{graph.model}: export to ONNX"):
-        _export(graph, path, external_data)
-        if precision is not Precision.fp32:
-            _save(converted(graph, path, precision), path, external_data)
-        _sign(graph, path)
+        write(graph, path, precision=precision, external_data=external_data)
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
@@ -110,16 +114,43 @@ def _make(
             del session
             _drop_probes(graph, path)
             parity.run(_load(path), graph.cases[0])
+    engines.add(engine, graph, staging / graph.model, precision=precision, step=step)
     megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
     final = repository / graph.model / "1" / "model.onnx"
     seconds = time.perf_counter() - start
     return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
 
 
+def write(
+    graph: Graph,
+    path: Path,
+    *,
+    precision: Precision = Precision.fp32,
+    fast: bool = True,
+    external_data: bool | None = None,
+) -> None:
+    """Write a graph to a file, which nothing has been compared with yet, with its probes.
+
+    `fast` writes attention as one operator of ONNX Runtime's own (see `export.attention`). Other runtimes
+    read only the plain graph.
+    """
+    if external_data is None:
+        external_data = (
+            _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
+        )
+    with attention.fused() if fast else nullcontext():
+        _export(graph, path, external_data)
+    if precision is not Precision.fp32:
+        _save(converted(graph, path, precision), path, external_data)
+    _sign(graph, path)
+
+
 def converted(graph: Graph, path: Path, precision: Precision) -> Any:
     """Return the model of a graph's float32 file at a half precision."""
     if precision is Precision.fp16_weights:
         return half.weights(path)
+    if precision is Precision.int8:
+        return int8.converted(path)
     return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
 
 
