@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import attention, engines, fingerprint, half, int8, parity, placing, triton_config
+from export import attention, casts, engines, fingerprint, half, int8, parity, placing, triton_config
 from export.engines import Engine
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
@@ -205,10 +205,11 @@ def _sign(graph: Graph, path: Path) -> None:
 
     Exporters write made-up names for fixed sizes that they cannot follow. They also write notes that only
     they need. The notes, such as the source file and line of every node, reveal details of this machine, and
-    are removed.
+    are removed. TensorRT reads only graphs that cast their bytes first (see `export.casts`).
     """
     model = _read(path)
     _strip(model)
+    casts.first(model)
     opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset > MAX_OPSET or model.ir_version > MAX_IR_VERSION:
         raise ExportError(
