@@ -1,7 +1,7 @@
 """Bytes that become floats before anything else is done with them, as TensorRT wants it.
 
-TensorRT's parser takes uint8 only into a Cast. A graph that transposes or gathers bytes, or asks for their shape,
-does not parse.
+TensorRT's parser takes uint8 only into a Cast. A graph that transposes or gathers bytes, or asks for their
+shape, does not parse.
 """
 
 from typing import Any

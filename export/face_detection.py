@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from export import ready_onnx
+from export import ranges, ready_onnx
 from export.errors import ExportError
 from export.families.face_detection import DEMO_SIZES, FAMILY, HEADS, SIZES, STRIDES, TINY_SIZES
 from export.graph import Arrays, Export, Graph
@@ -98,6 +98,7 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
 
 
 def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
+    sides = [int(parameters[name]) for name in ("canvas", "small_faces_canvas")]
     return Graph(
         model="face_detection",
         module=module,
@@ -108,6 +109,7 @@ def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
         },
         dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
         parameters=parameters,
+        ranges=dict.fromkeys(("height", "width"), ranges.of_sizes(sides)),
         # Trained weights score next to nothing where no face is: rounding is a large part of such scores.
         tolerance=1e-3,
         **rest,

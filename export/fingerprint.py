@@ -10,19 +10,24 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from export import triton_config
+from export import engine_plan, engines, triton_config
 
 _CONFIG = "config.pbtxt"
+_OTHER_CONFIGS = "configs"
 _DIGEST_BYTES = 16
 _CHUNK_BYTES = 1 << 20
 
 
 def of(models: Iterable[Path]) -> str:
-    """Return the hash of all files in the folders of an export's models, but for their configs."""
+    """Return the hash of the files in the folders of an export's models that have weights or words in them.
+
+    Configs have none. TensorRT's engines and what they are built of have the weights of `model.onnx` again:
+    they are the same model.
+    """
     digest = hashlib.sha256()
     for model in sorted(models):
         for path in sorted(model.rglob("*")):
-            if path.is_file() and path != model / _CONFIG:
+            if path.is_file() and not _is_config(path.relative_to(model)) and not _is_of_engine(path):
                 name = path.relative_to(model.parent).as_posix().encode()
                 # With the sizes, so that no two sets of files are the same bytes.
                 digest.update(b"%d %d " % (len(name), path.stat().st_size) + name)
@@ -32,14 +37,22 @@ def of(models: Iterable[Path]) -> str:
     return digest.digest()[:_DIGEST_BYTES].hex()
 
 
+def _is_config(path: Path) -> bool:
+    return path == Path(_CONFIG) or path.parent == Path(_OTHER_CONFIGS)
+
+
+def _is_of_engine(path: Path) -> bool:
+    return path.name.startswith((engine_plan.FILE, engines.PLAIN))
+
+
 def write(models: Iterable[Path]) -> None:
     """Write the fingerprint into the configs of an export's models. Nothing else in them changes."""
     folders = list(models)
     value = of(folders)
     for model in folders:
-        path = model / _CONFIG
-        text = triton_config.with_fingerprint(path.read_text(encoding="utf-8"), value, path)
-        path.write_text(text, encoding="utf-8")
+        for path in [model / _CONFIG, *model.glob(f"{_OTHER_CONFIGS}/*.pbtxt")]:
+            text = triton_config.with_fingerprint(path.read_text(encoding="utf-8"), value, path)
+            path.write_text(text, encoding="utf-8")
 
 
 def exports(repository: Path) -> list[list[Path]]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import bert_tokenizer
+from export import bert_tokenizer, ranges
 from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
 from export.graph import Arrays, Export, Graph
 from export.pictures import noise_images
@@ -97,6 +97,10 @@ def prepare(options: Options) -> Export:
                 ],
                 reference=partial(reference, model),
                 parameters=parameters,
+                ranges={
+                    **ranges.of_canvases(parameters["canvases"]),
+                    "tokens": ranges.of_sizes([int(size) for size in parameters["text_lengths"].split(",")]),
+                },
                 probes={"proposals": ("batch", queries), "proposal_scores": ("batch", queries)},
                 tolerance=1e-3,
                 dynamo=False,

@@ -6,6 +6,7 @@ PyTorch is imported only for a PyTorch module.
 """
 
 import resource
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from export import attention, casts, engines, fingerprint, half, int8, parity, placing, triton_config
-from export.engines import Engine
+from export.engines import DEFAULT_TARGET, Target
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
 from export.half import Precision
@@ -52,7 +53,7 @@ def place(
     repository: Path,
     *,
     precision: Precision = Precision.fp32,
-    engine: Engine = Engine.onnxruntime,
+    target: Target = DEFAULT_TARGET,
     external_data: bool | None = None,
     step: Step = lambda _name: nullcontext(),
 ) -> list[Placed]:
@@ -61,14 +62,14 @@ def place(
     Nothing in the repository changes before the last comparison has passed. `external_data` puts the weights
     into `model.onnx.data`. By default that happens only if they do not fit into one protobuf message.
     """
-    with placing.staged(repository) as staging:
+    with placing.staged(repository, engines.CONFIGS) as staging:
         made = [
             _make(
                 graph,
                 staging,
                 repository,
                 precision=precision,
-                engine=engine,
+                target=target,
                 external_data=external_data,
                 step=step,
             )
@@ -92,7 +93,7 @@ def _make(
     repository: Path,
     *,
     precision: Precision,
-    engine: Engine,
+    target: Target,
     external_data: bool | None,
     step: Step,
 ) -> Placed:
@@ -105,6 +106,25 @@ def _make(
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
         (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
+    error = _compare(graph, path, session, precision, step)
+    del session
+    if target.needs_plain:
+        plain = staging / graph.model / "plain" / engines.PLAIN
+        plain.parent.mkdir()
+        with step(f"{graph.model}: export the plain graph"):
+            write(graph, plain, precision=precision, fast=False, external_data=external_data)
+        error = max(error, _compare(graph, plain, _load(plain), precision, step))
+        folders = staging / graph.model, repository / graph.model
+        engines.add(target, graph, plain, *folders, precision=precision, step=step)
+        shutil.rmtree(plain.parent)
+    megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
+    final = repository / graph.model / "1" / "model.onnx"
+    seconds = time.perf_counter() - start
+    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+
+
+def _compare(graph: Graph, path: Path, session: Any, precision: Precision, step: Step) -> float:
+    """Return the largest difference of a file from its reference, and drop its probes."""
     with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
         error = parity.compare(
             graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
@@ -114,11 +134,7 @@ def _make(
             del session
             _drop_probes(graph, path)
             parity.run(_load(path), graph.cases[0])
-    engines.add(engine, graph, staging / graph.model, precision=precision, step=step)
-    megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
-    final = repository / graph.model / "1" / "model.onnx"
-    seconds = time.perf_counter() - start
-    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+    return error
 
 
 def write(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import ranges
 from export.graph import Arrays, Graph
 
 MULTIMASKS = 3
@@ -137,6 +138,7 @@ def decoder_graph(
             case(4, 3, [1, 1, 0, PADDING], 2, 2),
         ],
         reference=reference,
+        ranges=ranges.of_prompts(),
         parameters={**parameters, "mask_size": str(mask_size)},
         # torch.export would decide for good whether there is one mask or one for every prompt.
         dynamo=False,
