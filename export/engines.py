@@ -59,7 +59,7 @@ class Target:
         """What is to be known before Triton loads the models."""
         if self.engine is Engine.onnxruntime_tensorrt:
             return (
-                "Triton builds the engines when it loads the models for the first time, minutes for each, and "
+                "Triton builds the engines when it first loads the models, which takes minutes for each, and "
                 f"keeps them in {self.cache}: give it a folder there that stays and that it may write to."
             )
         if self.engine is Engine.tensorrt and engine_host.tensorrt().is_rtx:
@@ -118,8 +118,8 @@ def add(
     """Add what the target needs to a model's folder, beside `1/model.onnx` and `config.pbtxt`.
 
     plain: the file of the plain graph, which has been compared. placed: the model's folder in the repository,
-    whose engine is taken over if it fits. Triton gets a config for an engine of the package `tensorrt`. It has
-    no backend for engines of TensorRT for RTX, which are for programs that load them on their own.
+    whose engine is taken over if it fits. Triton gets a config for an engine of the package `tensorrt`. It
+    has no backend for engines of TensorRT for RTX, which are for programs that load them on their own.
     """
     config = folder / "config.pbtxt"
     version = folder / "1"
