@@ -92,8 +92,6 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],
         reference=reference,
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
         parameters={
             **names,
             "image_size": str(size),
@@ -129,8 +127,6 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
         # The embedding is taken at the end of the text: at the front, in the middle, in the very last place.
         cases=[case("?"), case("a photo of a truck.", "words " * 100, "an astronaut, smiling, 1983")],
         reference=reference,
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
         parameters={
             **names,
             "context_length": str(length),
