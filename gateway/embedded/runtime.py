@@ -27,7 +27,7 @@ from gateway.embedded.environment import (
 from gateway.embedded.error import EmbeddedTritonError
 from gateway.embedded.listening import LOOPBACK, Listening, Ports
 from gateway.embedded.server_command import STOP_GRACE_S, ModelControl, ServerCommand
-from gateway.embedded.server_log import ServerLog, explanation, last_words
+from gateway.embedded.server_log import ServerLog, explanation, for_operator, last_words, still_loading
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _POLL_S = 0.05
@@ -319,10 +319,15 @@ class EmbeddedTriton:
                     + self.explanation()
                 )
             if time.monotonic() > next_progress:
-                self._progress(f"Triton is loading the models: {time.monotonic() - start:.0f} s so far")
+                names = ", ".join(still_loading(self._log.lines())) or "the models"
+                self._progress(
+                    f"Triton is loading {names}, and warming up: {time.monotonic() - start:.0f} s so far"
+                )
                 next_progress += _PROGRESS_EVERY_S
             if self._is_cancelled.wait(_POLL_S):
                 raise EmbeddedTritonError("The start of Triton was cancelled.")
+        for sentence in for_operator(self._log.lines()):
+            self._progress(sentence)
 
 
 class _PortTakenError(EmbeddedTritonError):

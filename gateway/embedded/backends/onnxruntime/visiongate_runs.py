@@ -41,7 +41,11 @@ class BoundRuns:
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         for name in names:
             binding.bind_output(name, *self._device)
-        self._session.run_with_iobinding(binding, self._options())
+        try:
+            self._session.run_with_iobinding(binding, self._options())
+        except RuntimeError:
+            # These errors have lost their kind, by which a bad request is known. Those of `run` have it.
+            return self._session.run(names, feed, self._options())
         return [value.numpy() for value in binding.get_outputs()]
 
     def _options(self) -> onnxruntime.RunOptions | None:

@@ -90,7 +90,9 @@ def open_session(path: Path, config: Config, *, gpu: int | None = None) -> onnxr
             enable_fallback=0,
         )
     except Exception as error:
-        raise ModelError(explained(str(error), config, gpu)) from error
+        raise ModelError(
+            explained(f"model '{config['name']}' does not load on GPU {gpu}: {error}", config, gpu)
+        ) from error
     if session.get_providers()[0] != _CUDA:
         raise ModelError(f"model '{config['name']}' cannot run on GPU {gpu}: {_missing(onnxruntime)}")
     return session
@@ -162,7 +164,7 @@ def placement(session: onnxruntime.InferenceSession, gpu: int) -> str:
     sentence = f"{nodes[_CUDA]} of {nodes.total()} nodes on GPU {gpu}"
     shapes = {name: count for name, count in others.items() if _SHAPE_ARITHMETIC.fullmatch(name)}
     work = {name: count for name, count in others.items() if name not in shapes}
-    for what, counts in ((ON_CPU, work), (f"{ON_CPU} as arithmetic of shapes", shapes)):
+    for what, counts in ((ON_CPU, work), (f"{ON_CPU}, probably arithmetic of shapes", shapes)):
         if counts:
             sentence += f"; {what}: " + ", ".join(f"{counts[name]} {name}" for name in sorted(counts))
     return sentence
