@@ -216,6 +216,43 @@ def test_explicit_model_control_starts_without_models(tmp_path: Path) -> None:
         assert triton.poll() is None
 
 
+WARMUP = """
+    max_batch_size: 4
+    input [{ name: 'index' data_type: TYPE_INT64 dims: [ 1 ] }]
+    output [{ name: 'row' data_type: TYPE_FP32 dims: [ 1 ] }]
+    instance_group [{ count: 1 }]
+    optimization { execution_accelerators { gpu_execution_accelerator: [{ name: 'tensorrt' }] } }
+    model_warmup [{
+      name: 'usual' batch_size: 2
+      inputs { key: 'index' value { data_type: TYPE_INT64 dims: [ 1 ] input_data_file: 'index' } }
+    }]
+"""
+
+
+def test_it_is_ready_once_the_models_are_warm(
+    tmp_path: Path, add_model: Any, graphs: dict[str, onnx.ModelProto]
+) -> None:
+    """On the CPU accelerators of GPUs are ignored, as by the native backend."""
+    lookup = add_model(tmp_path, "lookup", graphs["table_lookup"], WARMUP).parents[1]
+    (lookup / "configs").mkdir()
+    (lookup / "configs" / "other.pbtxt").write_text("backend: 'other'")
+    (lookup / "warmup").mkdir()
+    index = lookup / "warmup" / "index"
+    index.write_bytes(bytes(2 * 8))
+    log: list[str] = []
+    with EmbeddedTriton(tmp_path, log=log.append, extra_arguments=["--log-verbose=1"]):
+        assert sum("instance lookup_0_0 is running warmup sample 'usual'" in line for line in log) == 1
+
+    index.write_bytes(bytes([99]) + bytes(15))  # a row that the table does not have
+    with pytest.raises(EmbeddedTritonError) as caught:
+        EmbeddedTriton(tmp_path).start()
+    # The last line says that there are no other models.
+    _, sentence, _ = str(caught.value).splitlines()
+    assert sentence.startswith("failed to load 'lookup' version 1: ")
+    assert "failed to run warmup sample 'usual': " in sentence
+    assert "idx=99 must be within" in sentence
+
+
 def test_arguments_that_triton_refuses(repository: Path) -> None:
     with pytest.raises(EmbeddedTritonError, match="no-such-argument"):
         EmbeddedTriton(repository, extra_arguments=["--no-such-argument=1"]).start()
