@@ -1,6 +1,5 @@
 """What this host builds and runs TensorRT engines with: a Python package of TensorRT, and a GPU."""
 
-import ctypes
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -16,8 +15,6 @@ _WHERE = (
     "NVIDIA's container nvcr.io/nvidia/tensorrt of the same release as Triton's has tensorrt, and "
     "`pip install --no-deps tensorrt-rtx-cu13-libs tensorrt-rtx-cu13-bindings` installs tensorrt_rtx"
 )
-_MAJOR, _MINOR = 75, 76
-"""The driver's numbers of a device's compute capability (CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_...)."""
 
 
 @dataclass(frozen=True)
@@ -73,22 +70,9 @@ def _check_version(library: TensorRT) -> None:
 
 
 def gpu() -> Gpu | None:
-    """Return the first GPU, or None if there is none or no driver for it.
+    """Return the first GPU, or None if there is none or no driver for it."""
+    from gateway.embedded import gpu_probe
 
-    It is asked of the driver itself: no package that exporting needs knows it.
-    """
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return None
-    device, number, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(256)
-    if driver.cuInit(0) or driver.cuDeviceGet(ctypes.byref(device), 0):
-        return None
-    numbers = []
-    for attribute in (_MAJOR, _MINOR):
-        if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device):
-            return None
-        numbers.append(str(number.value))
-    if driver.cuDeviceGetName(name, len(name), device):
-        return None
-    return Gpu(name.value.decode(), ".".join(numbers))
+    for found in gpu_probe.probe().get("gpus", ()):
+        return Gpu(found["name"], ".".join(map(str, found["capability"])))
+    return None
