@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import attention, engines, fingerprint, half, int8, parity, placing, triton_config
+from export import attention, engines, fingerprint, half, int8, parity, placing, triton_config, warmup
 from export.engines import Engine
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
@@ -104,7 +104,9 @@ def _make(
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
-        (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
+        config_path = staging / graph.model / "config.pbtxt"
+        config_path.write_text(config, encoding="utf-8")
+        warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
     with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
         error = parity.compare(
             graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance

@@ -99,6 +99,12 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
         dynamic={"image": {0: "batch"}, "valid_size": {0: "batch"}},
         cases=[case(1, (size, size // 2 + 3)), case(2, (size // 3, size), (size, size))],
         reference=reference,
+        warmup=[
+            {
+                "image": np.zeros((1, size, size, 3), np.uint8),
+                "valid_size": np.full((1, 2), size, np.int32),
+            }
+        ],
         parameters=parameters,
     )
 
