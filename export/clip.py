@@ -94,8 +94,6 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
         cases=[case(1, 1), case(2, 3)],
         reference=reference,
         warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
         parameters={
             **names,
             "image_size": str(size),
@@ -132,8 +130,6 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
         cases=[case("?"), case("a photo of a truck.", "words " * 100, "an astronaut, smiling, 1983")],
         reference=reference,
         warmup=[case("a photo of a cat.")],
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
         parameters={
             **names,
             "context_length": str(length),

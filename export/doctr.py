@@ -106,8 +106,6 @@ def detection_graph(networks: Networks) -> Graph:
         cases=[{"image": text_images(2, 1, size, size)}, {"image": text_images(3, 3, size, size)}],
         reference=partial(detection_reference, model),
         warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
-        # With everything in half precision, the probabilities are off by a tenth.
-        half_products_only=True,
         parameters=_names(networks)
         | {
             "image_size": str(size),
@@ -155,8 +153,6 @@ def recognition_graph(networks: Networks) -> Graph:
         cases=[{"crop": text_images(2, 1, height, width)}, {"crop": text_images(3, 5, height, width)}],
         reference=partial(recognition_reference, model),
         warmup=[{"crop": np.zeros((1, height, width, 3), np.uint8)}],
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
         parameters=_names(networks)
         | {
             "crop_size": f"{height}x{width}",

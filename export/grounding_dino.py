@@ -23,6 +23,9 @@ from export.weights import Options, load
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+# What places boxes and scores them stays in float32, where half precision is too coarse.
+HALF_KEPT_OUT = ("bbox_embed", "class_embed", "enc_output", "reference_points", "sampling_offsets")
+
 
 def build(options: Options) -> tuple[Any, "Tokenizer", str]:
     """Return transformers' own model, whose weights `prepare` exports, its tokenizer, the variant's name."""
@@ -103,8 +106,7 @@ def prepare(options: Options) -> Export:
                 tolerance=1e-3,
                 dynamo=False,
                 opset=17,
-                # Half precision is too coarse for places in the image, and overflows in masks and softmaxes.
-                half_products_only=True,
+                half_kept_out=HALF_KEPT_OUT,
             )
         ],
         files={"grounding_dino/tokenizer.json": tokenizer.to_str(pretty=True)},

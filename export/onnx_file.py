@@ -152,7 +152,7 @@ def converted(graph: Graph, path: Path, precision: Precision) -> Any:
         return half.weights(path)
     if precision is Precision.int8:
         return int8.converted(path)
-    return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
+    return half.computed(path, graph.half_kept_out)
 
 
 def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:

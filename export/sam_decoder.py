@@ -147,9 +147,7 @@ def decoder_graph(
         # torch.export would decide for good whether there is one mask or one for every prompt.
         dynamo=False,
         opset=17,
-        # Half precision can hardly tell neighbouring pixels of the 1024 frame apart, so whatever places a
-        # prompt stays in float32.
-        half_products_only=True,
+        # Half precision can hardly tell neighbouring pixels of the 1024 frame apart.
         half_kept_out=("shared_embedding",),
     )
 
