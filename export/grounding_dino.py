@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from export import bert_tokenizer
 from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
 from export.graph import Arrays, Export, Graph
+from export.measures import boxes_of_phrases
+from export.photos import pictures, scene
 from export.pictures import noise_images
 from export.pixels import NormaliseValid, normalised
 from export.weights import Options, load
@@ -72,6 +74,14 @@ def prepare(options: Options) -> Export:
         texts = [captions[(seed + i) % len(captions)] for i in range(len(valid))]
         return noise_images(seed, height, width, valid) | text_inputs(tokenizer, texts, length)
 
+    def photos() -> list[Arrays]:
+        side = max(sides[-1], -(-384 // window) * window)
+        valid = np.full((1, 2), side, np.int32)
+        drawn = scene()
+        shown = "person. " + "".join(f"{thing.phrase}. " for thing in (drawn.things if drawn else ()))
+        text = text_inputs(tokenizer, [shown], 32)
+        return [{"image": picture[None], "valid_size": valid} | text for picture in pictures(side, side)]
+
     example = case(0, sides[0], sides[1], 16, (sides[0], sides[1] - 21), (sides[0] - 40, sides[1]))
     parameters = {"family": FAMILY.name, "variant": variant, **VARIANTS[variant].parameters}
     if options.weights == "random":
@@ -103,6 +113,8 @@ def prepare(options: Options) -> Export:
                 warmup=[_photo(parameters) | text_inputs(tokenizer, captions[:1], 16)],
                 parameters=parameters,
                 probes={"proposals": ("batch", queries), "proposal_scores": ("batch", queries)},
+                measures=[boxes_of_phrases(float(parameters.get("box_threshold", 1)))],
+                photos=photos,
                 tolerance=1e-3,
                 dynamo=False,
                 opset=17,
