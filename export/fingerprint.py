@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from export import engine_plan, engines, triton_config
+from export import engine_plan, engines, triton_config, warmup
 
 _CONFIG = "config.pbtxt"
 _OTHER_CONFIGS = "configs"
@@ -19,15 +19,15 @@ _CHUNK_BYTES = 1 << 20
 
 
 def of(models: Iterable[Path]) -> str:
-    """Return the hash of the files in the folders of an export's models that have weights or words in them.
+    """Return the hash of all files in the folders of an export's models that answers depend on.
 
-    Configs have none. TensorRT's engines and what they are built of have the weights of `model.onnx` again:
-    they are the same model.
+    Those are all but the configs, what Triton warms up with, and TensorRT's engines with what they are built of:
+    these have the weights of `model.onnx` again, and are the same model.
     """
     digest = hashlib.sha256()
     for model in sorted(models):
         for path in sorted(model.rglob("*")):
-            if path.is_file() and not _is_config(path.relative_to(model)) and not _is_of_engine(path):
+            if path.is_file() and _counts(path.relative_to(model)):
                 name = path.relative_to(model.parent).as_posix().encode()
                 # With the sizes, so that no two sets of files are the same bytes.
                 digest.update(b"%d %d " % (len(name), path.stat().st_size) + name)
@@ -37,12 +37,11 @@ def of(models: Iterable[Path]) -> str:
     return digest.digest()[:_DIGEST_BYTES].hex()
 
 
-def _is_config(path: Path) -> bool:
-    return path == Path(_CONFIG) or path.parent == Path(_OTHER_CONFIGS)
-
-
-def _is_of_engine(path: Path) -> bool:
-    return path.name.startswith((engine_plan.FILE, engines.PLAIN))
+def _counts(path: Path) -> bool:
+    """Whether answers depend on a file, whose path is from the model's folder on."""
+    if path == Path(_CONFIG) or path.parts[0] in {_OTHER_CONFIGS, warmup.FOLDER}:
+        return False
+    return not path.name.startswith((engine_plan.FILE, engines.PLAIN))
 
 
 def write(models: Iterable[Path]) -> None:

@@ -50,7 +50,9 @@ class Graph:
     half_tolerance: float = 5e-2
     """The same limit at a half precision."""
     measures: Sequence[Measure] = ()
-    """What a file of less than float32 is held to, in place of `tolerance`."""
+    """What a file of less than float32 is held to, besides `half_tolerance`."""
+    photos: Callable[[], Sequence[Arrays]] = tuple
+    """Returns further inputs for a file of less than float32: of the kind that the model is made for."""
     warmup: Sequence[Arrays] = ()
     """Requests as the gateway sends them, at the sizes of production, of one item each.
 

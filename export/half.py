@@ -29,7 +29,7 @@ def computed(path: Path, kept_out: Sequence[str] = (), too_large: Collection[str
 
     from export import half_graph
 
-    return half_graph.converted(onnx.load(str(path)), kept_out, too_large)
+    return half_graph.converted(onnx.load(str(path)), kept_out, too_large).model
 
 
 def weights(path: Path) -> Any:

@@ -132,7 +132,9 @@ class Choice:
                 if node.op_type in PRODUCTS and self.floats(node):
                     products.add(index)
                     return True
-                reaches[index] = node.op_type in FOLLOWERS and any([visit(i) for i in step(index)])
+                # All of them, and not only up to the first that does.
+                found = [visit(i) for i in step(index)] if node.op_type in FOLLOWERS else []
+                reaches[index] = any(found)
             return reaches[index]
 
         for index in step(start):

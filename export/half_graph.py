@@ -1,6 +1,7 @@
 """Float32 graphs rewritten so that chosen nodes compute in half precision."""
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ def converted(
     kept = [weight for weight in [*model.graph.initializer, *writer.weights] if weight.name in used]
     del model.graph.initializer[:]
     model.graph.initializer.extend(kept)
-    return model
+    return Converted(model, writer.halves)
 
 
 def rounded(weight: Any, name: str, bound: float = LARGEST, kind: int = TensorProto.FLOAT16) -> Any:
@@ -54,6 +55,7 @@ class _Writer:
         self.kind = kind
         self.nodes: list[Any] = []
         self.weights: list[Any] = []
+        self.halves: list[str] = []
         self.done: set[str] = set()
 
     def add(self, index: int, node: Any) -> None:
@@ -70,6 +72,8 @@ class _Writer:
         for place, name in enumerate(node.output):
             if self.choice.types.get(name) == TensorProto.FLOAT:
                 node.output[place] = name + SUFFIX
+                if not is_masked:
+                    self.halves.append(name)
         self.nodes.append(node)
 
     def full(self, name: str) -> None:
@@ -89,8 +93,12 @@ class _Writer:
         elif is_masked:
             self._once(result, lambda: self._cast(self._bounded(name), result, self.kind))
         else:
-            self._once(result, lambda: self._cast(name, result, self.kind))
+            self._once(result, lambda: self._round(name, result))
         return result
+
+    def _round(self, name: str, result: str) -> None:
+        self.halves.append(name)
+        self._cast(name, result, self.kind)
 
     def _once(self, name: str, write: Any) -> None:
         if name not in self.done:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export import warmup
 from export.errors import ExportError
 from export.graph import Graph
 
@@ -54,6 +55,7 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     The repository's own config goes before the template, so that tuned settings are kept. Its names, types
     and ranks must agree with the file; ExportError if not. Sizes and parameters follow the file: if they
     differ, as for another variant, the config is a copy with those of the file. Otherwise it is unchanged.
+    The warm-up is the graph's, too, unless the repository's config has one of an operator's.
     """
     from google.protobuf import text_format
 
@@ -78,9 +80,18 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
         config.parameters[name].string_value = value
     if graph.max_batch_size is not None:
         bound_batches(config, graph.max_batch_size)
+    if warmup.is_ours(config):
+        del config.model_warmup[:]
+        config.model_warmup.extend(warmup.messages(graph, config))
 
     if config == before:
         return text, False
+    if not before.model_warmup:
+        # A config of before there were warm-ups keeps its text.
+        before.model_warmup.extend(config.model_warmup)
+        if config == before:
+            added = type(config)(model_warmup=config.model_warmup)
+            return text.rstrip("\n") + "\n" + text_format.MessageToString(added), path == own
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
     return header + text_format.MessageToString(config, as_utf8=True), path == own
 
@@ -161,13 +172,16 @@ def _variant(config: Any, name: str) -> str:
 
 
 def bound_batches(config: Any, limit: int) -> None:
-    """Lower a config's largest batch to a limit, and drop the preferred ones that are larger."""
+    """Lower a config's largest batch to a limit. Drop what it prefers and warms up with that is larger."""
     config.max_batch_size = min(config.max_batch_size, limit)
     # Triton refuses a preferred size that is larger.
     preferred = config.dynamic_batching.preferred_batch_size
     kept = [size for size in preferred if size <= config.max_batch_size]
     del preferred[:]
     preferred.extend(kept)
+    warm = [message for message in config.model_warmup if message.batch_size <= config.max_batch_size]
+    del config.model_warmup[:]
+    config.model_warmup.extend(warm)
 
 
 def _follow(path: Path, kind: str, configured: Any, tensors: Mapping[str, Any]) -> None:
