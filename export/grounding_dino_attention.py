@@ -8,13 +8,19 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
+from export import attention
+
 
 @contextmanager
 def rewritten() -> Iterator[None]:
     """Replace transformers' attention while a graph is traced."""
     from transformers.models.grounding_dino import modeling_grounding_dino as modeling
 
-    with mock.patch.object(modeling.MultiScaleDeformableAttention, "forward", deformable):
+    with (
+        mock.patch.object(modeling.MultiScaleDeformableAttention, "forward", deformable),
+        mock.patch.object(modeling.GroundingDinoMultiheadAttention, "forward", multi_head),
+        mock.patch.object(modeling.GroundingDinoBiMultiHeadAttention, "forward", both_ways),
+    ):
         yield
 
 
@@ -54,3 +60,54 @@ def deformable(
         total = weighted if total is None else total + weighted
     assert total is not None
     return total.view(batch, heads * size, queries).transpose(1, 2)
+
+
+def multi_head(
+    self: Any,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    attention_mask: Tensor | None = None,
+    output_attentions: bool = False,
+) -> tuple[Tensor, None]:
+    """Attend among the text's tokens, among the queries, or from the queries to the tokens.
+
+    `attention_mask` [B,heads,Q,K] is added to the scores. The original's least float32 is no half. The least
+    half hides a key as well.
+    """
+    bias = None if attention_mask is None else attention_mask.clamp(min=torch.finfo(torch.float16).min)
+    mixed = attention.multi_head(
+        self.query(queries), self.key(keys), self.value(values), self.num_attention_heads, bias=bias
+    )
+    return self.out_proj(mixed), None
+
+
+def both_ways(
+    self: Any,
+    vision_features: Tensor,
+    text_features: Tensor,
+    vision_attention_mask: Tensor,
+    text_attention_mask: Tensor,
+) -> tuple[tuple[Tensor, None], tuple[Tensor, None]]:
+    """Attend from the image [B,N,C] to the text [B,T,C] and back, with one set of scores.
+
+    The masks [B,N] and [B,T] are true where there is padding. The original moves the scores by their maximum
+    and bounds them, six times the size of the scores. A softmax does the former itself, and the bound of
+    50000 below the maximum changes nothing that is not zero after the softmax.
+    """
+
+    def by_heads(projection: nn.Module, features: Tensor) -> Tensor:
+        split: Tensor = projection(features).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
+        return split
+
+    def mixed(scores: Tensor, padding: Tensor, values: Tensor) -> Tensor:
+        shares = scores.masked_fill(padding[:, None, None, :], float("-inf")).softmax(-1)
+        return (shares @ values).transpose(1, 2).flatten(2)
+
+    keys = by_heads(self.text_proj, text_features)
+    scores = (by_heads(self.vision_proj, vision_features) * self.scale) @ keys.transpose(2, 3)
+    to_text = mixed(scores, text_attention_mask, by_heads(self.values_text_proj, text_features))
+    to_image = mixed(
+        scores.transpose(2, 3), vision_attention_mask, by_heads(self.values_vision_proj, vision_features)
+    )
+    return (self.out_vision_proj(to_text), None), (self.out_text_proj(to_image), None)
