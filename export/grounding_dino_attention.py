@@ -1,4 +1,4 @@
-"""Grounding DINO's attention, written so that its graph keeps less in memory and gives the same answers."""
+"""Grounding DINO's layers, written so that its graph keeps less in memory and gives the same answers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,15 +13,22 @@ from export import attention
 
 @contextmanager
 def rewritten() -> Iterator[None]:
-    """Replace transformers' attention while a graph is traced."""
+    """Replace layers of transformers' model while a graph is traced."""
     from transformers.models.grounding_dino import modeling_grounding_dino as modeling
 
     with (
         mock.patch.object(modeling.MultiScaleDeformableAttention, "forward", deformable),
         mock.patch.object(modeling.GroundingDinoMultiheadAttention, "forward", multi_head),
         mock.patch.object(modeling.GroundingDinoBiMultiHeadAttention, "forward", both_ways),
+        mock.patch.object(nn.Linear, "forward", linear),
     ):
         yield
+
+
+def linear(self: nn.Linear, features: Tensor) -> Tensor:
+    """Multiply and add the bias in one step, as exporters write it only for matrices."""
+    rows = nn.functional.linear(features.reshape(-1, self.in_features), self.weight, self.bias)
+    return rows.view(*features.shape[:-1], self.out_features)
 
 
 def deformable(
@@ -37,11 +44,11 @@ def deformable(
     """Sample every level of feature maps at its points, and return the weighted sum [B,Q,heads*size].
 
     `value` is [B,sum of H*W,heads,size], `locations` [B,Q,heads,levels,points,2] in 0..1, `weights` the same
-    without the last axis. The original stacks the samples of all levels before it weights them. For an image of
-    800x1088 that is 0.3 GB in each layer, and as much again for the product.
+    without the last axis. The original stacks the samples of all levels before it weights them. For an image
+    of 800x1088 that is 0.3 GB in each layer, and as much again for the product.
     """
     batch, _, heads, size = value.shape
-    _, queries, _, levels, points, _ = locations.shape
+    _, queries, _, _, points, _ = locations.shape
     # Queries come last, so that sums over points run over whole rows.
     grids = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5)
     shares = weights.permute(0, 2, 3, 4, 1)
@@ -97,8 +104,9 @@ def both_ways(
     """
 
     def by_heads(projection: nn.Module, features: Tensor) -> Tensor:
-        split: Tensor = projection(features).unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
-        return split
+        # In a trace, `unflatten` would bake in the example's batch.
+        split: Tensor = projection(features).view(*features.shape[:2], self.num_heads, self.head_dim)
+        return split.transpose(1, 2)
 
     def mixed(scores: Tensor, padding: Tensor, values: Tensor) -> Tensor:
         shares = scores.masked_fill(padding[:, None, None, :], float("-inf")).softmax(-1)
