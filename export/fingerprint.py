@@ -21,8 +21,8 @@ _CHUNK_BYTES = 1 << 20
 def of(models: Iterable[Path]) -> str:
     """Return the hash of all files in the folders of an export's models that answers depend on.
 
-    Those are all but the configs, what Triton warms up with, and TensorRT's engines with what they are built of:
-    these have the weights of `model.onnx` again, and are the same model.
+    Those are all but the configs, what Triton warms up with, and TensorRT's engines with what they are built
+    of: these have the weights of `model.onnx` again, and are the same model.
     """
     digest = hashlib.sha256()
     for model in sorted(models):

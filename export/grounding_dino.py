@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import bert_tokenizer, ranges
+from export import bert_tokenizer, grounding_dino_attention, ranges
 from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
 from export.graph import Arrays, Export, Graph
 from export.measures import boxes_of_phrases
@@ -179,7 +179,10 @@ class Detector(nn.Module):
         text_self_attention_mask: Tensor,
     ) -> tuple[Tensor, ...]:
         pixels, valid = self.normalise(image, valid_size)
-        with _exportable(text_self_attention_mask, position_ids) as top_k:
+        with (
+            _exportable(text_self_attention_mask, position_ids) as top_k,
+            grounding_dino_attention.rewritten(),
+        ):
             output = self.detector.model(
                 pixel_values=pixels, pixel_mask=valid, input_ids=input_ids, attention_mask=attention_mask
             )
