@@ -143,7 +143,7 @@ def serve_command(loaded: Loaded) -> None:
 @takes_settings(without=["triton"])
 @takes_gpus
 def up(gpus: Gpus | None, loaded: Loaded, demo: Demo = False) -> None:
-    """Start Triton from pip and the gateway together, on one machine.
+    """Start Triton from pip and the gateway together, on one machine, on its CPU or with --gpu on its GPUs.
 
     A Triton that dies is started anew.
     """

@@ -73,7 +73,7 @@ def test_backends_hold_the_current_model_file(
 def test_a_failed_installation_leaves_nothing_and_shows_the_installers_words(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "_installer", lambda _: ["sh", "-c", "echo no such package; exit 1"])
+    monkeypatch.setattr(environment, "_installer", lambda *_: ["sh", "-c", "echo no such package; exit 1"])
     with pytest.raises(EmbeddedTritonError, match=r"(?s)installing.*no such package"):
         environment.ensure_environment(lambda _: None)
     assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]

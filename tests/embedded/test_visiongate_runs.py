@@ -1,5 +1,6 @@
 """`backends/onnxruntime/visiongate_runs.py`, with the CPU in the place of the GPU."""
 
+import importlib
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -17,9 +18,7 @@ from gateway.embedded.environment import _BACKEND_FOLDER
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(_BACKEND_FOLDER))
-    import visiongate_runs
-
-    yield visiongate_runs
+    yield importlib.import_module("visiongate_runs")
     del sys.modules["visiongate_runs"]
 
 

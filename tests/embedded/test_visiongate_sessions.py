@@ -1,5 +1,6 @@
 """`backends/onnxruntime/visiongate_sessions.py`: what runs on a GPU is told, not run."""
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,9 +21,7 @@ from gateway.embedded.environment import FOR_GPU, ensure_environment, process_en
 @pytest.fixture
 def sessions(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     monkeypatch.syspath_prepend(str(environment._BACKEND_FOLDER))
-    import visiongate_sessions
-
-    yield visiongate_sessions
+    yield importlib.import_module("visiongate_sessions")
     del sys.modules["visiongate_sessions"]
 
 

@@ -102,6 +102,8 @@ class TritonPythonModel:
         inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
         _check_config(config, inputs, outputs)
         self._config, self._gpu = config, gpu
+        # The first requests are those of the configuration's warm-up.
+        self._is_warm = not config.get("model_warmup")
         self._run_session = session.run if gpu is None else _runs_on_gpu(session, config, gpu)
         self._batching: bool = config["max_batch_size"] > 0
         self._input_names = [tensor.name for tensor in inputs]
@@ -151,7 +153,11 @@ class TritonPythonModel:
             code = pb_utils.TritonError.INVALID_ARG if invalid else pb_utils.TritonError.INTERNAL
             message = visiongate_sessions.explained(str(error), self._config, self._gpu)
             responses[group[0].index] = _failure(message, code)
+            if not self._is_warm:
+                # Triton says so too, but for the times that it crashes over a warm-up that fails.
+                pb_utils.Logger.log_error(f"model '{self._config['name']}' failed to warm up: {message}")
             return
+        self._is_warm = True
         start = 0
         for item in group:
             rows = slice(start, start + item.batch_size) if len(group) > 1 else slice(None)
