@@ -101,6 +101,10 @@ def test_an_engine_has_a_record_and_is_built_once(library: TensorRT, tmp_path: P
     assert (record.package, record.compute_capability, record.gpu) == ("tensorrt_rtx", CAPABILITY, None)
     assert record.profile == {"face": [[1, 64, 64, 3], [16, 64, 64, 3], [16, 64, 64, 3]]}
     built = (version / "model.plan").stat().st_ino
+    if engine_host.gpu() is None:
+        assert list(engine_check.problems(tmp_path)) == [
+            (version / "model.plan", "needs a GPU, and this host has none (or no driver)")
+        ]
 
     code, output, _ = export(*command)
     assert (code, "build the engine" in output) == (0, False)
@@ -184,18 +188,31 @@ def test_a_fingerprint_is_of_weights_and_stands_in_all_configs(tmp_path: Path) -
         assert config_of(path).parameters["export"].string_value == before
 
 
-def test_profiles_hold_what_the_gateway_sends(tiny_repository: Path) -> None:
+@pytest.fixture(scope="module")
+def graphs() -> dict[str, Graph]:
+    exports = [FAMILIES[family].prepare(TINY) for family in FAMILIES]
+    return {graph.model: graph for made in exports for graph in made.graphs}
+
+
+def test_profiles_hold_what_triton_warms_up_with(graphs: dict[str, Graph]) -> None:
+    for graph in graphs.values():
+        shapes = engine_plan.profile(graph, largest_batch(graph))
+        for request in graph.warmup:
+            assert request.keys() == shapes.keys()
+            for name, value in request.items():
+                least, _, largest = shapes[name]
+                assert all(np.less_equal(least, value.shape)), (graph.model, name)
+                assert all(np.less_equal(value.shape, largest)), (graph.model, name)
+
+
+def test_profiles_hold_what_the_gateway_sends(graphs: dict[str, Graph], tiny_repository: Path) -> None:
     """Canvases, text lengths, batches of prompts: each config says what its requests look like."""
-    graphs = {
-        graph.model: graph
-        for family in ("grounding_dino", "sam", "face_detection")
-        for graph in FAMILIES[family].prepare(TINY).graphs
-    }
     parameters = config_of(tiny_repository / "grounding_dino" / "config.pbtxt").parameters
     least, usual, largest = engine_plan.profile(graphs["grounding_dino"], 4)["image"]
     for canvas in parameters["canvases"].string_value.split(","):
         size = [int(side) for side in canvas.split("x")]
-        assert all(np.less_equal(least[1:3], size)) and all(np.less_equal(size, largest[1:3]))
+        assert all(np.less_equal(least[1:3], size))
+        assert all(np.less_equal(size, largest[1:3]))
     assert usual == [4, 128, 192, 3]
     mask = engine_plan.profile(graphs["grounding_dino"], 4)["text_self_attention_mask"]
     assert mask == [[1, 16, 16], [4, 16, 16], [4, 256, 256]]
