@@ -1,3 +1,6 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -38,7 +41,7 @@ def model() -> onnx.ModelProto:
     return toy
 
 
-def run(toy: onnx.ModelProto, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:  # type: ignore[type-arg]
+def run(toy: onnx.ModelProto, inputs: dict[str, np.ndarray[Any, Any]]) -> list[Any]:
     session = onnxruntime.InferenceSession(toy.SerializeToString(), providers=["CPUExecutionProvider"])
     return list(session.run(None, inputs))
 
@@ -66,7 +69,7 @@ def test_a_graph_that_casts_first_stays_as_it_is() -> None:
     assert toy.SerializeToString() == before
 
 
-def test_every_exported_graph_casts_its_bytes_first(tiny_repository) -> None:  # type: ignore[no-untyped-def]
+def test_every_exported_graph_casts_its_bytes_first(tiny_repository: Path) -> None:
     """TensorRT's parser refuses all others."""
     with_bytes = set()
     for repository in (tiny_repository, REPOSITORY):

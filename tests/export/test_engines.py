@@ -57,9 +57,8 @@ def config_of(path: Path) -> Any:
 
 
 def largest_batch(graph: Graph) -> int:
-    path = triton_config.template(graph.model)
-    config = config_of(path)
-    return min(config.max_batch_size, graph.ranges.get("batch", (1, 1, config.max_batch_size))[2])
+    configured: int = config_of(triton_config.template(graph.model)).max_batch_size
+    return min(configured, graph.ranges.get("batch", (1, 1, configured))[2])
 
 
 def build(
