@@ -221,10 +221,14 @@ def _export(
         say(
             f"{placed.model}: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, differs from "
             f"{placed.origin} by at most {placed.error:.1e}, "
+            f"{''.join(f'{measured}, ' for measured in placed.measured)}"
             f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB"
         )
+        if placed.kept:
+            say(f"  {len(placed.kept)} tensors stay in float32: a half might not hold them.")
         if placed.config_changed:
-            say(f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.")
+            what = "sizes, parameters and warm-up"
+            say(f"  {placed.model}/config.pbtxt, which was there, has this export's {what}.")
     if prepared.notice:
         say(f"  {prepared.notice}")
 

@@ -50,7 +50,9 @@ class Graph:
     half_tolerance: float = 5e-2
     """The same limit at a half precision."""
     measures: Sequence[Measure] = ()
-    """What a file of less than float32 is held to, in place of `tolerance`."""
+    """What a file of less than float32 is held to, besides `half_tolerance`."""
+    photos: Callable[[], Sequence[Arrays]] = tuple
+    """Returns further inputs for a file of less than float32: of the kind that the model is made for."""
     warmup: Sequence[Arrays] = ()
     """Requests as the gateway sends them, at the sizes of production, of one item each.
 
@@ -72,10 +74,11 @@ class Graph:
     """
     opset: int = 18
     """The dynamo exporter silently writes 18 if it is asked for less."""
-    half_products_only: bool = False
-    """Whether, at half precision, only matrix products and convolutions compute in half."""
     half_kept_out: Sequence[str] = ()
-    """Parts of the names of products and convolutions that stay in float32 even then."""
+    """Parts of the names of products and convolutions that stay in float32 at half precision.
+
+    The names hold PyTorch's module paths. What places things, such as heads of boxes, needs that.
+    """
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import attention, engines, fingerprint, half, int8, parity, placing, triton_config
+from export import engines, fingerprint, half, int8, parity, placing, rounding, triton_config, warmup
 from export.engines import Engine
 from export.errors import ExportError, first_line
-from export.graph import Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.half import Precision
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class Placed:
     megabytes: float
     seconds: float
     error: float
+    measured: Sequence[str]
+    """The worst of each of the task's measures, for people. Empty at float32."""
+    kept: Sequence[str]
+    """The tensors that stay float32 at fp16, because a half might not hold them."""
     origin: str
     config_changed: bool
 
@@ -99,16 +103,17 @@ def _make(
     start = time.perf_counter()
     path = staging / graph.model / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
+    cases = graph.cases if precision is Precision.fp32 else [*graph.cases, *graph.photos()]
     with step(f"{graph.model}: export to ONNX"):
-        write(graph, path, precision=precision, external_data=external_data)
+        kept = write(graph, path, precision=precision, external_data=external_data)
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
-        (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
-    with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
-        error = parity.compare(
-            graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
-        )
+        config_path = staging / graph.model / "config.pbtxt"
+        config_path.write_text(config, encoding="utf-8")
+        warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
+    with step(f"{graph.model}: compare with {graph.origin} on {len(cases)} inputs"):
+        agreement = _compare(graph, path, session, precision, cases)
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
             del session
@@ -118,7 +123,39 @@ def _make(
     megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
     final = repository / graph.model / "1" / "model.onnx"
     seconds = time.perf_counter() - start
-    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+    return Placed(
+        graph.model,
+        final,
+        megabytes,
+        seconds,
+        agreement.difference,
+        agreement.measured,
+        kept,
+        graph.origin,
+        changed,
+    )
+
+
+def _compare(
+    graph: Graph, path: Path, session: Any, precision: Precision, cases: Sequence[Arrays]
+) -> parity.Agreement:
+    """Compare a file with its reference. If it computes in half, it is run with all of its rounding."""
+    if precision is Precision.fp32:
+        return parity.compare(graph, session, graph.tolerance)
+    if precision is not Precision.fp16:
+        return parity.compare(graph, session, graph.half_tolerance, cases, graph.measures)
+    # The file itself must run, too.
+    parity.run(session, cases[0])
+    with rounding.session(path, rounding.kept(_read(path))) as rounded:
+        try:
+            return parity.compare(graph, rounded, graph.half_tolerance, cases, graph.measures)
+        except ExportError as error:
+            if name := rounding.first_not_finite(path, cases):
+                raise ExportError(
+                    f"{graph.model}: {name} is more than half precision can hold; "
+                    f"export it with --precision {Precision.fp16_weights.value}."
+                ) from error
+            raise
 
 
 def write(
@@ -128,8 +165,10 @@ def write(
     precision: Precision = Precision.fp32,
     fast: bool = True,
     external_data: bool | None = None,
-) -> None:
+) -> Sequence[str]:
     """Write a graph to a file, which nothing has been compared with yet, with its probes.
+
+    Return the tensors that stay in float32 at fp16, because a half might not hold them.
 
     `fast` writes attention as one operator of ONNX Runtime's own (see `export.attention`). Other runtimes
     read only the plain graph.
@@ -138,20 +177,26 @@ def write(
         external_data = (
             _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
         )
-    with attention.fused() if fast else nullcontext():
-        _export(graph, path, external_data)
+    _export(graph, path, external_data, fast)
+    kept: Sequence[str] = ()
+    if precision is Precision.fp16:
+        kept = rounding.too_large(path, graph.half_kept_out, [*graph.cases, *graph.photos()])
     if precision is not Precision.fp32:
-        _save(converted(graph, path, precision), path, external_data)
+        _save(converted(graph, path, precision, kept), path, external_data)
     _sign(graph, path)
+    return kept
 
 
-def converted(graph: Graph, path: Path, precision: Precision) -> Any:
-    """Return the model of a graph's float32 file at a half precision."""
+def converted(graph: Graph, path: Path, precision: Precision, too_large: Sequence[str] = ()) -> Any:
+    """Return the model of a graph's float32 file at another precision.
+
+    At fp16, what reads or writes a tensor that is `too_large` stays float32.
+    """
     if precision is Precision.fp16_weights:
         return half.weights(path)
     if precision is Precision.int8:
         return int8.converted(path)
-    return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
+    return half.computed(path, graph.half_kept_out, too_large)
 
 
 def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
@@ -160,11 +205,13 @@ def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
-def _export(graph: Graph, path: Path, external_data: bool) -> None:
+def _export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
     if isinstance(graph.module, onnx.ModelProto):
         _save(graph.module, path, external_data)
         return
     import torch
+
+    from export import attention
 
     names = list(graph.inputs)
     outputs = {**graph.outputs, **graph.probes}
@@ -180,7 +227,11 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
         else {"dynamic_axes": {name: dict(axes) for name, axes in graph.dynamic.items()}}
     )
     # Both exporters warn of their own deprecations, and of every Python number in the module.
-    with warnings.catch_warnings(), torch.no_grad():
+    with (
+        attention.fused() if fast else nullcontext(),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
