@@ -59,9 +59,10 @@ class Graph:
     Triton runs them before it calls the model ready.
     """
     ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
-    """The least, the usual and the largest size of each dynamic axis but the batch.
+    """The least, the usual and the largest size of each dynamic axis: see `export.ranges`.
 
-    TensorRT's profiles are made of them.
+    TensorRT's profiles are made of them. The batch is among them only if an engine is to take smaller ones
+    than the config says.
     """
     origin: str = "PyTorch"
     """The name, in messages, of what the reference runs."""

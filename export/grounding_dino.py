@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import bert_tokenizer
+from export import bert_tokenizer, grounding_dino_attention, ranges
 from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
 from export.graph import Arrays, Export, Graph
 from export.measures import boxes_of_phrases
@@ -112,6 +112,10 @@ def prepare(options: Options) -> Export:
                 reference=partial(reference, model),
                 warmup=[_photo(parameters) | text_inputs(tokenizer, captions[:1], 16)],
                 parameters=parameters,
+                ranges={
+                    **ranges.of_canvases(parameters["canvases"]),
+                    "tokens": ranges.of_sizes([int(size) for size in parameters["text_lengths"].split(",")]),
+                },
                 probes={"proposals": ("batch", queries), "proposal_scores": ("batch", queries)},
                 measures=[boxes_of_phrases(float(parameters.get("box_threshold", 1)))],
                 photos=photos,
@@ -175,7 +179,10 @@ class Detector(nn.Module):
         text_self_attention_mask: Tensor,
     ) -> tuple[Tensor, ...]:
         pixels, valid = self.normalise(image, valid_size)
-        with _exportable(text_self_attention_mask, position_ids) as top_k:
+        with (
+            _exportable(text_self_attention_mask, position_ids) as top_k,
+            grounding_dino_attention.rewritten(),
+        ):
             output = self.detector.model(
                 pixel_values=pixels, pixel_mask=valid, input_ids=input_ids, attention_mask=attention_mask
             )

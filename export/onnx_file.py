@@ -6,6 +6,7 @@ PyTorch is imported only for a PyTorch module.
 """
 
 import resource
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import engines, fingerprint, half, int8, parity, placing, rounding, triton_config, warmup
-from export.engines import Engine
+from export import casts, engines, fingerprint, half, int8, parity, placing, rounding, triton_config, warmup
+from export.engines import DEFAULT_TARGET, Target
 from export.errors import ExportError, first_line
 from export.graph import Arrays, Export, Graph
 from export.half import Precision
@@ -56,7 +57,7 @@ def place(
     repository: Path,
     *,
     precision: Precision = Precision.fp32,
-    engine: Engine = Engine.onnxruntime,
+    target: Target = DEFAULT_TARGET,
     external_data: bool | None = None,
     step: Step = lambda _name: nullcontext(),
 ) -> list[Placed]:
@@ -65,14 +66,14 @@ def place(
     Nothing in the repository changes before the last comparison has passed. `external_data` puts the weights
     into `model.onnx.data`. By default that happens only if they do not fit into one protobuf message.
     """
-    with placing.staged(repository) as staging:
+    with placing.staged(repository, engines.CONFIGS) as staging:
         made = [
             _make(
                 graph,
                 staging,
                 repository,
                 precision=precision,
-                engine=engine,
+                target=target,
                 external_data=external_data,
                 step=step,
             )
@@ -96,7 +97,7 @@ def _make(
     repository: Path,
     *,
     precision: Precision,
-    engine: Engine,
+    target: Target,
     external_data: bool | None,
     step: Step,
 ) -> Placed:
@@ -112,14 +113,17 @@ def _make(
         config_path = staging / graph.model / "config.pbtxt"
         config_path.write_text(config, encoding="utf-8")
         warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
-    with step(f"{graph.model}: compare with {graph.origin} on {len(cases)} inputs"):
-        agreement = _compare(graph, path, session, precision, cases)
-    if graph.probes:
-        with step(f"{graph.model}: drop the outputs that only the comparison needed"):
-            del session
-            _drop_probes(graph, path)
-            parity.run(_load(path), graph.cases[0])
-    engines.add(engine, graph, staging / graph.model, precision=precision, step=step)
+    agreement = _prove(graph, path, session, precision, cases, step)
+    del session
+    if target.needs_plain:
+        plain = staging / graph.model / "plain" / engines.PLAIN
+        plain.parent.mkdir()
+        with step(f"{graph.model}: export the plain graph"):
+            write(graph, plain, precision=precision, fast=False, external_data=external_data)
+        _prove(graph, plain, _load(plain), precision, cases, step)
+        folders = staging / graph.model, repository / graph.model
+        engines.add(target, graph, plain, *folders, precision=precision, step=step)
+        shutil.rmtree(plain.parent)
     megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
     final = repository / graph.model / "1" / "model.onnx"
     seconds = time.perf_counter() - start
@@ -134,6 +138,20 @@ def _make(
         graph.origin,
         changed,
     )
+
+
+def _prove(
+    graph: Graph, path: Path, session: Any, precision: Precision, cases: Sequence[Arrays], step: Step
+) -> parity.Agreement:
+    """Compare a file with its reference, and drop the outputs that only the comparison needs."""
+    with step(f"{graph.model}: compare with {graph.origin} on {len(cases)} inputs"):
+        agreement = _compare(graph, path, session, precision, cases)
+    if graph.probes:
+        with step(f"{graph.model}: drop the outputs that only the comparison needed"):
+            del session
+            _drop_probes(graph, path)
+            parity.run(_load(path), graph.cases[0])
+    return agreement
 
 
 def _compare(
@@ -256,10 +274,11 @@ def _sign(graph: Graph, path: Path) -> None:
 
     Exporters write made-up names for fixed sizes that they cannot follow. They also write notes that only
     they need. The notes, such as the source file and line of every node, reveal details of this machine, and
-    are removed.
+    are removed. TensorRT reads only graphs that cast their bytes first (see `export.casts`).
     """
     model = _read(path)
     _strip(model)
+    casts.first(model)
     opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset > MAX_OPSET or model.ir_version > MAX_IR_VERSION:
         raise ExportError(

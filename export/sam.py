@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import sam_attention
 from export.families.sam import FAMILY, VARIANTS
 from export.graph import Arrays, Export, Graph
 from export.photos import pictures
@@ -55,7 +56,8 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor]:
         pixels, _ = self.normalise(image, valid_size)
-        return (self.vision_encoder(pixels).last_hidden_state,)
+        with sam_attention.without_bias():
+            return (self.vision_encoder(pixels).last_hidden_state,)
 
 
 class Decoder(PromptDecoder):

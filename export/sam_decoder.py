@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import ranges
 from export.graph import Arrays, Graph
 from export.measures import MIN_IOU, Measure, masks
 
@@ -157,6 +158,7 @@ def decoder_graph(
             case(4, 3, [1, 1, 0, PADDING], 2, 2),
         ],
         reference=reference,
+        ranges=ranges.of_prompts(),
         measures=[masks("mask", "multimasks", limit=min_iou)],
         photos=photos,
         warmup=[request([1, PADDING]), request([BOX_MIN, BOX_MIN + 1, *box_padding])],
