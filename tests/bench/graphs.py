@@ -2,10 +2,10 @@
 
     python tests/bench/graphs.py sam/sam_encoder [--variant vit_b] [--size tiny] [--rounds 3] [--against DIR]
 
-Weights are random, sizes are those of production. By turns, a process of its own loads the file and answers
-one request. Seconds are those of the processors, which other work on the machine hardly changes. Memory is the
-most that the process held. `--against` compares with the same model of another repository, such as one that an
-earlier version has exported.
+Weights are random, sizes are those of production. By turns, a process of its own loads the file and
+answers one request. Seconds are those of the processors, which other work on the machine hardly changes.
+Memory is the most that the process held. `--against` compares with the same model of another repository,
+such as one that an earlier version has exported.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def write(family: str, model: str, name: str, path: str, options: str, request: 
     Path(path).parent.mkdir(parents=True)
     onnx_file.write(graph, Path(path), fast=name == "fast")
     requests = graph.warmup or graph.cases
-    np.savez(request, **min(requests, key=lambda inputs: sum(value.size for value in inputs.values())))
+    np.savez(request, **min(requests, key=lambda inputs: sum(value.size for value in inputs.values())))  # type: ignore[arg-type]
 
 
 def compare(files: dict[str, Path], request: Path, rounds: int) -> None:

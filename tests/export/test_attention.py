@@ -131,6 +131,7 @@ def test_a_layer_of_pytorchs_with_a_causal_mask(dynamo: bool, tmp_path: Path) ->
         hidden = query + value.mean(1, keepdim=True) + key.mean(1, keepdim=True)
         mask = torch.full((query.shape[1], query.shape[1]), -torch.inf).triu(1)
         with attention.causal_masks():
+            result: Tensor
             result, _ = layer(hidden, hidden, hidden, need_weights=False, attn_mask=mask)
         return result
 
