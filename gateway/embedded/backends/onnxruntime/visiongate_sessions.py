@@ -71,7 +71,8 @@ def open_session(path: Path, config: Config, *, gpu: int | None = None) -> onnxr
     if execution_mode == 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     threads = _integer(config, "intra_op_thread_count")
-    options.intra_op_num_threads = threads or _cores_per_instance(config)
+    # On a GPU no more than the arithmetic of shapes is left for them.
+    options.intra_op_num_threads = threads or (_cores_per_instance(config) if gpu is None else 1)
     options.inter_op_num_threads = _integer(config, "inter_op_thread_count")
     # Between runs the threads sleep, and leave the cores to the processes of other models.
     options.add_session_config_entry("session.force_spinning_stop", "1")
