@@ -1,0 +1,101 @@
+"""Exports all graphs of a run without their weights."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bench.gpu import macs, plan, weights
+from export import onnx_file
+from export.families import FAMILIES
+from export.graph import Arrays, Graph
+from export.half import Precision
+from export.weights import Options
+
+# Where transformers makes the model, PyTorch's side of the comparison is made of the same configuration.
+_WITH_CONFIG = "sam", "grounding_dino"
+_FAMILIES = {
+    "clip_image": "clip",
+    "clip_text": "clip",
+    "sam_encoder": "sam",
+    "sam_decoder": "sam",
+    "grounding_dino": "grounding_dino",
+    "doctr_detection": "doctr",
+    "doctr_recognition": "doctr",
+    "gaze": "gaze",
+}
+
+
+def pack(models: Iterable[str], size: str, folder: Path, tell: Callable[[str], None]) -> None:
+    """Write `folder/<model>/` for each: its graphs, the inputs of one item, and facts.json.
+
+    Full sizes take ten minutes and 6 GB of memory. What is there already stays, so that a run may go on.
+    """
+    wanted = {name for name in models if not (folder / name / "facts.json").is_file()}
+    for family in dict.fromkeys(_FAMILIES[name] for name in plan.MODELS if name in wanted):
+        export = FAMILIES[family].prepare(Options(weights="random", size=size))  # type: ignore[arg-type]
+        for graph in export.graphs:
+            if graph.model in wanted:
+                facts = {
+                    "size": size,
+                    "config": _config(family, size),
+                    "variant": graph.parameters["variant"],
+                }
+                pack_graph(graph, folder / graph.model, facts)
+                sizes = ", ".join(
+                    f"{file.stem} {file.stat().st_size / 1e6:.2f}"
+                    for file in sorted((folder / graph.model).glob("*.onnx"))
+                )
+                tell(f"{graph.model}: MB {sizes}")
+
+
+def pack_graph(graph: Graph, folder: Path, facts: dict[str, Any]) -> None:
+    """Write one model's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    one = one_item(graph)
+    held = weights.of_arrays(one)
+    weights.strip_model(held)
+    onnx.save_model(held, str(folder / "inputs.onnx"))
+    products = 0
+    for name in plan.GRAPHS:
+        kind, _, precision = name.partition("-")
+        with TemporaryDirectory() as temporary:
+            path = Path(temporary) / "model.onnx"
+            onnx_file.write(
+                graph, path, precision=Precision(precision), fast=kind == "fast", external_data=False
+            )
+            model = onnx.load(str(path))
+        _drop_probes(model, graph)
+        if name == "plain-fp32":
+            products = macs.count(model, one)
+        weights.strip_model(model)
+        onnx.save_model(model, str(folder / f"{name}.onnx"))
+    (folder / "facts.json").write_text(json.dumps({**facts, "macs": products}), encoding="utf-8")
+
+
+def one_item(graph: Graph) -> Arrays:
+    """Return the inputs of one item at the largest size that the gateway sends, else of the largest case."""
+    requests = list(graph.warmup) or [
+        {name: value[:1] for name, value in case.items()} for case in graph.cases
+    ]
+    return max(requests, key=lambda request: sum(np.asarray(value).nbytes for value in request.values()))
+
+
+def _drop_probes(model: onnx.ModelProto, graph: Graph) -> None:
+    kept = [output for output in model.graph.output if output.name not in graph.probes]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def _config(family: str, size: str) -> Any:
+    if family not in _WITH_CONFIG:
+        return {}
+    from importlib import import_module
+
+    variants = import_module(f"export.families.{family}").VARIANTS
+    name = "tiny" if size == "tiny" else next(iter(variants))
+    return variants[name].config().to_dict()
