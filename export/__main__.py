@@ -224,7 +224,8 @@ def _export(
             f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB"
         )
         if placed.config_changed:
-            say(f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.")
+            what = "sizes, parameters and warm-up"
+            say(f"  {placed.model}/config.pbtxt, which was there, has this export's {what}.")
     if prepared.notice:
         say(f"  {prepared.notice}")
 

@@ -98,6 +98,7 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
 
 
 def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
+    canvas = int(parameters["canvas"])
     return Graph(
         model="face_detection",
         module=module,
@@ -107,6 +108,7 @@ def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
             for name in _output_names()
         },
         dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
+        warmup=[{"image": np.zeros((1, canvas, canvas, 3), np.uint8)}],
         parameters=parameters,
         # Trained weights score next to nothing where no face is: rounding is a large part of such scores.
         tolerance=1e-3,

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
-from export import triton_config
+from export import triton_config, warmup
 
 _CONFIG = "config.pbtxt"
 _DIGEST_BYTES = 16
@@ -18,11 +18,14 @@ _CHUNK_BYTES = 1 << 20
 
 
 def of(models: Iterable[Path]) -> str:
-    """Return the hash of all files in the folders of an export's models, but for their configs."""
+    """Return the hash of all files in the folders of an export's models that answers depend on.
+
+    Those are all but the configs and what Triton warms up with.
+    """
     digest = hashlib.sha256()
     for model in sorted(models):
         for path in sorted(model.rglob("*")):
-            if path.is_file() and path != model / _CONFIG:
+            if path.is_file() and path != model / _CONFIG and path.parent != model / warmup.FOLDER:
                 name = path.relative_to(model.parent).as_posix().encode()
                 # With the sizes, so that no two sets of files are the same bytes.
                 digest.update(b"%d %d " % (len(name), path.stat().st_size) + name)

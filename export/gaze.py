@@ -138,6 +138,7 @@ def _graph(module: Any, variant: str, size: int, crop_size: int, **rest: Any) ->
         outputs={"yaw_pitch": ("batch", 2)},
         dynamic={"face": {0: "batch"}},
         cases=[_case(1, 1, size), _case(2, 3, size)],
+        warmup=[{"face": np.zeros((1, size, size, 3), np.uint8)}],
         parameters={
             "family": FAMILY.name,
             "variant": variant,

@@ -72,10 +72,11 @@ class Graph:
     """
     opset: int = 18
     """The dynamo exporter silently writes 18 if it is asked for less."""
-    half_products_only: bool = False
-    """Whether, at half precision, only matrix products and convolutions compute in half."""
     half_kept_out: Sequence[str] = ()
-    """Parts of the names of products and convolutions that stay in float32 even then."""
+    """Parts of the names of products and convolutions that stay in float32 at half precision.
+
+    The names hold PyTorch's module paths. What places things, such as heads of boxes, needs that.
+    """
 
 
 @dataclass(frozen=True)

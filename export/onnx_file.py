@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import attention, engines, fingerprint, half, int8, parity, placing, triton_config
+from export import engines, fingerprint, half, int8, parity, placing, triton_config, warmup
 from export.engines import Engine
 from export.errors import ExportError, first_line
 from export.graph import Export, Graph
@@ -104,7 +104,9 @@ def _make(
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
-        (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
+        config_path = staging / graph.model / "config.pbtxt"
+        config_path.write_text(config, encoding="utf-8")
+        warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
     with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
         error = parity.compare(
             graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
@@ -138,8 +140,7 @@ def write(
         external_data = (
             _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
         )
-    with attention.fused() if fast else nullcontext():
-        _export(graph, path, external_data)
+    _export(graph, path, external_data, fast)
     if precision is not Precision.fp32:
         _save(converted(graph, path, precision), path, external_data)
     _sign(graph, path)
@@ -151,7 +152,7 @@ def converted(graph: Graph, path: Path, precision: Precision) -> Any:
         return half.weights(path)
     if precision is Precision.int8:
         return int8.converted(path)
-    return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
+    return half.computed(path, graph.half_kept_out)
 
 
 def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
@@ -160,11 +161,13 @@ def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
-def _export(graph: Graph, path: Path, external_data: bool) -> None:
+def _export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
     if isinstance(graph.module, onnx.ModelProto):
         _save(graph.module, path, external_data)
         return
     import torch
+
+    from export import attention
 
     names = list(graph.inputs)
     outputs = {**graph.outputs, **graph.probes}
@@ -180,7 +183,11 @@ def _export(graph: Graph, path: Path, external_data: bool) -> None:
         else {"dynamic_axes": {name: dict(axes) for name, axes in graph.dynamic.items()}}
     )
     # Both exporters warn of their own deprecations, and of every Python number in the module.
-    with warnings.catch_warnings(), torch.no_grad():
+    with (
+        attention.fused() if fast else nullcontext(),
+        warnings.catch_warnings(),
+        torch.no_grad(),
+    ):
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import sam_attention
 from export.families.sam import FAMILY, VARIANTS
 from export.graph import Arrays, Export, Graph
 from export.pictures import noise_images
@@ -45,7 +46,8 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor]:
         pixels, _ = self.normalise(image, valid_size)
-        return (self.vision_encoder(pixels).last_hidden_state,)
+        with sam_attention.without_bias():
+            return (self.vision_encoder(pixels).last_hidden_state,)
 
 
 class Decoder(PromptDecoder):
@@ -99,6 +101,12 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
         dynamic={"image": {0: "batch"}, "valid_size": {0: "batch"}},
         cases=[case(1, (size, size // 2 + 3)), case(2, (size // 3, size), (size, size))],
         reference=reference,
+        warmup=[
+            {
+                "image": np.zeros((1, size, size, 3), np.uint8),
+                "valid_size": np.full((1, 2), size, np.int32),
+            }
+        ],
         parameters=parameters,
     )
 

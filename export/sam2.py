@@ -152,6 +152,7 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],
         reference=reference,
+        warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters=parameters,
         # Both exporters can do it. torch.export takes four times as long over the many windows.
         dynamo=False,

@@ -113,6 +113,11 @@ def decoder_graph(
     follow those of a box.
     """
     example = case(0, 2, [1, 0, PADDING], 3, 3)
+
+    def request(labels: Sequence[int]) -> Arrays:
+        prompt = case(0, 1, labels, 1, 1)
+        return {name: np.zeros_like(value) for name, value in prompt.items()} | {"labels": prompt["labels"]}
+
     prompt_axes = {
         "points": {0: "batch", 1: "prompts", 2: "points"},
         "labels": {0: "batch", 1: "prompts", 2: "points"},
@@ -137,13 +142,12 @@ def decoder_graph(
             case(4, 3, [1, 1, 0, PADDING], 2, 2),
         ],
         reference=reference,
+        warmup=[request([1, PADDING]), request([BOX_MIN, BOX_MIN + 1, *box_padding])],
         parameters={**parameters, "mask_size": str(mask_size)},
         # torch.export would decide for good whether there is one mask or one for every prompt.
         dynamo=False,
         opset=17,
-        # Half precision can hardly tell neighbouring pixels of the 1024 frame apart, so whatever places a
-        # prompt stays in float32.
-        half_products_only=True,
+        # Half precision can hardly tell neighbouring pixels of the 1024 frame apart.
         half_kept_out=("shared_embedding",),
     )
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from export import warmup
 from export.errors import ExportError
 from export.graph import Graph
 
@@ -50,6 +51,7 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     The repository's own config goes before the template, so that tuned settings are kept. Its names, types
     and ranks must agree with the file; ExportError if not. Sizes and parameters follow the file: if they
     differ, as for another variant, the config is a copy with those of the file. Otherwise it is unchanged.
+    The warm-up is the graph's, too, unless the repository's config has one of an operator's.
     """
     from google.protobuf import text_format
 
@@ -74,9 +76,18 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
         config.parameters[name].string_value = value
     if graph.max_batch_size is not None:
         _bound_batches(config, graph.max_batch_size)
+    if warmup.is_ours(config):
+        del config.model_warmup[:]
+        config.model_warmup.extend(warmup.messages(graph, config))
 
     if config == before:
         return text, False
+    if not before.model_warmup:
+        # A config of before there were warm-ups keeps its text.
+        before.model_warmup.extend(config.model_warmup)
+        if config == before:
+            added = type(config)(model_warmup=config.model_warmup)
+            return text.rstrip("\n") + "\n" + text_format.MessageToString(added), path == own
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
     return header + text_format.MessageToString(config, as_utf8=True), path == own
 
