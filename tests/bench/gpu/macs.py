@@ -37,6 +37,8 @@ def count(model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]) -> int:
         options.profile_file_prefix = str(Path(folder, "profile"))
         # Otherwise the nodes that ran are not those of the file.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        # Weights that were packed are not among a node's inputs any more.
+        options.add_session_config_entry("session.disable_prepacking", "1")
         session = onnxruntime.InferenceSession(
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
