@@ -12,7 +12,7 @@ from bench.gpu.plan import Measurement
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("part", choices=("smoke", "peak", "measure"))
-    parser.add_argument("--device", required=True)
+    parser.add_argument("--device", default="cuda")
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--graphs", type=Path)
     parser.add_argument("--seconds", type=float, default=1.0)

@@ -1,16 +1,19 @@
 """Exports all graphs of a run without their weights."""
 
 import json
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 
 from bench.gpu import macs, plan, weights
-from export import onnx_file
+from bench.gpu.plan import SERVED
+from export import onnx_file, triton_config, warmup
 from export.families import FAMILIES
 from export.graph import Arrays, Graph
 from export.half import Precision
@@ -40,12 +43,19 @@ def pack(models: Iterable[str], size: str, folder: Path, tell: Callable[[str], N
         export = FAMILIES[family].prepare(Options(weights="random", size=size))  # type: ignore[arg-type]
         for graph in export.graphs:
             if graph.model in wanted:
+                # What is there of a pack that was stopped is not whole.
+                shutil.rmtree(folder / graph.model, ignore_errors=True)
                 facts = {
                     "size": size,
                     "config": _config(family, size),
                     "variant": graph.parameters["variant"],
                 }
-                pack_graph(graph, folder / graph.model, facts)
+                texts = {
+                    path.partition("/")[2]: text
+                    for path, text in export.files.items()
+                    if path.startswith(f"{graph.model}/")
+                }
+                pack_graph(graph, folder / graph.model, facts, texts)
                 sizes = ", ".join(
                     f"{file.stem} {file.stat().st_size / 1e6:.2f}"
                     for file in sorted((folder / graph.model).glob("*.onnx"))
@@ -53,8 +63,13 @@ def pack(models: Iterable[str], size: str, folder: Path, tell: Callable[[str], N
                 tell(f"{graph.model}: MB {sizes}")
 
 
-def pack_graph(graph: Graph, folder: Path, facts: dict[str, Any]) -> None:
-    """Write one model's folder."""
+def pack_graph(
+    graph: Graph, folder: Path, facts: Mapping[str, Any], texts: Mapping[str, str] | None = None
+) -> None:
+    """Write one model's folder. texts: small files that the gateway reads in the model's folder.
+
+    facts.json is the last: where it is, the folder is whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     one = one_item(graph)
     held = weights.of_arrays(one)
@@ -69,16 +84,31 @@ def pack_graph(graph: Graph, folder: Path, facts: dict[str, Any]) -> None:
                 graph, path, precision=Precision(precision), fast=kind == "fast", external_data=False
             )
             model = onnx.load(str(path))
+            if name == SERVED:
+                _configure(graph, path, folder / "repository")
         _drop_probes(model, graph)
         if name == "plain-fp32":
             products = macs.count(model, one)
         weights.strip_model(model)
         onnx.save_model(model, str(folder / f"{name}.onnx"))
+    for name, text in (texts or {}).items():
+        (folder / "repository" / name).write_text(text, encoding="utf-8")
     (folder / "facts.json").write_text(json.dumps({**facts, "macs": products}), encoding="utf-8")
 
 
+def _configure(graph: Graph, path: Path, folder: Path) -> None:
+    """Write what a model repository has of a model beside its file."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    text, _ = triton_config.for_graph(graph, session, folder)
+    config = folder / "config.pbtxt"
+    config.write_text(text, encoding="utf-8")
+    warmup.write_files(graph, triton_config.parse(text, config), folder)
+
+
 def one_item(graph: Graph) -> Arrays:
-    """Return the largest request that the gateway warms the model up with: one item at the size of production.
+    """Return the largest request that warms the model up: one item at the size of production.
 
     What is large and blank in it becomes noise: of zeros a card is quicker than of any photo.
     """

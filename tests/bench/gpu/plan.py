@@ -24,6 +24,9 @@ NO_CUDA_GRAPH = {"grounding_dino"}
 GRAPHS = ("plain-fp32", "fast-fp32", "fast-fp16", "plain-fp16")
 """The files of a model: plain, or with attention as one operator and the other rewrites."""
 
+SERVED = "fast-fp16"
+"""The one that the server runs."""
+
 
 @dataclass(frozen=True)
 class Measurement:
