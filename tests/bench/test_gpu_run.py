@@ -98,14 +98,14 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         helper.make_node("Cast", ["face"], ["pixels"], to=TensorProto.FLOAT, name="cast"),
         helper.make_node("Mul", ["pixels", "scale"], ["scaled"], name="scale_pixels"),
         helper.make_node("Reshape", ["scaled", "flat"], ["row"], name="reshape"),
-        helper.make_node("MatMul", ["row", "weight"], ["y"], name="product"),
+        helper.make_node("MatMul", ["row", "weight"], ["yaw_pitch"], name="product"),
     ]
     weight = random.normal(0, 0.02, (64 * 64 * 3, 2)).astype(np.float32)
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("face", TensorProto.UINT8, ("batch", 64, 64, 3))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ("batch", 2))],
+        [helper.make_tensor_value_info("yaw_pitch", TensorProto.FLOAT, ("batch", 2))],
         [
             numpy_helper.from_array(np.float32(1 / 255), "scale"),
             numpy_helper.from_array(np.array([0, 64 * 64 * 3]), "flat"),
@@ -117,7 +117,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         model="gaze",
         module=helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10),
         inputs={"face": face.repeat(2, 0)},
-        outputs={"y": ("batch", 2)},
+        outputs={"yaw_pitch": ("batch", 2)},
         dynamic={"face": {0: "batch"}},
         cases=[{"face": face}],
         reference=lambda inputs, outputs: outputs,
@@ -188,6 +188,7 @@ def test_ratios_and_shares_are_of_the_right_rows(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_every_model_runs_in_every_way_at_toy_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from bench.gpu import baselines, pack_graphs
+    from bench.gpu.run_torch import peak
 
     monkeypatch.setenv("PYTHONPATH", "tests:.")
     assert set(baselines.MODELS) == set(plan.MODELS)

@@ -22,7 +22,7 @@ from pathlib import Path
 from bench.gpu import plan
 
 # Large ones, in versions that do not matter.
-HOST_HAS = "numpy", "opencv-python-headless", "pillow"
+HOST_HAS = "numpy", "opencv-python-headless", "pillow", "tokenizers", "huggingface-hub", "hf-xet", "fsspec"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

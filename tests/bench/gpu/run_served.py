@@ -144,7 +144,7 @@ def place(graphs: Path, models: Sequence[str], repository: Path) -> None:
 
 @contextmanager
 def started(folder: Path, device: str, wait_s: float) -> Iterator[str]:
-    """Lend the address of a server without caches. Raises CommandError, with what it wrote, if none starts."""
+    """Lend the address of a server without caches. Raises CommandError if none starts."""
     port = servers.free_port()
     command = [
         *(*servers.VISIONGATE, "up", "--repository", str((folder / "repository").absolute())),
