@@ -1,18 +1,22 @@
 """CLIP through open_clip: the image tower and the text tower as two graphs, and the tokenizer's file."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from export import clip_tokenizer, weights
+from export import attention, clip_tokenizer, weights
 from export.clip_weights import build
 from export.errors import ExportError
 from export.families.clip import DEMO_MERGES, DEMO_VOCABULARY, FAMILY
 from export.graph import Arrays, Export, Graph
+from export.measures import cosine
+from export.photos import pictures
 from export.pictures import noise
 from export.pixels import Normalise
 from export.weights import Options
@@ -55,10 +59,13 @@ class TextTower(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        mask = getattr(getattr(model, "text", model), "attn_mask", None)
+        self.is_causal = mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        # The model finds the end of the text with ArgMax, which ONNX Runtime before 1.20 lacks for int64.
-        return (self.model.encode_text(input_ids.to(torch.int32)),)
+        with attention.causal_masks() if self.is_causal else nullcontext():
+            # The model finds the end of the text with ArgMax, which ONNX Runtime before 1.20 lacks for int64.
+            return (self.model.encode_text(input_ids.to(torch.int32)),)
 
 
 def _image(model: Any, names: Mapping[str, str]) -> Graph:
@@ -92,8 +99,9 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],
         reference=reference,
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
+        measures=[cosine("image_embedding")],
+        photos=lambda: [{"image": picture[None]} for picture in pictures(size, size)],
+        warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters={
             **names,
             "image_size": str(size),
@@ -129,8 +137,8 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
         # The embedding is taken at the end of the text: at the front, in the middle, in the very last place.
         cases=[case("?"), case("a photo of a truck.", "words " * 100, "an astronaut, smiling, 1983")],
         reference=reference,
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
+        measures=[cosine("text_embedding")],
+        warmup=[case("a photo of a cat.")],
         parameters={
             **names,
             "context_length": str(length),
