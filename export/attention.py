@@ -50,7 +50,7 @@ def is_fused() -> bool:
 
 @contextmanager
 def causal_masks() -> Iterator[None]:
-    """Take every mask that PyTorch's attention is given meanwhile for the causal one.
+    """Take every mask [L,L] that PyTorch's attention is given meanwhile for the causal one.
 
     The operator has that one itself, and GPUs have no fast kernel for others. An exporter cannot look at a
     mask's values.
@@ -76,7 +76,7 @@ def multi_head(
 
     Takes query [B,Q,heads*D], key [B,K,heads*D], value [B,K,heads*V]. `scale` is 1/√D if not given. `bias`
     [B or 1,heads or 1,Q,K] is added to the scores, or it is a mask that is true where a query may look. With
-    `causal`, a query looks at no later key.
+    `causal`, a query looks at no later key: there must be as many queries as keys.
     """
     if not (is_fused() and torch.onnx.is_in_onnx_export()):
         q, k, v = (
@@ -140,8 +140,8 @@ class _Traced(torch.autograd.Function):
             scale_f=attributes["scale"],
             unidirectional_i=attributes["unidirectional"],
         )
+        # Not the batch and the length of the example, which the exporter would take for fixed.
         sizes = value.type().varyingSizes()
-        # The exporter would bake in the example's batch and length.
         result.setType(query.type().with_sizes([None, None, sizes[-1] if sizes else None]))
         return result
 
@@ -161,14 +161,14 @@ def _by_heads(
         return _scaled_dot_product_attention(  # type: ignore[no-any-return]
             query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
         )
-    if attn_mask is not None and _MASK_IS_CAUSAL.get():
+    if attn_mask is not None and attn_mask.ndim == 2 and _MASK_IS_CAUSAL.get():
         attn_mask, is_causal = None, True
     if attn_mask is not None and attn_mask.ndim < 4:
         attn_mask = attn_mask.reshape(*[1] * (4 - attn_mask.ndim), *attn_mask.shape)
     heads = int(query.shape[1])
     q, k, v = (tensor.transpose(1, 2).flatten(2) for tensor in (query, key, value))
     result = multi_head(q, k, v, heads, scale=scale, bias=attn_mask, causal=is_causal)
-    # In a trace, `unflatten` would bake in the example's batch.
+    # Not `unflatten`, with which a trace bakes in the example's batch.
     return result.reshape(query.shape[0], query.shape[2], heads, value.shape[3]).transpose(1, 2)
 
 

@@ -1,6 +1,7 @@
 """CLIP through open_clip: the image tower and the text tower as two graphs, and the tokenizer's file."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from export import clip_tokenizer, weights
+from export import attention, clip_tokenizer, weights
 from export.clip_weights import build
 from export.errors import ExportError
 from export.families.clip import DEMO_MERGES, DEMO_VOCABULARY, FAMILY
@@ -58,10 +59,13 @@ class TextTower(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
+        mask = getattr(getattr(model, "text", model), "attn_mask", None)
+        self.is_causal = mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor]:
-        # The model finds the end of the text with ArgMax, which ONNX Runtime before 1.20 lacks for int64.
-        return (self.model.encode_text(input_ids.to(torch.int32)),)
+        with attention.causal_masks() if self.is_causal else nullcontext():
+            # The model finds the end of the text with ArgMax, which ONNX Runtime before 1.20 lacks for int64.
+            return (self.model.encode_text(input_ids.to(torch.int32)),)
 
 
 def _image(model: Any, names: Mapping[str, str]) -> Graph:

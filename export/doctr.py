@@ -3,11 +3,13 @@
 from copy import deepcopy
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import attention
 from export.doctr_pixels import normalised
 from export.doctr_weights import Networks, build
 from export.families.doctr import DETECTORS, FAMILY, RECOGNIZERS
@@ -54,7 +56,10 @@ class Recognizer(nn.Module):
         self.model = model
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.logits(self.normalise(crop))
+        from doctr.models.modules.transformer import MultiHeadAttention
+
+        with mock.patch.object(MultiHeadAttention, "forward", multi_head):
+            logits = self.logits(self.normalise(crop))
         return logits.argmax(-1).to(torch.int32), logits.softmax(-1).amax(-1), logits
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -89,6 +94,14 @@ class ParseqRecognizer(Recognizer):
         mask = (before_end[:, None, None, :] & others).to(torch.int32)
         logits: Tensor = model.head(model.decode(tokens, memory, mask, target_query=queries))
         return logits
+
+
+def multi_head(self: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend as the layer of ViTSTR and PARSeq does. The mask is 0 at hidden keys."""
+    q, k, v = (layer(x) for layer, x in zip(self.linear_layers, (query, key, value), strict=True))
+    bias = None if mask is None else mask != 0
+    mixed: Tensor = self.output_linear(attention.multi_head(q, k, v, self.num_heads, bias=bias))
+    return mixed
 
 
 def detection_graph(networks: Networks, is_trained: bool = False) -> Graph:

@@ -1,9 +1,9 @@
 """The attention of SAM's image encoder, with its relative positions inside the product of queries and keys.
 
-transformers' module adds a bias to the scores of all pairs, 4096 times 4096 of each head where it looks at the
-whole image. The bias of a pair is the query's product with one vector for the key's row and another for its
-column. So the queries get these products with all rows and columns appended, and every key a one at its own
-row and its own column. Then no score is ever stored.
+transformers' module adds a bias to the scores of all pairs, which are 4096 times 4096 of each head where it
+looks at the whole image. The bias of a pair is the query's product with one vector for the key's row and
+another for its column. So the queries get these products with all rows and columns appended, and every key a
+one at its own row and its own column. Then no score is ever stored.
 """
 
 from collections.abc import Iterator
@@ -61,6 +61,9 @@ def attend(module: Any, hidden_states: Tensor, output_attentions: bool = False) 
 
 
 def _vectors(relative: Tensor, count: int) -> Tensor:
-    """Return [i,:,j], the vector of a key at row or column j for a query at i, of those by distance [2n-1,D]."""
+    """Return [n,D,n]: for queries at row (or column) i, the vectors of keys at j.
+
+    `relative` [2n-1,D] has them by distance.
+    """
     place = torch.arange(count)
     return relative[place[:, None] - place + count - 1].transpose(1, 2)

@@ -1,7 +1,7 @@
 """A model repository whose models run on GPUs: links to the user's, with configurations that say so.
 
-Triton runs the models of Python-based backends, and so ours, on the CPU unless their configuration has
-`KIND_GPU`. The native backend takes the GPUs by itself, so that the configurations need not say it.
+The user's configurations need not say it: NVIDIA's backend takes all GPUs by itself. Here they say which, and
+how many instances there are on each.
 """
 
 from collections.abc import Iterable

@@ -283,7 +283,12 @@ class EmbeddedTriton:
                 errors="replace",
                 # The embedded interpreters import modules from the working directory first.
                 cwd=run.folder,
-                env={**process_environment(environment), "TMPDIR": str(run.folder)},
+                env={
+                    **process_environment(environment),
+                    "TMPDIR": str(run.folder),
+                    # Triton would start an instance for each GPU that it sees, all of them on the CPU.
+                    **({} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}),
+                },
                 pass_fds=run.locks,
                 start_new_session=True,  # this process handles Ctrl-C
             )

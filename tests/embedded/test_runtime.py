@@ -85,6 +85,8 @@ def test_everything_is_served_on_loopback_and_logged(server: Any) -> None:
         with urllib.request.urlopen(f"http://{address}/{path}") as response:
             assert response.status == 200
     assert server.triton.poll() is None
+    # GPUs are for those who ask for them.
+    assert b"CUDA_VISIBLE_DEVICES=" in Path(f"/proc/{server.triton.pid}/environ").read_bytes().split(b"\0")
     assert any("successfully loaded 'scale'" in line for line in server.log)
 
 

@@ -104,7 +104,7 @@ class TritonPythonModel:
         self._config, self._gpu = config, gpu
         # The first requests are those of the configuration's warm-up.
         self._is_warm = not config.get("model_warmup")
-        self._run_session = session.run if gpu is None else _runs_on_gpu(session, config, gpu)
+        self._run_session = session.run if gpu is None else _runs_on_gpu(session, path, config, gpu)
         self._batching: bool = config["max_batch_size"] > 0
         self._input_names = [tensor.name for tensor in inputs]
         self._output_names = [tensor.name for tensor in outputs]
@@ -183,17 +183,19 @@ class TritonPythonModel:
 
 
 def _runs_on_gpu(
-    session: onnxruntime.InferenceSession, config: Config, gpu: int
+    session: onnxruntime.InferenceSession, path: Path, config: Config, gpu: int
 ) -> Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]:
     """Return what runs a session on a GPU, and log which of its nodes do not run there."""
     where = visiongate_sessions.placement(session, gpu)
     pb_utils.Logger.log_info(f"{visiongate_sessions.MARK}{config['name']}: {where}")
-    sizes = visiongate_sessions.graph_sizes(config)
-    if not sizes:
-        return visiongate_runs.BoundRuns(session, "cuda", gpu).run
-    if visiongate_sessions.ON_CPU in where:
-        raise pb_utils.TritonModelException(f"model '{config['name']}' cannot have 'cuda_graphs': {where}")
-    return visiongate_runs.GraphRuns(session, "cuda", gpu, sizes).run
+    batch = {tensor.shape[0] for tensor in session.get_inputs()}
+    of_size = {
+        size: visiongate_sessions.open_session(path, config, gpu=gpu, graph_of=dict.fromkeys(batch, size))
+        for size in visiongate_sessions.graph_sizes(config)
+    }
+    if of_size:
+        return visiongate_runs.GraphRuns(session, "cuda", gpu, of_size).run
+    return visiongate_runs.BoundRuns(session, "cuda", gpu).run
 
 
 def _model_file(version: Path, config: Config) -> Path:

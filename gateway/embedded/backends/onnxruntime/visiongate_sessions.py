@@ -9,6 +9,7 @@ import ctypes
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,12 @@ class ModelError(RuntimeError):
     """A model that cannot be used as its configuration says: one sentence."""
 
 
-def open_session(path: Path, config: Config, *, gpu: int | None = None) -> onnxruntime.InferenceSession:
+def open_session(
+    path: Path, config: Config, *, gpu: int | None = None, graph_of: Mapping[str, int] | None = None
+) -> onnxruntime.InferenceSession:
     """Open a model file with the options of its configuration, on this GPU or on the CPU.
+
+    graph_of: sizes of symbolic dimensions, for a session on a GPU that records a CUDA graph of them.
 
     Raises ModelError if the options are wrong, or if the session does not run on that GPU: ONNX Runtime would
     run it on the CPU and only write a warning.
@@ -71,7 +76,8 @@ def open_session(path: Path, config: Config, *, gpu: int | None = None) -> onnxr
     if execution_mode == 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     threads = _integer(config, "intra_op_thread_count")
-    options.intra_op_num_threads = threads or _cores_per_instance(config)
+    # On a GPU no more than the arithmetic of shapes is left for them.
+    options.intra_op_num_threads = threads or (_cores_per_instance(config) if gpu is None else 1)
     options.inter_op_num_threads = _integer(config, "inter_op_thread_count")
     # Between runs the threads sleep, and leave the cores to the processes of other models.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -79,6 +85,10 @@ def open_session(path: Path, config: Config, *, gpu: int | None = None) -> onnxr
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     cuda = cuda_options(config, gpu)
+    for name, size in (graph_of or {}).items():
+        # Then the arithmetic of shapes, which would run on the CPU, is done as the session is opened.
+        options.add_free_dimension_override_by_name(name, size)
+        cuda["enable_cuda_graph"] = "1"
     onnxruntime.preload_dlls()
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     try:
@@ -95,6 +105,8 @@ def open_session(path: Path, config: Config, *, gpu: int | None = None) -> onnxr
         ) from error
     if session.get_providers()[0] != _CUDA:
         raise ModelError(f"model '{config['name']}' cannot run on GPU {gpu}: {_missing(onnxruntime)}")
+    if graph_of and ON_CPU in (where := placement(session, gpu)):
+        raise ModelError(f"model '{config['name']}' cannot have 'cuda_graphs': {where}")
     return session
 
 
@@ -119,8 +131,6 @@ def cuda_options(config: Config, gpu: int) -> dict[str, str]:
                 raise ModelError(f"'{key}' must be a number from 0 to {len(choices) - 1}, not {number}")
             options[key] = choices[number]
     options.update({key: _text(config, key) for key in _CUDA_VALUES if _text(config, key)})
-    if graph_sizes(config):
-        options["enable_cuda_graph"] = "1"
     return {**options, "device_id": str(gpu)}
 
 
