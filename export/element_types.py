@@ -1,6 +1,6 @@
 """The element type of every tensor in an ONNX graph.
 
-ONNX's shape inference also knows them, but stops behind operators of other domains, such as ONNX Runtime's own.
+ONNX's shape inference also knows them, but stops behind operators of other domains, such as ONNX Runtime's.
 """
 
 from typing import Any

@@ -14,6 +14,11 @@ from export.graph import Graph
 FILE = "model.plan"
 RECORD = "model.plan.json"
 
+_OUT_OF_MEMORY = (
+    "There is not enough memory to build {model}'s engine: free the GPU, or lower max_batch_size in the "
+    "model's config.pbtxt."
+)
+
 Profile = Mapping[str, Sequence[list[int]]]
 """The least, the usual and the largest shape of each input."""
 
@@ -83,7 +88,11 @@ def build(library: TensorRT, path: Path, shapes: Profile, model: str, compute_ca
     trt = library.module
     errors: list[str] = []
     logger = _logger(trt, errors)
-    builder = trt.Builder(logger)
+    try:
+        builder = trt.Builder(logger)
+    except (RuntimeError, TypeError) as error:  # pybind's word for no object
+        reason = _reason(errors or [str(error)])
+        raise ExportError(f"TensorRT does not start on this host: {reason}.") from error
     # Each value has the type that the file gives it. From version 11 on there is no other way.
     typed = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if typed is None else 1 << int(typed))
@@ -100,7 +109,7 @@ def build(library: TensorRT, path: Path, shapes: Profile, model: str, compute_ca
     config.add_optimization_profile(ranges)
     if library.is_rtx:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(_architecture(trt, compute_capability), 0)
+        config.set_compute_capability(architecture(library, compute_capability), 0)
     try:
         plan = builder.build_serialized_network(network, config)
     except MemoryError as error:
@@ -108,22 +117,15 @@ def build(library: TensorRT, path: Path, shapes: Profile, model: str, compute_ca
     if plan is None:
         if any("memory" in line.lower() for line in errors):
             raise ExportError(_OUT_OF_MEMORY.format(model=model))
-        raise ExportError(
-            f"TensorRT builds no engine of {model}: {errors[0] if errors else 'it says no reason'}."
-        )
+        raise ExportError(f"TensorRT builds no engine of {model}: {_reason(errors)}.")
     return plan
 
 
-_OUT_OF_MEMORY = (
-    "There is not enough memory to build {model}'s engine: free the GPU, or lower max_batch_size in the "
-    "model's config.pbtxt."
-)
-
-
-def _architecture(trt: Any, compute_capability: str) -> Any:
+def architecture(library: TensorRT, compute_capability: str) -> Any:
+    """Return what TensorRT for RTX calls GPUs of a compute capability. Raise ExportError if it knows none."""
     known = {
         f"{name[2:-1]}.{name[-1]}": value
-        for name, value in trt.ComputeCapability.__members__.items()
+        for name, value in library.module.ComputeCapability.__members__.items()
         if name.startswith("SM")
     }
     if compute_capability not in known:
@@ -132,11 +134,6 @@ def _architecture(trt: Any, compute_capability: str) -> Any:
             f"knows {', '.join(known)}."
         )
     return known[compute_capability]
-
-
-def check_architecture(library: TensorRT, compute_capability: str) -> None:
-    """Raise ExportError if TensorRT for RTX does not build for GPUs of this compute capability."""
-    _architecture(library.module, compute_capability)
 
 
 def _logger(trt: Any, errors: list[str]) -> Any:
@@ -154,4 +151,9 @@ def _parser_fault(parser: Any, errors: list[str]) -> str:
     if parser.num_errors:
         fault = parser.get_error(0)
         return f"{fault.node_operator} {fault.node_name}: {fault.desc()}".strip(". ")
-    return (errors[0] if errors else "it says no reason").strip(". ")
+    return _reason(errors)
+
+
+def _reason(errors: Sequence[str]) -> str:
+    """Return the first of TensorRT's errors: the others follow from it."""
+    return first_line(ValueError(errors[0])).strip(". ") if errors else "it says no reason"

@@ -13,7 +13,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from export import engine_host, engine_plan, triton_config
-from export.engine_host import Gpu
 from export.errors import ExportError
 from export.graph import Graph
 from export.half import Precision
@@ -83,25 +82,23 @@ def check(target: Target, precision: Precision) -> None:
 def _gpu(target: Target) -> tuple[engine_host.TensorRT, str, str | None]:
     """Return TensorRT, the compute capability to build for, and the GPU's name if it is the one here."""
     library = engine_host.tensorrt()
-    here: Gpu | None = engine_host.gpu()
     wanted = target.compute_capability
     if wanted is not None and not library.is_rtx:
         raise ExportError(
             "The package tensorrt builds engines only for the GPU of this host: leave out "
             "--compute-capability."
         )
-    if wanted is None and here is None:
-        raise ExportError(
-            "TensorRT's engines are built for a GPU, and this host has none (or no driver)"
-            + (": name its kind with --compute-capability, such as 8.9." if library.is_rtx else ".")
-        )
+    name = None
     if wanted is None:
-        assert here is not None
-        wanted, name = here.compute_capability, here.name
-    else:
-        name = None
+        gpu = engine_host.gpu()
+        if gpu is None:
+            raise ExportError(
+                "TensorRT's engines are built for a GPU, and this host has none (or no driver)"
+                + (": name its kind with --compute-capability, such as 8.9." if library.is_rtx else ".")
+            )
+        wanted, name = gpu.compute_capability, gpu.name
     if library.is_rtx:
-        engine_plan.check_architecture(library, wanted)
+        engine_plan.architecture(library, wanted)
     return library, wanted, name
 
 

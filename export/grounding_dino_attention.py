@@ -52,7 +52,7 @@ def deformable(
     # Queries come last, so that sums over points run over whole rows.
     grids = (2 * locations - 1).permute(0, 2, 3, 4, 1, 5)
     shares = weights.permute(0, 2, 3, 4, 1)
-    maps = value.split([height * width for height, width in sizes], dim=1)
+    maps = torch.split(value, [height * width for height, width in sizes], dim=1)
     total: Tensor | None = None
     for level, (height, width) in enumerate(sizes):
         sampled = nn.functional.grid_sample(

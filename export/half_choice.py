@@ -4,8 +4,8 @@ The rules are those of PyTorch's autocast. Matrix products and convolutions are 
 and those that move data follow their inputs. Norms, exponentials, reductions and all else stay in float32.
 
 There is one more rule: from the first product of an attention to its last, softmax included, all is in half.
-Runtimes fuse such a block, accumulate its sums in float32 inside, and TensorRT's builder fails on a softmax in
-float32 between two halves.
+Runtimes fuse such a block and accumulate its sums in float32 inside. TensorRT's builder fails on a softmax in
+float32 between two products in half.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -18,14 +18,22 @@ from export.element_types import element_types
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "ConvTranspose", "Einsum", "MultiHeadAttention"})
 # They move values. Rounding before them or after them is the same.
+# fmt: off
 MOVES = frozenset(
-    "Concat Expand Flatten Gather GatherElements GatherND Identity Reshape Slice Split Squeeze Tile Transpose "
-    "Unsqueeze".split()
+    {
+        "Concat", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity",
+        "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    }
 )
 FOLLOWERS = MOVES | frozenset(
-    "Abs Add AveragePool Clip Div Dropout Elu Erf Gelu GlobalAveragePool GlobalMaxPool HardSigmoid HardSwish "
-    "LeakyRelu Max MaxPool Min Mul Neg PRelu Pad ReduceMax ReduceMin Relu Sigmoid Sub Tanh Where".split()
+    {
+        "Abs", "Add", "AveragePool", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu",
+        "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LeakyRelu", "Max",
+        "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "ReduceMax", "ReduceMin", "Relu", "Sigmoid",
+        "Sub", "Tanh", "Where",
+    }
 )
+# fmt: on
 # The largest half, and the least one above zero.
 LARGEST, LEAST = 65504.0, 2.0**-24
 # A product of fewer weights than this gains nothing. Such are the angles that a gaze is averaged of.
@@ -162,7 +170,7 @@ class Choice:
                 self.chosen.add(i)
 
     def _fits(self, name: str) -> bool:
-        """Return whether a half can hold a constant. Infinities and what masks have in their place are none."""
+        """Return whether a half can hold a constant. It can hold no mask's, which are huge or infinite."""
         if name not in self.weights or self.types.get(name) != TensorProto.FLOAT:
             return True
         values = np.abs(numpy_helper.to_array(self.weights[name]))

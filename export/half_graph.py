@@ -16,9 +16,21 @@ SUFFIX = "_half"
 LARGEST_MASK = 60000.0
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A model with halves."""
+
+    model: Any
+    halves: Sequence[str]
+    """The float32 tensors of which there is a half, but for those in which a mask may be.
+
+    The half has the same name with SUFFIX behind it.
+    """
+
+
 def converted(
-    model: Any, kept_out: Sequence[str], too_large: Collection[str], is_rounded: bool = True
-) -> Any:
+    model: Any, kept_out: Sequence[str], too_large: Collection[str] = (), is_rounded: bool = True
+) -> Converted:
     """Return a float32 model, which is changed, with the nodes of a `Choice` in half precision.
 
     Without `is_rounded`, its halves are float32: they then show what halves would have to hold.

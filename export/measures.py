@@ -44,7 +44,7 @@ class Measure:
 
     def text(self, value: float) -> str:
         """Return such as "mask IoU at least 0.9980"."""
-        return f"{self.name} {'at least' if self.is_least else 'at most'} {value:.4g}"
+        return f"{self.name} {'at least' if self.is_least else 'at most'} {value:.6g}"
 
 
 def cosine(output: str, limit: float = MIN_COSINE) -> Measure:

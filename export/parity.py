@@ -69,13 +69,13 @@ def compare(
             f"on {shapes}, and at most {tolerance:.0e} is allowed."
         )
     measured = {measure: measure.worst(values_of[measure.name]) for measure in measures}
-    for measure, value in measured.items():
-        if not measure.allows(value):
+    for measure, reached in measured.items():
+        if not measure.allows(reached):
             raise ExportError(
-                f"{graph.model} differs from {graph.origin}: {measure.name} {value:.4g}, and "
+                f"{graph.model} differs from {graph.origin}: {measure.name} {reached:.4g}, and "
                 f"{'at least' if measure.is_least else 'at most'} {measure.limit:g} is allowed."
             )
-    return Agreement(worst, [measure.text(value) for measure, value in measured.items()])
+    return Agreement(worst, [measure.text(reached) for measure, reached in measured.items()])
 
 
 def difference(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:

@@ -44,4 +44,4 @@ def cut(boxes: list[np.ndarray[Any, Any]], height: int, width: int) -> list[np.n
     drawn = scene()
     assert drawn is not None
     picture = Image.fromarray(drawn.image)
-    return [np.asarray(picture.crop(tuple(map(int, box))).resize((width, height))) for box in boxes]
+    return [np.asarray(picture.crop(tuple(box.tolist())).resize((width, height))) for box in boxes]

@@ -95,7 +95,7 @@ def test_linear_layers() -> None:
 
 
 def test_transformers_is_left_as_it_was() -> None:
-    owners = [
+    owners: list[Any] = [
         modeling.MultiScaleDeformableAttention,
         modeling.GroundingDinoMultiheadAttention,
         modeling.GroundingDinoBiMultiHeadAttention,
