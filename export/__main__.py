@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from export.engines import Engine
+from export import engines
+from export.engines import Engine, Target
 from export.errors import ExportError, first_line
 from export.families import DEFAULT_SET, FAMILIES
 from export.half import Precision
@@ -91,6 +92,21 @@ def export(
             "the default: Triton's --model-config-name chooses.",
         ),
     ] = Engine.onnxruntime,
+    compute_capability: Annotated[
+        str | None,
+        typer.Option(
+            metavar="8.9",
+            help="tensorrt: the kind of GPU to build for, if it is not this host's. TensorRT for RTX can.",
+            show_default=False,
+        ),
+    ] = None,
+    engine_cache: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="onnxruntime-tensorrt: the folder, on Triton's host, where ONNX Runtime keeps its engines.",
+        ),
+    ] = engines.CACHE,
     beside: Annotated[
         bool,
         typer.Option(
@@ -158,12 +174,14 @@ def export(
         )
         for name in models:
             extras.require(FAMILIES[name].extra(options), f"Exporting {name}")
+        target = Target(engine, compute_capability, engine_cache)
+        engines.check(target, precision)
         out = find_repository(repository)
         failed: dict[str, str] = {}
         with reserved(out):
             for name in models:
                 try:
-                    _export(name, options, precision, engine, beside, out)
+                    _export(name, options, precision, target, beside, out)
                 except Exception as error:
                     if with_traceback:
                         traceback.print_exception(error)
@@ -172,7 +190,7 @@ def export(
         if len(failed) < len(models):
             shared = f" --weights {weights}" if weights in {"demo", "random"} else ""
             shared += " --size tiny" if size is Size.tiny else ""
-            _summary(models, failed, out, shared)
+            _summary(models, failed, out, shared, target.notice)
     except (ExportError, ValueError) as error:
         if with_traceback:
             traceback.print_exception(error)
@@ -205,7 +223,7 @@ def _check(models: Sequence[str], variant: str | None, revision: str | None, wei
 
 
 def _export(
-    name: str, options: Options, precision: Precision, engine: Engine, beside: bool, out: Path
+    name: str, options: Options, precision: Precision, target: Target, beside: bool, out: Path
 ) -> None:
     family = FAMILIES[name]
     with_pytorch = family.extra(options) == "export"
@@ -217,14 +235,18 @@ def _export(
         prepared = family.prepare(options)
         if beside:
             prepared = graph.beside(prepared)
-    for placed in onnx_file.place(prepared, out, precision=precision, engine=engine, step=_step):
+    for placed in onnx_file.place(prepared, out, precision=precision, target=target, step=_step):
         say(
             f"{placed.model}: {placed.megabytes:,.1f} MB in {placed.seconds:.1f} s, differs from "
             f"{placed.origin} by at most {placed.error:.1e}, "
+            f"{''.join(f'{measured}, ' for measured in placed.measured)}"
             f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB"
         )
+        if placed.kept:
+            say(f"  {len(placed.kept)} tensors stay in float32: a half might not hold them.")
         if placed.config_changed:
-            say(f"  {placed.model}/config.pbtxt, which was there, has this export's sizes and parameters.")
+            what = "sizes, parameters and warm-up"
+            say(f"  {placed.model}/config.pbtxt, which was there, has this export's {what}.")
     if prepared.notice:
         say(f"  {prepared.notice}")
 
@@ -249,7 +271,9 @@ def _step(name: str) -> Iterator[None]:
     say(Text.assemble(f"  {name} ", (f"{time.perf_counter() - start:.1f} s", "dim")))
 
 
-def _summary(models: Sequence[str], failed: Mapping[str, str], repository: Path, shared: str) -> None:
+def _summary(
+    models: Sequence[str], failed: Mapping[str, str], repository: Path, shared: str, notice: str
+) -> None:
     """Print what was exported and what not, what the repository now holds and lacks, and what comes next."""
     from export import summary
 
@@ -260,6 +284,8 @@ def _summary(models: Sequence[str], failed: Mapping[str, str], repository: Path,
             say(f"Not exported: {name}. {sentence}")
     say(f"In {repository}: {', '.join(summary.models(repository))}")
     option = "" if repository == find_repository() else f" --repository {shlex.quote(str(repository))}"
+    if notice:
+        say(notice)
     for line in summary.lacks(repository, shared + option):
         say(line)
     say(f"Next: visiongate up{option}")

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from export.clip_weights import build
 from export.errors import ExportError
 from export.families.clip import DEMO_MERGES, DEMO_VOCABULARY, FAMILY
 from export.graph import Arrays, Export, Graph
+from export.measures import cosine
+from export.photos import pictures
 from export.pictures import noise
 from export.pixels import Normalise
 from export.weights import Options
@@ -96,8 +99,9 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],
         reference=reference,
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
+        measures=[cosine("image_embedding")],
+        photos=lambda: [{"image": picture[None]} for picture in pictures(size, size)],
+        warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters={
             **names,
             "image_size": str(size),
@@ -133,8 +137,8 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
         # The embedding is taken at the end of the text: at the front, in the middle, in the very last place.
         cases=[case("?"), case("a photo of a truck.", "words " * 100, "an astronaut, smiling, 1983")],
         reference=reference,
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
+        measures=[cosine("text_embedding")],
+        warmup=[case("a photo of a cat.")],
         parameters={
             **names,
             "context_length": str(length),

@@ -3,24 +3,31 @@
 from copy import deepcopy
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import attention
 from export.doctr_pixels import normalised
 from export.doctr_weights import Networks, build
 from export.families.doctr import DETECTORS, FAMILY, RECOGNIZERS
 from export.graph import Arrays, Export, Graph
+from export.measures import MIN_IOU, masks, words
+from export.photos import cut, pictures, scene
 from export.pictures import text_images
 from export.pixels import Normalise
 from export.weights import Options
+from gateway.models.doctr_recognition import DECODERS
+from gateway.models.text import Steps
 
 
 def prepare(options: Options) -> Export:
     """Describe both graphs, with the reference that each must agree with."""
     networks = build(options)
-    return Export([detection_graph(networks), recognition_graph(networks)])
+    is_trained = options.weights != "random"
+    return Export([detection_graph(networks, is_trained), recognition_graph(networks, is_trained)])
 
 
 class Detector(nn.Module):
@@ -49,7 +56,10 @@ class Recognizer(nn.Module):
         self.model = model
 
     def forward(self, crop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        logits = self.logits(self.normalise(crop))
+        from doctr.models.modules.transformer import MultiHeadAttention
+
+        with mock.patch.object(MultiHeadAttention, "forward", multi_head):
+            logits = self.logits(self.normalise(crop))
         return logits.argmax(-1).to(torch.int32), logits.softmax(-1).amax(-1), logits
 
     def logits(self, pixels: Tensor) -> Tensor:
@@ -86,8 +96,19 @@ class ParseqRecognizer(Recognizer):
         return logits
 
 
-def detection_graph(networks: Networks) -> Graph:
-    """Describe the detection network's graph."""
+def multi_head(self: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attend as the layer of ViTSTR and PARSeq does. The mask is 0 at hidden keys."""
+    q, k, v = (layer(x) for layer, x in zip(self.linear_layers, (query, key, value), strict=True))
+    bias = None if mask is None else mask != 0
+    mixed: Tensor = self.output_linear(attention.multi_head(q, k, v, self.num_heads, bias=bias))
+    return mixed
+
+
+def detection_graph(networks: Networks, is_trained: bool = False) -> Graph:
+    """Describe the detection network's graph.
+
+    The maps of seeded weights are noise on both sides of the threshold, so that they have no limit.
+    """
     from doctr.models.detection.fast import reparameterize
 
     model, size = networks.detector, networks.pair.image_size
@@ -105,8 +126,9 @@ def detection_graph(networks: Networks) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[{"image": text_images(2, 1, size, size)}, {"image": text_images(3, 3, size, size)}],
         reference=partial(detection_reference, model),
-        # With everything in half precision, the probabilities are off by a tenth.
-        half_products_only=True,
+        measures=[masks("probability_map", limit=MIN_IOU if is_trained else 0, above=float(post.bin_thresh))],
+        photos=lambda: [{"image": picture[None]} for picture in pictures(size, size)],
+        warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters=_names(networks)
         | {
             "image_size": str(size),
@@ -133,8 +155,8 @@ def detection_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
     return {"probability_map": np.concatenate(maps)}
 
 
-def recognition_graph(networks: Networks) -> Graph:
-    """Describe the recognition network's graph."""
+def recognition_graph(networks: Networks, is_trained: bool = False) -> Graph:
+    """Describe the recognition network's graph. What seeded weights read has no limit."""
     model = networks.recognizer
     exported = deepcopy(model)
     exported.exportable = True
@@ -144,6 +166,17 @@ def recognition_graph(networks: Networks) -> Graph:
     module = (ParseqRecognizer if is_parseq else Recognizer)(exported)
     with torch.no_grad():
         _, steps, classes = module.eval()(torch.from_numpy(example))[-1].shape
+    decoder = RECOGNIZERS[networks.pair.recognizer]
+
+    def decode(classes: np.ndarray[Any, Any]) -> list[str]:
+        steps = Steps(classes.astype(np.int32), np.ones(classes.shape, np.float32))
+        return [span.text for span in DECODERS[decoder](steps, model.vocab)]
+
+    def photos() -> list[Arrays]:
+        drawn = scene()
+        crops = cut([word.box for word in drawn.words], height, width) if drawn else []
+        return [{"crop": np.stack(crops)}] if crops else []
+
     return Graph(
         model="doctr_recognition",
         module=module,
@@ -153,13 +186,14 @@ def recognition_graph(networks: Networks) -> Graph:
         dynamic={"crop": {0: "batch"}},
         cases=[{"crop": text_images(2, 1, height, width)}, {"crop": text_images(3, 5, height, width)}],
         reference=partial(recognition_reference, model),
-        # With everything in half precision, ONNX Runtime's CPU session crashes while it loads the graph.
-        half_products_only=True,
+        measures=[words(decode, limit=1 if is_trained else 0)],
+        photos=photos,
+        warmup=[{"crop": np.zeros((1, height, width, 3), np.uint8)}],
         parameters=_names(networks)
         | {
             "crop_size": f"{height}x{width}",
             "vocabulary": model.vocab,
-            "decoder": RECOGNIZERS[networks.pair.recognizer],
+            "decoder": decoder,
         },
         dynamo=False,
         opset=17,

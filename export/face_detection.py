@@ -5,10 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from export import ready_onnx
+from export import ranges, ready_onnx
 from export.errors import ExportError
 from export.families.face_detection import DEMO_SIZES, FAMILY, HEADS, SIZES, STRIDES, TINY_SIZES
 from export.graph import Arrays, Export, Graph
+from export.measures import faces
+from export.photos import pictures
 from export.pictures import noise
 from export.weights import Options
 
@@ -98,6 +100,7 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
 
 
 def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
+    canvas, small_faces_canvas = (int(parameters[name]) for name in ("canvas", "small_faces_canvas"))
     return Graph(
         model="face_detection",
         module=module,
@@ -107,7 +110,11 @@ def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
             for name in _output_names()
         },
         dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
+        warmup=[{"image": np.zeros((1, canvas, canvas, 3), np.uint8)}],
         parameters=parameters,
+        ranges=dict.fromkeys(("height", "width"), ranges.of_sizes([canvas, small_faces_canvas])),
+        measures=[faces()],
+        photos=lambda: [{"image": picture[None]} for picture in pictures(320, 320)],
         # Trained weights score next to nothing where no face is: rounding is a large part of such scores.
         tolerance=1e-3,
         **rest,

@@ -20,6 +20,8 @@ from export.families.gaze import (
     TINY_FACE_SIZE,
 )
 from export.graph import Arrays, Export, Graph
+from export.measures import degrees
+from export.photos import cut, scene
 from export.pictures import MEAN, STD, tinted_noise
 from export.weights import Options
 
@@ -130,6 +132,11 @@ def _ready(path: Path, variant: str | None) -> Graph:
     )
 
 
+def _photos(size: int) -> list[Arrays]:
+    drawn = scene()
+    return [{"face": np.stack(cut([face.box for face in drawn.faces], size, size))}] if drawn else []
+
+
 def _graph(module: Any, variant: str, size: int, crop_size: int, **rest: Any) -> Graph:
     return Graph(
         model="gaze",
@@ -138,6 +145,9 @@ def _graph(module: Any, variant: str, size: int, crop_size: int, **rest: Any) ->
         outputs={"yaw_pitch": ("batch", 2)},
         dynamic={"face": {0: "batch"}},
         cases=[_case(1, 1, size), _case(2, 3, size)],
+        measures=[degrees("yaw_pitch")],
+        photos=lambda: _photos(size),
+        warmup=[{"face": np.zeros((1, size, size, 3), np.uint8)}],
         parameters={
             "family": FAMILY.name,
             "variant": variant,

@@ -50,16 +50,19 @@ class Graph:
     half_tolerance: float = 5e-2
     """The same limit at a half precision."""
     measures: Sequence[Measure] = ()
-    """What a file of less than float32 is held to, in place of `tolerance`."""
+    """What a file of less than float32 is held to, besides `half_tolerance`."""
+    photos: Callable[[], Sequence[Arrays]] = tuple
+    """Returns further inputs for a file of less than float32: of the kind that the model is made for."""
     warmup: Sequence[Arrays] = ()
     """Requests as the gateway sends them, at the sizes of production, of one item each.
 
     Triton runs them before it calls the model ready.
     """
     ranges: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
-    """The least, the usual and the largest size of each dynamic axis but the batch.
+    """The least, the usual and the largest size of each dynamic axis: see `export.ranges`.
 
-    TensorRT's profiles are made of them.
+    TensorRT's profiles are made of them. The batch is among them only if an engine is to take smaller ones
+    than the config says.
     """
     origin: str = "PyTorch"
     """The name, in messages, of what the reference runs."""
@@ -72,10 +75,11 @@ class Graph:
     """
     opset: int = 18
     """The dynamo exporter silently writes 18 if it is asked for less."""
-    half_products_only: bool = False
-    """Whether, at half precision, only matrix products and convolutions compute in half."""
     half_kept_out: Sequence[str] = ()
-    """Parts of the names of products and convolutions that stay in float32 even then."""
+    """Parts of the names of products and convolutions that stay in float32 at half precision.
+
+    The names hold PyTorch's module paths. What places things, such as heads of boxes, needs that.
+    """
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Grounding DINO: image and text to boxes, with the score of every token for every box."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,15 +13,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import bert_tokenizer
+from export import bert_tokenizer, grounding_dino_attention, ranges
 from export.families.grounding_dino import FAMILY, THRESHOLDS, VARIANTS, tiny_config
 from export.graph import Arrays, Export, Graph
+from export.measures import boxes_of_phrases
+from export.photos import pictures, scene
 from export.pictures import noise_images
 from export.pixels import NormaliseValid, normalised
 from export.weights import Options, load
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+# What places boxes and scores them stays in float32, where half precision is too coarse.
+HALF_KEPT_OUT = ("bbox_embed", "class_embed", "enc_output", "reference_points", "sampling_offsets")
 
 
 def build(options: Options) -> tuple[Any, "Tokenizer", str]:
@@ -68,6 +74,14 @@ def prepare(options: Options) -> Export:
         texts = [captions[(seed + i) % len(captions)] for i in range(len(valid))]
         return noise_images(seed, height, width, valid) | text_inputs(tokenizer, texts, length)
 
+    def photos() -> list[Arrays]:
+        side = max(sides[-1], -(-384 // window) * window)
+        valid = np.full((1, 2), side, np.int32)
+        drawn = scene()
+        shown = "person. " + "".join(f"{thing.phrase}. " for thing in (drawn.things if drawn else ()))
+        text = text_inputs(tokenizer, [shown], 32)
+        return [{"image": picture[None], "valid_size": valid} | text for picture in pictures(side, side)]
+
     example = case(0, sides[0], sides[1], 16, (sides[0], sides[1] - 21), (sides[0] - 40, sides[1]))
     parameters = {"family": FAMILY.name, "variant": variant, **VARIANTS[variant].parameters}
     if options.weights == "random":
@@ -96,17 +110,35 @@ def prepare(options: Options) -> Export:
                     case(3, sides[2], sides[2], 19, (sides[2] - 31, sides[2] - 64), (sides[2], 77)),
                 ],
                 reference=partial(reference, model),
+                warmup=[_photo(parameters) | text_inputs(tokenizer, captions[:1], 16)],
                 parameters=parameters,
+                ranges={
+                    **ranges.of_canvases(parameters["canvases"]),
+                    "tokens": ranges.of_sizes([int(size) for size in parameters["text_lengths"].split(",")]),
+                },
                 probes={"proposals": ("batch", queries), "proposal_scores": ("batch", queries)},
+                measures=[boxes_of_phrases(float(parameters.get("box_threshold", 1)))],
+                photos=photos,
                 tolerance=1e-3,
                 dynamo=False,
                 opset=17,
-                # Half precision is too coarse for places in the image, and overflows in masks and softmaxes.
-                half_products_only=True,
+                half_kept_out=HALF_KEPT_OUT,
             )
         ],
         files={"grounding_dino/tokenizer.json": tokenizer.to_str(pretty=True)},
     )
+
+
+def _photo(parameters: Mapping[str, str]) -> Arrays:
+    """Return the image tensors of a photo of 4:3, as the gateway sends them.
+
+    Other canvases and longer captions are not warmed up: on a CPU each would take seconds.
+    """
+    short = min(int(parameters["shortest_edge"]), int(parameters["longest_edge"]) * 3 // 4)
+    size = np.array([short, short * 4 // 3], np.int32)
+    canvases = [[int(side) for side in text.split("x")] for text in parameters["canvases"].split(",")]
+    canvas = min((canvas for canvas in canvases if (size <= canvas).all()), key=math.prod)
+    return {"image": np.zeros((1, *canvas, 3), np.uint8), "valid_size": size[None]}
 
 
 def text_inputs(tokenizer: "Tokenizer", captions: Sequence[str], length: int) -> Arrays:
@@ -147,7 +179,10 @@ class Detector(nn.Module):
         text_self_attention_mask: Tensor,
     ) -> tuple[Tensor, ...]:
         pixels, valid = self.normalise(image, valid_size)
-        with _exportable(text_self_attention_mask, position_ids) as top_k:
+        with (
+            _exportable(text_self_attention_mask, position_ids) as top_k,
+            grounding_dino_attention.rewritten(),
+        ):
             output = self.detector.model(
                 pixel_values=pixels, pixel_mask=valid, input_ids=input_ids, attention_mask=attention_mask
             )

@@ -6,6 +6,7 @@ PyTorch is imported only for a PyTorch module.
 """
 
 import resource
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from export import engines, fingerprint, half, int8, parity, placing, triton_config
-from export.engines import Engine
+from export import casts, engines, fingerprint, half, int8, parity, placing, rounding, triton_config, warmup
+from export.engines import DEFAULT_TARGET, Target
 from export.errors import ExportError, first_line
-from export.graph import Export, Graph
+from export.graph import Arrays, Export, Graph
 from export.half import Precision
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ class Placed:
     megabytes: float
     seconds: float
     error: float
+    measured: Sequence[str]
+    """The worst of each of the task's measures, for people. Empty at float32."""
+    kept: Sequence[str]
+    """The tensors that stay float32 at fp16, because a half might not hold them."""
     origin: str
     config_changed: bool
 
@@ -52,7 +57,7 @@ def place(
     repository: Path,
     *,
     precision: Precision = Precision.fp32,
-    engine: Engine = Engine.onnxruntime,
+    target: Target = DEFAULT_TARGET,
     external_data: bool | None = None,
     step: Step = lambda _name: nullcontext(),
 ) -> list[Placed]:
@@ -61,14 +66,14 @@ def place(
     Nothing in the repository changes before the last comparison has passed. `external_data` puts the weights
     into `model.onnx.data`. By default that happens only if they do not fit into one protobuf message.
     """
-    with placing.staged(repository) as staging:
+    with placing.staged(repository, engines.CONFIGS) as staging:
         made = [
             _make(
                 graph,
                 staging,
                 repository,
                 precision=precision,
-                engine=engine,
+                target=target,
                 external_data=external_data,
                 step=step,
             )
@@ -92,33 +97,83 @@ def _make(
     repository: Path,
     *,
     precision: Precision,
-    engine: Engine,
+    target: Target,
     external_data: bool | None,
     step: Step,
 ) -> Placed:
     start = time.perf_counter()
     path = staging / graph.model / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
+    cases = graph.cases if precision is Precision.fp32 else [*graph.cases, *graph.photos()]
     with step(f"{graph.model}: export to ONNX"):
-        write(graph, path, precision=precision, external_data=external_data)
+        kept = write(graph, path, precision=precision, external_data=external_data)
     with step(f"{graph.model}: check the file against config.pbtxt"):
         session = _load(path)
         config, changed = triton_config.for_graph(graph, session, repository)
-        (staging / graph.model / "config.pbtxt").write_text(config, encoding="utf-8")
-    with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
-        error = parity.compare(
-            graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
-        )
+        config_path = staging / graph.model / "config.pbtxt"
+        config_path.write_text(config, encoding="utf-8")
+        warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
+    agreement = _prove(graph, path, session, precision, cases, step)
+    del session
+    if target.needs_plain:
+        plain = staging / graph.model / "plain" / engines.PLAIN
+        plain.parent.mkdir()
+        with step(f"{graph.model}: export the plain graph"):
+            write(graph, plain, precision=precision, fast=False, external_data=external_data)
+        _prove(graph, plain, _load(plain), precision, cases, step)
+        folders = staging / graph.model, repository / graph.model
+        engines.add(target, graph, plain, *folders, precision=precision, step=step)
+        shutil.rmtree(plain.parent)
+    megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
+    final = repository / graph.model / "1" / "model.onnx"
+    seconds = time.perf_counter() - start
+    return Placed(
+        graph.model,
+        final,
+        megabytes,
+        seconds,
+        agreement.difference,
+        agreement.measured,
+        kept,
+        graph.origin,
+        changed,
+    )
+
+
+def _prove(
+    graph: Graph, path: Path, session: Any, precision: Precision, cases: Sequence[Arrays], step: Step
+) -> parity.Agreement:
+    """Compare a file with its reference, and drop the outputs that only the comparison needs."""
+    with step(f"{graph.model}: compare with {graph.origin} on {len(cases)} inputs"):
+        agreement = _compare(graph, path, session, precision, cases)
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
             del session
             _drop_probes(graph, path)
             parity.run(_load(path), graph.cases[0])
-    engines.add(engine, graph, staging / graph.model, precision=precision, step=step)
-    megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
-    final = repository / graph.model / "1" / "model.onnx"
-    seconds = time.perf_counter() - start
-    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+    return agreement
+
+
+def _compare(
+    graph: Graph, path: Path, session: Any, precision: Precision, cases: Sequence[Arrays]
+) -> parity.Agreement:
+    """Compare a file with its reference. If it computes in half, it is run with all of its rounding."""
+    if precision is Precision.fp32:
+        return parity.compare(graph, session, graph.tolerance)
+    if precision is not Precision.fp16:
+        return parity.compare(graph, session, graph.half_tolerance, cases, graph.measures)
+    # The file itself must run, too.
+    parity.run(session, cases[0])
+    with rounding.session(path, rounding.kept(_read(path))) as rounded:
+        try:
+            return parity.compare(graph, rounded, graph.half_tolerance, cases, graph.measures)
+        except ExportError as error:
+            if name := rounding.first_not_finite(path, cases):
+                raise ExportError(
+                    f"{graph.model}: {name} is more than half precision can hold; "
+                    f"export it with --precision {Precision.fp16_weights.value}."
+                ) from error
+            raise
 
 
 def write(
@@ -128,8 +183,10 @@ def write(
     precision: Precision = Precision.fp32,
     fast: bool = True,
     external_data: bool | None = None,
-) -> None:
+) -> Sequence[str]:
     """Write a graph to a file, which nothing has been compared with yet, with its probes.
+
+    Return the tensors that stay in float32 at fp16, because a half might not hold them.
 
     `fast` writes attention as one operator of ONNX Runtime's own (see `export.attention`). Other runtimes
     read only the plain graph.
@@ -139,18 +196,25 @@ def write(
             _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
         )
     _export(graph, path, external_data, fast)
+    kept: Sequence[str] = ()
+    if precision is Precision.fp16:
+        kept = rounding.too_large(path, graph.half_kept_out, [*graph.cases, *graph.photos()])
     if precision is not Precision.fp32:
-        _save(converted(graph, path, precision), path, external_data)
+        _save(converted(graph, path, precision, kept), path, external_data)
     _sign(graph, path)
+    return kept
 
 
-def converted(graph: Graph, path: Path, precision: Precision) -> Any:
-    """Return the model of a graph's float32 file at a half precision."""
+def converted(graph: Graph, path: Path, precision: Precision, too_large: Sequence[str] = ()) -> Any:
+    """Return the model of a graph's float32 file at another precision.
+
+    At fp16, what reads or writes a tensor that is `too_large` stays float32.
+    """
     if precision is Precision.fp16_weights:
         return half.weights(path)
     if precision is Precision.int8:
         return int8.converted(path)
-    return half.products(path, graph.half_kept_out) if graph.half_products_only else half.everything(path)
+    return half.computed(path, graph.half_kept_out, too_large)
 
 
 def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
@@ -210,10 +274,11 @@ def _sign(graph: Graph, path: Path) -> None:
 
     Exporters write made-up names for fixed sizes that they cannot follow. They also write notes that only
     they need. The notes, such as the source file and line of every node, reveal details of this machine, and
-    are removed.
+    are removed. TensorRT reads only graphs that cast their bytes first (see `export.casts`).
     """
     model = _read(path)
     _strip(model)
+    casts.first(model)
     opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset > MAX_OPSET or model.ir_version > MAX_IR_VERSION:
         raise ExportError(

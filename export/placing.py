@@ -13,12 +13,14 @@ import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from export.errors import ExportError, cause
 
+# Triton's other configs of a model: see its option --model-config-name.
+_CONFIGS = "configs"
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 # A disk with less free space than this is full, whatever error the library raises that could not write.
@@ -55,11 +57,11 @@ def reserved(repository: Path) -> Iterator[None]:
 
 
 @contextmanager
-def staged(repository: Path) -> Iterator[Path]:
+def staged(repository: Path, stale_configs: Collection[str] = ()) -> Iterator[Path]:
     """Yield a folder to make models in. All of them move into the repository when the block ends well.
 
-    Other files in a model's folder of the repository, such as other versions, stay there. Raise ExportError
-    if the disk fails.
+    Other files in a model's folder of the repository, such as other versions, stay there, but for
+    `stale_configs` in its folder `configs`. Raise ExportError if the disk fails.
     """
     with _disk_faults(repository):
         repository.mkdir(parents=True, exist_ok=True)
@@ -67,7 +69,7 @@ def staged(repository: Path) -> Iterator[Path]:
         with _staging(repository) as staging, _disk_faults(repository):
             yield staging
             with _outside_of_models(staging, repository) as outside:
-                _move_in(outside, repository)
+                _move_in(outside, repository, stale_configs)
 
 
 def _lock(handle: int, repository: Path) -> None:
@@ -149,12 +151,12 @@ def _outside_of_models(staging: Path, repository: Path) -> Iterator[Path]:
         os.rename(outside, staging)
 
 
-def _move_in(staging: Path, repository: Path) -> None:
+def _move_in(staging: Path, repository: Path, stale_configs: Collection[str]) -> None:
     """Put every model in its place. If one fails, put back those before it."""
     pairs = [(model, repository / model.name) for model in sorted(staging.iterdir())]
     for model, target in pairs:
         if target.is_dir():
-            _carry_over(target, model)
+            _carry_over(target, model, stale_configs)
     done = []
     try:
         for model, target in pairs:
@@ -166,13 +168,18 @@ def _move_in(staging: Path, repository: Path) -> None:
         raise
 
 
-def _carry_over(source: Path, target: Path) -> None:
+def _carry_over(source: Path, target: Path, stale_configs: Collection[str]) -> None:
     """Give the new folder of a model the other files of the old one."""
     for item in source.iterdir():
         new = target / item.name
-        if new.exists() or item.name.startswith(_prefix(source.parent)):
+        if item.name == _CONFIGS and item.is_dir():
+            for config in item.iterdir():
+                if config.name not in stale_configs and not (new / config.name).exists():
+                    new.mkdir(exist_ok=True)
+                    _link(config, new / config.name)
+        elif new.exists() or item.name.startswith(_prefix(source.parent)):
             continue
-        if item.is_dir() and not item.is_symlink():
+        elif item.is_dir() and not item.is_symlink():
             shutil.copytree(item, new, symlinks=True, copy_function=_link)
         else:
             _link(item, new)

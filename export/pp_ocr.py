@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import yaml
 
-from export import ready_onnx
+from export import ranges, ready_onnx
 from export.errors import ExportError, first_line
 from export.families.doctr import FAMILY, PP_OCR, RAPIDOCR
 from export.graph import Arrays, Export, Graph
@@ -28,6 +28,8 @@ CROP_HEIGHT = 48
 CROP_WIDTHS = (320, 400, 512, 640, 800, 1024, 1280, 1600, 2048, 2560)
 # A step has 18,710 probabilities: 16 crops of the smallest width take 300 MB while they run.
 MAX_CROPS = 16
+# Height and width of a small upright page of A4 as the gateway sends it.
+PAGE = (1056, 736)
 
 # The numbers of the package's pipeline, which are also PaddleOCR's for this generation. Its `max_side_len` of
 # 2000 is rounded up to what the network takes.
@@ -39,6 +41,8 @@ DETECTION = {
     "unclip_ratio": "1.6",
     "min_box_size": "3",
 }
+# A narrow strip stays narrow. A page of usual proportions has about 1 megapixel.
+DETECTION_SIDES = (32, 992, int(DETECTION["max_side"]))
 RECOGNITION = {
     "crop_height": str(CROP_HEIGHT),
     "crop_widths": ",".join(map(str, CROP_WIDTHS)),
@@ -213,6 +217,8 @@ after (float[batch, one, height, width] {output}) => (float[batch, height, width
         dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
         cases=[{"image": text_images(2, 1, 320, 480)}, {"image": text_images(3, 2, 224, 160)}],
         reference=reference,
+        ranges={"height": DETECTION_SIDES, "width": DETECTION_SIDES},
+        warmup=[{"image": np.zeros((1, *PAGE, 3), np.uint8)}],
         parameters={**names, **DETECTION},
         tolerance=1e-3,
         origin=file.path.name,
@@ -269,6 +275,8 @@ after (float[batch, steps, {classes}] {output})
             {"crop": _lines(3, 3, 320)},
         ],
         reference=reference,
+        ranges={"width": ranges.of_sizes(CROP_WIDTHS)},
+        warmup=[{"crop": np.zeros((1, CROP_HEIGHT, CROP_WIDTHS[0], 3), np.uint8)}],
         parameters={**names, **RECOGNITION, "vocabulary": "".join(characters) + " "},
         max_batch_size=MAX_CROPS,
         origin=file.path.name,

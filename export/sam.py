@@ -11,9 +11,18 @@ from torch import Tensor, nn
 from export import sam_attention
 from export.families.sam import FAMILY, VARIANTS
 from export.graph import Arrays, Export, Graph
+from export.photos import pictures
 from export.pictures import noise_images
 from export.pixels import NormaliseValid, normalised
-from export.sam_decoder import MULTIMASKS, PromptDecoder, ask_each_prompt, decoder_graph, random_prompts
+from export.sam_decoder import (
+    MULTIMASKS,
+    PromptDecoder,
+    ask_each_prompt,
+    decoder_graph,
+    least_iou,
+    mask_measure,
+    random_prompts,
+)
 from export.weights import Options, load
 
 
@@ -33,7 +42,8 @@ def prepare(options: Options) -> Export:
     model, variant = build(options)
     size = model.config.vision_config.image_size
     parameters = {"family": FAMILY.name, "variant": variant, "image_size": str(size)}
-    return Export([_encoder(model, parameters), _decoder(model, parameters)])
+    min_iou = least_iou(options.weights)
+    return Export([_encoder(model, parameters, min_iou), _decoder(model, parameters, min_iou)])
 
 
 class Encoder(nn.Module):
@@ -78,19 +88,26 @@ class Decoder(PromptDecoder):
         return self.draw_masks(tokens[:, 1:], pixels), decoder.iou_prediction_head(tokens[:, 0])
 
 
-def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
+def _photos(size: int) -> list[Arrays]:
+    valid = np.full((1, 2), size, np.int32)
+    return [{"image": picture[None], "valid_size": valid} for picture in pictures(size, size)]
+
+
+@torch.no_grad()
+def encoder_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
+    """Return the embeddings of transformers' SamModel."""
+    pixels, _ = normalised(inputs["image"], inputs["valid_size"])
+    # One by one: each image takes gigabytes.
+    embeddings = [model.get_image_embeddings(image[None]) for image in pixels]
+    return {"image_embedding": torch.cat(embeddings).numpy()}
+
+
+def _encoder(model: Any, parameters: dict[str, str], min_iou: float) -> Graph:
     vision = model.config.vision_config
     size, grid = vision.image_size, vision.image_size // vision.patch_size
 
     def case(seed: int, *valid: tuple[int, int]) -> Arrays:
         return noise_images(seed, size, size, valid)
-
-    @torch.no_grad()
-    def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
-        pixels, _ = normalised(inputs["image"], inputs["valid_size"])
-        # One by one: each image takes gigabytes.
-        embeddings = [model.get_image_embeddings(image[None]) for image in pixels]
-        return {"image_embedding": torch.cat(embeddings).numpy()}
 
     example = case(0, (size, size), (size - 9, size))
     return Graph(
@@ -100,12 +117,22 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
         outputs={"image_embedding": ("batch", vision.output_channels, grid, grid)},
         dynamic={"image": {0: "batch"}, "valid_size": {0: "batch"}},
         cases=[case(1, (size, size // 2 + 3)), case(2, (size // 3, size), (size, size))],
-        reference=reference,
+        reference=partial(encoder_reference, model),
+        measures=[
+            mask_measure(model, lambda outputs: torch.from_numpy(outputs["image_embedding"]), size, min_iou)
+        ],
+        photos=lambda: _photos(size),
+        warmup=[
+            {
+                "image": np.zeros((1, size, size, 3), np.uint8),
+                "valid_size": np.full((1, 2), size, np.int32),
+            }
+        ],
         parameters=parameters,
     )
 
 
-def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
+def _decoder(model: Any, parameters: dict[str, str], min_iou: float) -> Graph:
     vision = model.config.vision_config
     size, grid = vision.image_size, vision.image_size // vision.patch_size
 
@@ -117,6 +144,10 @@ def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
             random, labels, batch=batch, prompts=prompts, masks=masks, **sizes
         )
 
+    def encode() -> Arrays:
+        found = [encoder_reference(model, photo, {})["image_embedding"] for photo in _photos(size)]
+        return {"image_embedding": np.concatenate(found)} if found else {}
+
     return decoder_graph(
         "sam_decoder",
         Decoder(model),
@@ -125,6 +156,8 @@ def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
         mask_size=4 * grid,
         box_padding=(),
         parameters=parameters,
+        encode=encode,
+        min_iou=min_iou,
     )
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from export.families.sam2 import FAMILY, VARIANTS
 from export.graph import Arrays, Export, Graph
+from export.photos import pictures
 from export.pictures import noise
 from export.pixels import Normalise, normalised
 from export.sam_decoder import (
@@ -23,6 +24,8 @@ from export.sam_decoder import (
     PromptDecoder,
     ask_each_prompt,
     decoder_graph,
+    least_iou,
+    mask_measure,
     random_prompts,
 )
 from export.weights import Options, load
@@ -58,7 +61,8 @@ def prepare(options: Options) -> Export:
         "padding_point": "always",
         **VARIANTS[variant].parameters,
     }
-    return Export([_encoder(model, parameters), _decoder(model, parameters)])
+    min_iou = least_iou(options.weights)
+    return Export([_encoder(model, parameters, min_iou), _decoder(model, parameters, min_iou)])
 
 
 class Encoder(nn.Module):
@@ -130,18 +134,25 @@ class Decoder(PromptDecoder):
         return list(self.prompt_encoder.point_embed.weight)
 
 
-def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
+@torch.no_grad()
+def encoder_reference(model: Any, inputs: Arrays, _outputs: Arrays) -> Arrays:
+    """Return the embeddings and features of transformers' Sam2Model."""
+    size = model.prompt_encoder.input_image_size
+    pixels, _ = normalised(inputs["image"], np.full((len(inputs["image"]), 2), size))
+    embeddings = [model.get_image_embeddings(image[None]) for image in pixels]
+    maps = [torch.cat(level).numpy() for level in zip(*embeddings, strict=True)]
+    return dict(zip((*FEATURES, "image_embedding"), maps, strict=True))
+
+
+def _embeddings(maps: Arrays) -> list[Tensor]:
+    return [torch.from_numpy(maps[name]) for name in (*FEATURES, "image_embedding")]
+
+
+def _encoder(model: Any, parameters: dict[str, str], min_iou: float) -> Graph:
     size = model.prompt_encoder.input_image_size
 
     def case(seed: int, count: int) -> Arrays:
         return {"image": noise(seed, count, size, size)}
-
-    @torch.no_grad()
-    def reference(inputs: Arrays, _outputs: Arrays) -> Arrays:
-        pixels, _ = normalised(inputs["image"], np.full((len(inputs["image"]), 2), size))
-        embeddings = [model.get_image_embeddings(image[None]) for image in pixels]
-        maps = [torch.cat(level).numpy() for level in zip(*embeddings, strict=True)]
-        return dict(zip((*FEATURES, "image_embedding"), maps, strict=True))
 
     example = case(0, 2)
     return Graph(
@@ -151,7 +162,10 @@ def _encoder(model: Any, parameters: dict[str, str]) -> Graph:
         outputs={name: ("batch", *shape) for name, shape in _map_shapes(model).items()},
         dynamic={"image": {0: "batch"}},
         cases=[case(1, 1), case(2, 3)],
-        reference=reference,
+        reference=partial(encoder_reference, model),
+        measures=[mask_measure(model, _embeddings, size, min_iou)],
+        photos=lambda: [{"image": picture[None]} for picture in pictures(size, size)],
+        warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters=parameters,
         # Both exporters can do it. torch.export takes four times as long over the many windows.
         dynamo=False,
@@ -170,7 +184,7 @@ def _map_shapes(model: Any) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
+def _decoder(model: Any, parameters: dict[str, str], min_iou: float) -> Graph:
     size, grid = model.prompt_encoder.input_image_size, model.prompt_encoder.image_embedding_size[0]
 
     def case(seed: int, batch: int, labels: Sequence[int], prompts: int, masks: int) -> Arrays:
@@ -182,6 +196,10 @@ def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
         maps["features_s4"][1::2] = np.abs(maps["features_s4"][1::2]) * 100
         return {name: value.astype(np.float32) for name, value in maps.items()} | inputs
 
+    def encode() -> Arrays:
+        photos = pictures(size, size)
+        return encoder_reference(model, {"image": np.stack(photos)}, {}) if photos else {}
+
     return decoder_graph(
         "sam2_decoder",
         Decoder(model),
@@ -190,6 +208,8 @@ def _decoder(model: Any, parameters: dict[str, str]) -> Graph:
         mask_size=4 * grid,
         box_padding=(PADDING,),
         parameters=parameters,
+        encode=encode,
+        min_iou=min_iou,
     )
 
 

@@ -7,9 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from export import ranges
 from export.graph import Arrays, Graph
+from export.measures import MIN_IOU, Measure, masks
 
 MULTIMASKS = 3
+# Of masks that seeded weights draw: they hang on the rounding of scores that are all near zero.
+MIN_IOU_OF_SEEDED = 0.9
 PADDING, BOX_MIN = -1, 2
 """Labels of a point that counts for nothing, and of a box's top-left corner."""
 
@@ -106,13 +110,30 @@ def decoder_graph(
     mask_size: int,
     box_padding: Sequence[int],
     parameters: Mapping[str, str],
+    encode: Callable[[], Arrays],
+    min_iou: float,
 ) -> Graph:
     """Describe the graph of a decoder.
 
     `case` makes its inputs of (seed, batch, labels, prompts, masks). `box_padding` are the labels that
-    follow those of a box.
+    follow those of a box. `encode` returns its inputs that come from the encoder, for a few photos.
     """
+
+    def photos() -> list[Arrays]:
+        encoded = encode()
+        count = len(next(iter(encoded.values()), ()))
+        prompts = (
+            (case(5, count, [1, PADDING], 4, 1), case(6, count, [2, 3, *box_padding], 2, 1)) if count else ()
+        )
+        no_masks = {"has_mask_input": np.zeros((count, 1), bool)}
+        return [prompt | encoded | no_masks for prompt in prompts]
+
     example = case(0, 2, [1, 0, PADDING], 3, 3)
+
+    def request(labels: Sequence[int]) -> Arrays:
+        prompt = case(0, 1, labels, 1, 1)
+        return {name: np.zeros_like(value) for name, value in prompt.items()} | {"labels": prompt["labels"]}
+
     prompt_axes = {
         "points": {0: "batch", 1: "prompts", 2: "points"},
         "labels": {0: "batch", 1: "prompts", 2: "points"},
@@ -137,15 +158,45 @@ def decoder_graph(
             case(4, 3, [1, 1, 0, PADDING], 2, 2),
         ],
         reference=reference,
+        ranges=ranges.of_prompts(),
+        measures=[masks("mask", "multimasks", limit=min_iou)],
+        photos=photos,
+        warmup=[request([1, PADDING]), request([BOX_MIN, BOX_MIN + 1, *box_padding])],
         parameters={**parameters, "mask_size": str(mask_size)},
         # torch.export would decide for good whether there is one mask or one for every prompt.
         dynamo=False,
         opset=17,
-        # Half precision can hardly tell neighbouring pixels of the 1024 frame apart, so whatever places a
-        # prompt stays in float32.
-        half_products_only=True,
+        # Half precision can hardly tell neighbouring pixels of the 1024 frame apart.
         half_kept_out=("shared_embedding",),
     )
+
+
+@torch.no_grad()
+def mask_measure(model: Any, embeddings: Callable[[Arrays], Any], image_size: int, min_iou: float) -> Measure:
+    """Return the measure of an encoder: the masks that PyTorch's decoder draws at four points.
+
+    `embeddings` turns the encoder's outputs into what transformers' model takes.
+    """
+    sides = torch.tensor([image_size / 4, image_size * 3 / 4])
+    points = torch.cartesian_prod(sides, sides)[:, None]
+
+    @torch.no_grad()
+    def draw(outputs: Arrays) -> np.ndarray[Any, Any]:
+        batch = len(outputs["image_embedding"])
+        answer = model(
+            image_embeddings=embeddings(outputs),
+            input_points=points.expand(batch, -1, -1, -1),
+            multimask_output=False,
+        )
+        drawn: np.ndarray[Any, Any] = answer.pred_masks.numpy()
+        return drawn
+
+    return masks(limit=min_iou, draw=draw)
+
+
+def least_iou(weights: str) -> float:
+    """Return the least IoU with the masks of float32 for `--weights`."""
+    return MIN_IOU_OF_SEEDED if weights == "random" else MIN_IOU
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
 """The `config.pbtxt` of a model: its template, checked against the ONNX file, with the sizes of that file."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from export import warmup
 from export.errors import ExportError
 from export.graph import Graph
 
@@ -26,6 +27,10 @@ _ON_MANY_LINES = """parameters {
   }
 }
 """
+
+# What TensorRT may use beside its values while it runs a graph. At ONNX Runtime's own limit, 1 GiB, it has to
+# do without some of its fastest kernels.
+_WORKSPACE_BYTES = 8 << 30
 
 TYPES = {
     "tensor(bool)": "TYPE_BOOL",
@@ -50,6 +55,7 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     The repository's own config goes before the template, so that tuned settings are kept. Its names, types
     and ranks must agree with the file; ExportError if not. Sizes and parameters follow the file: if they
     differ, as for another variant, the config is a copy with those of the file. Otherwise it is unchanged.
+    The warm-up is the graph's, too, unless the repository's config has one of an operator's.
     """
     from google.protobuf import text_format
 
@@ -73,10 +79,19 @@ def for_graph(graph: Graph, session: Any, repository: Path) -> tuple[str, bool]:
     for name, value in graph.parameters.items():
         config.parameters[name].string_value = value
     if graph.max_batch_size is not None:
-        _bound_batches(config, graph.max_batch_size)
+        bound_batches(config, graph.max_batch_size)
+    if warmup.is_ours(config):
+        del config.model_warmup[:]
+        config.model_warmup.extend(warmup.messages(graph, config))
 
     if config == before:
         return text, False
+    if not before.model_warmup:
+        # A config of before there were warm-ups keeps its text.
+        before.model_warmup.extend(config.model_warmup)
+        if config == before:
+            added = type(config)(model_warmup=config.model_warmup)
+            return text.rstrip("\n") + "\n" + text_format.MessageToString(added), path == own
     header = f"# {model} with the sizes of the ONNX file beside it, written by `visiongate export`.\n"
     return header + text_format.MessageToString(config, as_utf8=True), path == own
 
@@ -109,13 +124,64 @@ def parse(text: str, path: Path) -> Any:
         raise ExportError(f"{path} does not parse: {error}.") from error
 
 
-def _bound_batches(config: Any, limit: int) -> None:
+def for_plan(config: Any, file: str) -> str:
+    """Return the config that has Triton's TensorRT backend run an engine's file, otherwise the same."""
+    served = type(config)()
+    served.CopyFrom(config)
+    served.ClearField("platform")
+    served.backend = "tensorrt"
+    served.default_model_filename = file
+    return _variant(served, "tensorrt")
+
+
+def for_accelerator(
+    config: Any, file: str, shapes: Mapping[str, Sequence[Sequence[int]]], cache: str, prefix: str
+) -> str:
+    """Return the config that has ONNX Runtime give a graph to TensorRT, otherwise the same.
+
+    shapes: the least, the usual and the largest of each input. prefix: of the engines' names in the folder
+    `cache`. It must name the weights: ONNX Runtime's own names are the same for all weights of a graph.
+    """
+    served = type(config)()
+    served.CopyFrom(config)
+    served.default_model_filename = file
+    accelerators = served.optimization.execution_accelerators.gpu_execution_accelerator
+    del accelerators[:]
+    # Without a precision_mode each value has the type that the file gives it. With FP16 TensorRT would choose
+    # halves for whatever it likes.
+    parameters = accelerators.add(name="tensorrt").parameters
+    parameters["trt_engine_cache_enable"] = parameters["trt_timing_cache_enable"] = "1"
+    parameters["trt_engine_cache_path"] = parameters["trt_timing_cache_path"] = cache
+    parameters["trt_engine_cache_prefix"] = prefix
+    parameters["max_workspace_size_bytes"] = str(_WORKSPACE_BYTES)
+    for place, kind in enumerate(("min", "opt", "max")):
+        parameters[f"trt_profile_{kind}_shapes"] = ",".join(
+            f"{name}:{'x'.join(map(str, each[place]))}" for name, each in shapes.items()
+        )
+    return _variant(served, "onnxruntime-tensorrt")
+
+
+def _variant(config: Any, name: str) -> str:
+    from google.protobuf import text_format
+
+    header = (
+        f"# For tritonserver --model-config-name={name}. Written by `visiongate export`, which makes it of\n"
+        "# config.pbtxt: change that, and export again.\n"
+    )
+    return header + text_format.MessageToString(config, as_utf8=True)
+
+
+def bound_batches(config: Any, limit: int) -> None:
+    """Lower a config's largest batch to a limit. Drop what it prefers and warms up with that is larger."""
     config.max_batch_size = min(config.max_batch_size, limit)
     # Triton refuses a preferred size that is larger.
     preferred = config.dynamic_batching.preferred_batch_size
     kept = [size for size in preferred if size <= config.max_batch_size]
     del preferred[:]
     preferred.extend(kept)
+    warm = [message for message in config.model_warmup if message.batch_size <= config.max_batch_size]
+    del config.model_warmup[:]
+    config.model_warmup.extend(warm)
 
 
 def _follow(path: Path, kind: str, configured: Any, tensors: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,11 @@ class ServerCommand:
                 f"{', '.join(refused)}: visiongate gives tritonserver this argument itself, see "
                 "`visiongate triton --help`"
             )
+        if _of_tensorrt(self.extra_arguments):
+            raise EmbeddedTritonError(
+                "the Triton that pip installs has no TensorRT: leave --model-config-name out, or use "
+                "NVIDIA's container"
+            )
         return [*own, *self.extra_arguments]
 
     def _own_arguments(self) -> list[str]:
@@ -57,6 +63,16 @@ class ServerCommand:
             # Completion starts and ends a Python process for each model, which takes about a second each.
             *(["--disable-auto-complete-config"] if self.is_complete else []),
         ]
+
+
+def _of_tensorrt(arguments: Sequence[str]) -> bool:
+    """Whether they choose configurations that `visiongate export --engine` writes for TensorRT.
+
+    Triton would refuse some of them without its backend, and run others as if they were for ONNX Runtime.
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    names = [name for option, name in pairwise(words) if option == "--model-config-name"]
+    return any(name.endswith("tensorrt") for name in names)
 
 
 def _option(argument: str) -> str:

@@ -36,3 +36,19 @@ def test_further_arguments_come_last_as_they_are() -> None:
 def test_what_visiongate_sets_itself_is_refused(extra: list[str], refused: str) -> None:
     with pytest.raises(EmbeddedTritonError, match=f"^{refused}: .*visiongate triton --help"):
         arguments(*extra)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--model-config-name=tensorrt"],
+        ["--log-verbose=1", "--model-config-name", "onnxruntime-tensorrt"],
+    ],
+)
+def test_configs_for_tensorrt_are_refused(extra: list[str]) -> None:
+    with pytest.raises(EmbeddedTritonError, match=r"has no TensorRT: leave --model-config-name out"):
+        arguments(*extra)
+
+
+def test_configs_of_other_names_are_an_operators_own() -> None:
+    assert arguments("--model-config-name=mine")[-1] == "--model-config-name=mine"

@@ -172,5 +172,5 @@ def test_nothing_but_models_lies_in_an_exported_repository(tiny_repository: Path
     for folder in (tiny_repository, REPOSITORY):
         for model in folder.iterdir():
             names = {path.name for path in model.iterdir()}
-            assert {"1", "config.pbtxt"} <= names <= {"1", "config.pbtxt", "tokenizer.json"}
+            assert {"1", "config.pbtxt"} <= names <= {"1", "config.pbtxt", "tokenizer.json", "warmup"}
             assert [path.name for path in (model / "1").iterdir()] == ["model.onnx"]

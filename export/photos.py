@@ -1,0 +1,47 @@
+"""Pictures of the kind that models are made for: a photo, and a drawn scene with shapes, words and a face.
+
+Both need matplotlib, which brings the photo and the fonts. Where it is not installed there are none: ready
+ONNX files need little, and are then compared on drawn noise and text alone.
+"""
+
+from functools import cache
+from importlib import util
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from export.demo.scenes import Scene
+
+_PHOTO = "mpl-data/sample_data/grace_hopper.jpg"
+
+
+@cache
+def scene() -> "Scene | None":
+    """Return the drawn scene: shapes, words and a face that no demo model was trained on."""
+    if util.find_spec("matplotlib") is None:
+        return None
+    from export.demo import scenes
+    from export.demo.scenes.plan import Plan
+
+    return scenes.draw(scenes.FIRST_UNSEEN_SEED, 480, 480, Plan(shapes=(4, 4), words=(4, 4), faces=(1, 1)))
+
+
+def pictures(height: int, width: int) -> list[np.ndarray[Any, Any]]:
+    """Return the photo and the scene at a size, uint8 [H,W,3] each, or nothing if there are none."""
+    spec, drawn = util.find_spec("matplotlib"), scene()
+    if spec is None or drawn is None or spec.submodule_search_locations is None:
+        return []
+    with Image.open(Path(spec.submodule_search_locations[0]) / _PHOTO) as photo:
+        found = [photo.convert("RGB"), Image.fromarray(drawn.image)]
+    return [np.asarray(picture.resize((width, height))) for picture in found]
+
+
+def cut(boxes: list[np.ndarray[Any, Any]], height: int, width: int) -> list[np.ndarray[Any, Any]]:
+    """Return parts of the scene at a size, uint8 [H,W,3] each. Boxes are xyxy in its pixels."""
+    drawn = scene()
+    assert drawn is not None
+    picture = Image.fromarray(drawn.image)
+    return [np.asarray(picture.crop(tuple(map(int, box))).resize((width, height))) for box in boxes]
