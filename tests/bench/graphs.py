@@ -25,7 +25,6 @@ import numpy, onnxruntime
 options = onnxruntime.SessionOptions()
 options.log_severity_level = 3
 options.intra_op_num_threads = 1
-options.enable_cpu_mem_arena = False
 session = onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
 with numpy.load(sys.argv[2]) as file:
     inputs = dict(file)

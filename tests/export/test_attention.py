@@ -150,3 +150,24 @@ def test_what_pytorch_computes_meanwhile_is_as_ever() -> None:
         torch.testing.assert_close(by_heads(query, key, value), expected)
         torch.testing.assert_close(attention.multi_head(query, key, value, HEADS), expected)
     assert not attention.is_fused()
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("clip_image", 2),
+        ("clip_text", 2),
+        ("sam_encoder", 2),
+        ("sam_decoder", 7),
+        ("sam2_encoder", 5),
+        ("sam2_decoder", 7),
+    ],
+)
+def test_placed_graphs_have_all_their_attention_as_one_operator(
+    tiny_repository: Path, name: str, count: int
+) -> None:
+    found = operators(onnx.load(str(tiny_repository / name / "1" / "model.onnx")))
+    assert len(found["MultiHeadAttention"]) == count
+    assert "Softmax" not in found
+    # None has a bias: neither the causal mask of texts nor the relative positions of SAM's windows.
+    assert {len(node.input) for node in found["MultiHeadAttention"]} == {3}
