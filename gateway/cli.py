@@ -20,6 +20,7 @@ import typer
 
 from gateway.address import checked_host
 from gateway.commands import bench, keys, top
+from gateway.commands.gpus import Gpus, takes_gpus
 from gateway.settings import Settings, group, metavar
 from gateway.settings_sources import (
     CACHE_VARIABLE,
@@ -46,7 +47,7 @@ app.add_typer(bench.app)
 
 CACHE_HELP = (
     f"Triton itself is installed once, in the user's cache folder. {CACHE_VARIABLE} names another folder, "
-    "which must have 500 MB free and allow programs to run."
+    "which must have 500 MB free, 3 GB with --gpu, and allow programs to run."
 )
 
 ServerArguments = Annotated[
@@ -140,8 +141,9 @@ def serve_command(loaded: Loaded) -> None:
 
 @app.command(epilog=CACHE_HELP)
 @takes_settings(without=["triton"])
-def up(loaded: Loaded, demo: Demo = False) -> None:
-    """Start Triton from pip and the gateway together, on one machine.
+@takes_gpus
+def up(gpus: Gpus | None, loaded: Loaded, demo: Demo = False) -> None:
+    """Start Triton from pip and the gateway together, on one machine, on its CPU or with --gpu on its GPUs.
 
     A Triton that dies is started anew.
     """
@@ -153,13 +155,15 @@ def up(loaded: Loaded, demo: Demo = False) -> None:
             tell(f"up starts its own Triton: the setting triton ({loaded.sources['triton']}) is not used")
         settings = loaded.settings.model_copy(update={"repository": _repository(loaded, demo)})
         check(settings)
-        with EmbeddedTriton(settings.repository, progress=tell) as triton:
+        with EmbeddedTriton(settings.repository, gpus=gpus, progress=tell) as triton:
             _serve(in_front_of(triton, settings), keep_running(triton))
 
 
 @app.command("triton", epilog=CACHE_HELP)
 @takes_settings(only=["repository"])
+@takes_gpus
 def triton_command(
+    gpus: Gpus | None,
     loaded: Loaded,
     arguments: ServerArguments = None,
     demo: Demo = False,
@@ -207,6 +211,7 @@ def triton_command(
         http_port=http_port,
         metrics_port=metrics_port,
         model_control=model_control,
+        gpus=gpus,
         extra_arguments=arguments or (),
         log=lambda line: print(line, file=sys.stderr),
         progress=note,

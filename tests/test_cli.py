@@ -1,3 +1,4 @@
+import ctypes.util
 import json
 import re
 import subprocess
@@ -39,10 +40,13 @@ def options(name: str) -> dict[str, Any]:
     return {option: parameter for parameter in command.commands[name].params for option in parameter.opts}
 
 
+GPU_OPTIONS = {"--gpu", "--gpus", "--gpu-instances", "--gpu-memory-limit"}
+
+
 def test_every_setting_is_an_option() -> None:
     flags = {flag(name) for name in Settings.model_fields}
     assert set(options("serve")) == {*flags, "--config"}
-    assert set(options("up")) == {*flags, "--config", "--demo"} - {"--triton"}
+    assert set(options("up")) == {*flags, "--config", "--demo", *GPU_OPTIONS} - {"--triton"}
     assert set(options("settings")) == {*flags, "--config", "--json"}
     assert options("serve")["--port"].help == Settings.model_fields["port"].description
 
@@ -111,6 +115,18 @@ def test_what_other_commands_read_is_no_fault(
     assert "something" not in capsys.readouterr().out
 
 
+@pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="this machine has NVIDIA's driver")
+def test_gpus_that_are_not_there_are_no_silent_cpu(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("VISIONGATE_CACHE_DIR", str(tmp_path / "cache"))
+    assert run(monkeypatch, "up", "--demo", "--gpus", "0,1", "--port", "0") == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--gpu needs NVIDIA's driver, which is not here (libcuda.so.1" in said
+    assert not (tmp_path / "cache").exists(), "2 GB were fetched for nothing"
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::]"])
 def test_a_triton_that_others_reach_says_that_it_has_no_keys(host: str) -> None:
     ports = ["--host", host, "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
@@ -153,6 +169,8 @@ def test_tritonserver_gets_model_control_and_what_is_after_the_dashes() -> None:
         (["explicit"], "explicit is no option"),
         (["--host", "10.0.0.7:8001"], "--host is '10.0.0.7:8001': it must be the name of a host"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1:0: this machine does not have the address"),
+        (["--gpu-instances", "2"], "--gpu-instances is for GPUs: give --gpu too"),
+        (["--gpu", "--model-control", "poll"], "--gpu does not go with --model-control poll"),
         (["--", "--http-port=1"], "--http-port: visiongate gives tritonserver this argument itself"),
     ],
 )

@@ -1,4 +1,4 @@
-"""NVIDIA Triton from pip, run as a child process: for laptops, tests and hosts without a GPU."""
+"""NVIDIA Triton from pip, run as a child process: for laptops, tests and single hosts."""
 
 from gateway.embedded.error import EmbeddedTritonError
 from gateway.embedded.keeper import keep_running

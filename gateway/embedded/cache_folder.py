@@ -15,7 +15,7 @@ from gateway.settings_sources import CACHE_VARIABLE
 
 ADVICE = (
     f"set {CACHE_VARIABLE} to a folder that can be written, that programs can be run from, and that has "
-    "500 MB free"
+    "500 MB free (3 GB with --gpu)"
 )
 
 

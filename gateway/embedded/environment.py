@@ -15,6 +15,7 @@ import sys
 import venv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.cpus import available_cpus
@@ -25,8 +26,7 @@ from gateway.settings_sources import CACHE_VARIABLE
 Progress = Callable[[str], None]
 
 _HERE = Path(__file__).parent
-_LOCK_FILE = _HERE / "requirements.lock"
-_BACKEND_FILE = _HERE / "backends" / "onnxruntime" / "model.py"
+_BACKEND_FOLDER = _HERE / "backends" / "onnxruntime"
 # The Python backend makes a folder in /tmp, whatever TMPDIR says, and leaves it there if it is killed. A
 # relative name of the same length puts it into the run's own folder, in which tritonserver runs.
 _FIXED_FOLDER, _RELATIVE_FOLDER = b"/tmp/python_env_", b"./././python_env"
@@ -34,16 +34,38 @@ _FIXED_FOLDER, _RELATIVE_FOLDER = b"/tmp/python_env_", b"./././python_env"
 _INSTALLER_VARIABLES = ("PIP_PREFIX", "PIP_TARGET")
 
 
-def environment_path() -> Path:
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """The pinned packages of an environment: their lock file, how large they are, and whether they can do it.
+
+    check: Python code that fails if they cannot.
+    """
+
+    lock: Path
+    size: str
+    check: str
+
+
+FOR_CPU = Packages(
+    _HERE / "requirements.lock", "300 MB", "import numpy, onnxruntime; assert numpy.__version__ < '2'"
+)
+FOR_GPU = Packages(
+    _HERE / "requirements-gpu.lock",
+    "2.3 GB",
+    f"{FOR_CPU.check}; assert 'CUDAExecutionProvider' in onnxruntime.get_available_providers()",
+)
+
+
+def environment_path(packages: Packages = FOR_CPU) -> Path:
     """Return where the environment of these pinned packages and this Python is, or will be."""
-    key = _digest(_LOCK_FILE.read_bytes(), sys.version.encode(), sys.base_prefix.encode())
+    key = _digest(packages.lock.read_bytes(), sys.version.encode(), sys.base_prefix.encode())
     return cache_folder.cache_folder() / f"triton-{key}"
 
 
-def ensure_environment(progress: Progress) -> Path:
+def ensure_environment(progress: Progress, packages: Packages = FOR_CPU) -> Path:
     """Return the virtual environment that holds Triton and ONNX Runtime. Make it if it does not exist."""
     host.check_host()
-    environment = environment_path()
+    environment = environment_path(packages)
     cache = environment.parent
     if not cache_folder.is_plain(cache):
         raise EmbeddedTritonError(
@@ -55,14 +77,16 @@ def ensure_environment(progress: Progress) -> Path:
             cache_folder.check_executable(cache)
             with _locked(environment.with_suffix(".lock"), progress):
                 if not environment.is_dir():
-                    _make_environment(environment, progress)
+                    _make_environment(environment, packages, progress)
     cache_folder.check_executable(cache)
     return environment
 
 
 def ensure_backends(environment: Path) -> Path:
     """Return the folder for Triton's --backend-directory, with the current onnxruntime backend in it."""
-    key = _digest(environment.name.encode(), _BACKEND_FILE.read_bytes(), _RELATIVE_FOLDER)
+    modules = sorted(_BACKEND_FOLDER.glob("*.py"))
+    contents = [part for path in modules for part in (path.name.encode(), path.read_bytes())]
+    key = _digest(environment.name.encode(), _RELATIVE_FOLDER, *contents)
     backends = environment.parent / f"backends-{key}"
     if backends.is_dir():
         return backends
@@ -75,7 +99,8 @@ def ensure_backends(environment: Path) -> Path:
         stub = triton / "python_backend_stubs" / host.PYTHON / "triton_python_backend_stub"
         shutil.copy2(stub, partial / "python")
         (partial / "onnxruntime").mkdir()
-        shutil.copy2(_BACKEND_FILE, partial / "onnxruntime")
+        for path in modules:
+            shutil.copy2(path, partial / "onnxruntime")
     return backends
 
 
@@ -90,7 +115,9 @@ CPUS_VARIABLE = "TRITON_CPUS"
 
 def process_environment(environment: Path) -> dict[str, str]:
     """Return the environment variables that tritonserver and its Python processes need."""
-    libraries = [_site_packages(environment) / "nvidia_pytriton.libs"]
+    packages = _site_packages(environment)
+    # In an environment for GPUs there are libraries of CUDA for ONNX Runtime. Triton's have other names.
+    libraries = [packages / "nvidia_pytriton.libs", *sorted(packages.glob("nvidia/*/lib"))]
     libpython = host.libpython_folder()
     if libpython is not None:
         libraries.append(libpython)
@@ -108,20 +135,16 @@ def process_environment(environment: Path) -> dict[str, str]:
     }
 
 
-def _make_environment(environment: Path, progress: Progress) -> None:
+def _make_environment(environment: Path, packages: Packages, progress: Progress) -> None:
     # Only the holder of the lock gets here, so a partial environment is left from a process that was killed.
     partial = environment.with_suffix(".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    progress(f"Preparing Triton's environment in {environment} (once; 300 MB)")
+    progress(f"Preparing Triton's environment in {environment} (once; {packages.size})")
     try:
         venv.create(partial, symlinks=True)
         python = partial / "bin" / "python3"
-        _run(_installer(python), cwd=partial, what="installing Triton's environment")
-        _run(
-            [str(python), "-c", "import numpy, onnxruntime; assert numpy.__version__ < '2'"],
-            cwd=partial,
-            what="checking Triton's environment",
-        )
+        _run(_installer(python, packages), cwd=partial, what="installing Triton's environment")
+        _run([str(python), "-c", packages.check], cwd=partial, what="checking Triton's environment")
         if not (triton_folder(partial) / "bin" / "tritonserver").is_file():
             raise EmbeddedTritonError("installing Triton's environment failed: tritonserver is not in it")
         partial.rename(environment)
@@ -130,17 +153,17 @@ def _make_environment(environment: Path, progress: Progress) -> None:
     progress("Triton's environment is ready")
 
 
-def _installer(python: Path) -> list[str]:
+def _installer(python: Path, packages: Packages = FOR_CPU) -> list[str]:
     """Return the command that installs the pinned packages into the environment of `python`."""
-    packages = ["--no-deps", "--only-binary", ":all:", "--requirement", str(_LOCK_FILE)]
+    options = ["--no-deps", "--only-binary", ":all:", "--requirement", str(packages.lock)]
     uv = shutil.which("uv")
     if uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode != 0:
         uv = None  # the shim of a version manager that has no uv
     if uv is not None or importlib.util.find_spec("uv"):
         command = [uv] if uv is not None else [sys.executable, "-m", "uv"]
-        return [*command, "pip", "install", "--python", str(python), "--compile-bytecode", *packages]
+        return [*command, "pip", "install", "--python", str(python), "--compile-bytecode", *options]
     if importlib.util.find_spec("pip"):
-        return [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-user", *packages]
+        return [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-user", *options]
     raise EmbeddedTritonError(f"Installing Triton needs uv or pip: install one of them, or {host.ADVICE}.")
 
 

@@ -13,8 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from gateway.embedded import repository, runs, shared_memory
+from gateway.commands.gpus import Gpus
+from gateway.embedded import gpu_repository, repository, runs, shared_memory
+from gateway.embedded import gpus as gpus_of_machine
 from gateway.embedded.environment import (
+    FOR_CPU,
+    FOR_GPU,
     Progress,
     ensure_backends,
     ensure_environment,
@@ -23,7 +27,7 @@ from gateway.embedded.environment import (
 from gateway.embedded.error import EmbeddedTritonError
 from gateway.embedded.listening import LOOPBACK, Listening, Ports
 from gateway.embedded.server_command import STOP_GRACE_S, ModelControl, ServerCommand
-from gateway.embedded.server_log import ServerLog, explanation, last_words
+from gateway.embedded.server_log import ServerLog, explanation, for_operator, last_words, still_loading
 
 _SUPERVISOR = Path(__file__).with_name("supervisor.py")
 _POLL_S = 0.05
@@ -40,6 +44,7 @@ class EmbeddedTriton:
     """Triton from pip, serving a model repository until the `with` block or this process ends.
 
     Without model control it serves every model that can be served, and tells `progress` which ones cannot.
+    With `gpus` the models of ONNX Runtime run on those, and nothing starts where they cannot.
     Every port is bound to `host`, a name or an IP address; port 0 picks a free one. Triton has no keys and no
     TLS: who reaches the ports may use it. `log` gets the server's log line by line, in another thread;
     `progress` gets what the user waits for. A supervisor process ends Triton and its Python processes when
@@ -55,6 +60,7 @@ class EmbeddedTriton:
         http_port: int = 0,
         metrics_port: int = 0,
         model_control: ModelControl = "none",
+        gpus: Gpus | None = None,
         start_timeout_s: float = 900,
         extra_arguments: Sequence[str] = (),
         log: Callable[[str], None] | None = None,
@@ -66,6 +72,7 @@ class EmbeddedTriton:
         self._host = host
         self._requested_ports = (grpc_port, http_port, metrics_port)
         self._model_control = model_control
+        self._gpus = gpus
         self._start_timeout_s = start_timeout_s
         self._extra_arguments = tuple(extra_arguments)
         self._forward_log = log
@@ -114,7 +121,7 @@ class EmbeddedTriton:
         self._is_cancelled.clear()
         # The quick checks come first: preparing the environment can take minutes.
         models = self._check(self._requested_ports)
-        environment = ensure_environment(self._progress)
+        environment = ensure_environment(self._progress, FOR_GPU if self._gpus else FOR_CPU)
         self._installed = environment, ensure_backends(environment)
         self._start(models, self._requested_ports)
 
@@ -143,6 +150,12 @@ class EmbeddedTriton:
         if self._model_control == "none" and (faults := repository.faults_of(models)):
             self._progress(f"not served: {faults}")
         Listening.at(self._host, ports)
+        if self._gpus:
+            if self._model_control == "poll":
+                raise EmbeddedTritonError(
+                    "--gpu does not go with --model-control poll: it copies the configurations at the start."
+                )
+            self._gpus = gpus_of_machine.checked(self._gpus)
         runs.sweep()
         shared_memory.check(self._progress)
         return models
@@ -245,12 +258,7 @@ class EmbeddedTriton:
         environment, backends = self._installed
         with runs.claim() as run:
             self._server_id = run.name
-            self._served = (
-                repository.servable(self._repository, models, run.folder)
-                if self._model_control == "none"
-                # Models that are missing or incomplete now may come later.
-                else repository.linked(self._repository, run.folder)
-            )
+            self._served = self._servable(models, run.folder)
             command = ServerCommand(
                 environment=environment,
                 backends=backends,
@@ -275,7 +283,12 @@ class EmbeddedTriton:
                 errors="replace",
                 # The embedded interpreters import modules from the working directory first.
                 cwd=run.folder,
-                env={**process_environment(environment), "TMPDIR": str(run.folder)},
+                env={
+                    **process_environment(environment),
+                    "TMPDIR": str(run.folder),
+                    # Triton would start an instance for each GPU that it sees, all of them on the CPU.
+                    **({} if self._gpus else {"CUDA_VISIBLE_DEVICES": ""}),
+                },
                 pass_fds=run.locks,
                 start_new_session=True,  # this process handles Ctrl-C
             )
@@ -284,6 +297,16 @@ class EmbeddedTriton:
         self._log = ServerLog(self._supervisor.stderr, self._forward_log)
         with self._supervisor.stdout as stdout:
             self._pid = int(stdout.readline() or 0)
+
+    def _servable(self, models: list[repository.Model], folder: Path) -> Path:
+        """Return the path by which Triton gets the repository, which may be a folder of links in `folder`."""
+        # Models that are missing or incomplete now may come later where Triton is told what to load.
+        whole = self._model_control != "none"
+        if self._gpus:
+            return gpu_repository.make(models, self._gpus, folder, whole=whole)
+        if whole:
+            return repository.linked(self._repository, folder)
+        return repository.servable(self._repository, models, folder)
 
     def _wait_until_ready(self, deadline: float) -> None:
         assert self._log is not None
@@ -301,10 +324,15 @@ class EmbeddedTriton:
                     + self.explanation()
                 )
             if time.monotonic() > next_progress:
-                self._progress(f"Triton is loading the models: {time.monotonic() - start:.0f} s so far")
+                names = ", ".join(still_loading(self._log.lines())) or "the models"
+                self._progress(
+                    f"Triton is loading {names}, and warming up: {time.monotonic() - start:.0f} s so far"
+                )
                 next_progress += _PROGRESS_EVERY_S
             if self._is_cancelled.wait(_POLL_S):
                 raise EmbeddedTritonError("The start of Triton was cancelled.")
+        for sentence in for_operator(self._log.lines()):
+            self._progress(sentence)
 
 
 class _PortTakenError(EmbeddedTritonError):

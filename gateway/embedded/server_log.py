@@ -13,6 +13,10 @@ _MAX_EXPLAINING_LINES = 20
 _LOGGED = re.compile(r'(?P<level>[A-Z])\d{4} \S+ \d+ \S+\] "?(?P<message>.*)')
 # Lines that tritonserver writes before it has a log, and when it gives up.
 _PLAIN_ERROR = re.compile(r"error: .*|Bad option.*|Invalid option.*|.*: unrecognized option .*")
+_LOADING = re.compile(r"loading: (\S+):\d+")
+_LOADED = re.compile(r"(?:successfully loaded|failed to load) '(\S+)'")
+# Begins what our backend tells the operator: the constant MARK there.
+_FOR_OPERATOR = "[placement] "
 # tritonserver writes it on every host without a GPU.
 _HARMLESS = "CudaDriverHelper has not been initialized."
 
@@ -63,6 +67,23 @@ def last_words(lines: Iterable[str]) -> str:
     lines = [line for line in lines if line.strip()][-_MAX_EXPLAINING_LINES:]
     words = _errors(lines)[-1:] or [_message(line) for line in lines[-1:]]
     return " ".join(" ".join(words).split())
+
+
+def still_loading(lines: Iterable[str]) -> list[str]:
+    """Return the models that the server has begun to load, or to warm up, and is not done with."""
+    loading: dict[str, None] = {}  # in order
+    for message in map(_message, lines):
+        if begun := _LOADING.match(message):
+            loading[begun[1]] = None
+        elif done := _LOADED.match(message):
+            loading.pop(done[1], None)
+    return list(loading)
+
+
+def for_operator(lines: Iterable[str]) -> list[str]:
+    """Return what the models' processes say to the operator, each sentence once: which work is on the CPU."""
+    messages = {_message(line): None for line in lines if _FOR_OPERATOR in line}
+    return [message.removeprefix(_FOR_OPERATOR) for message in messages]
 
 
 def _errors(lines: Iterable[str]) -> list[str]:

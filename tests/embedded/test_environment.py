@@ -64,7 +64,7 @@ def test_backends_hold_the_current_model_file(
     assert (first / "python" / "libtriton_python.so").read_bytes() == b"\0./././python_envXXXXXX\0"
     changed = tmp_path / "model.py"
     changed.write_text("# changed")
-    monkeypatch.setattr(environment, "_BACKEND_FILE", changed)
+    monkeypatch.setattr(environment, "_BACKEND_FOLDER", changed.parent)
     second = environment.ensure_backends(made)
     assert second != first
     assert (second / "onnxruntime" / "model.py").read_text() == "# changed"
@@ -73,7 +73,7 @@ def test_backends_hold_the_current_model_file(
 def test_a_failed_installation_leaves_nothing_and_shows_the_installers_words(
     empty_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(environment, "_installer", lambda _: ["sh", "-c", "echo no such package; exit 1"])
+    monkeypatch.setattr(environment, "_installer", lambda *_: ["sh", "-c", "echo no such package; exit 1"])
     with pytest.raises(EmbeddedTritonError, match=r"(?s)installing.*no such package"):
         environment.ensure_environment(lambda _: None)
     assert [path.suffix for path in empty_cache.iterdir()] == [".lock"]
@@ -157,4 +157,7 @@ def test_triton_is_told_a_containers_share_of_the_processors(
 ) -> None:
     monkeypatch.setattr(environment, "available_cpus", lambda: 3)
     assert environment.process_environment(tmp_path)[environment.CPUS_VARIABLE] == "3"
-    assert f'"{environment.CPUS_VARIABLE}"' in environment._BACKEND_FILE.read_text()
+    assert (
+        f'"{environment.CPUS_VARIABLE}"'
+        in (environment._BACKEND_FOLDER / "visiongate_sessions.py").read_text()
+    )

@@ -186,7 +186,7 @@ def test_numpy_2_is_refused(
             (fake_packages / entry.name).symlink_to(entry)
     for entry in Path(np.__file__).parents[1].glob("numpy*"):
         (fake_packages / entry.name).symlink_to(entry)
-    monkeypatch.setattr(runtime, "ensure_environment", lambda _: fake)
+    monkeypatch.setattr(runtime, "ensure_environment", lambda *_: fake)
 
     repository = tmp_path / "repository"
     add_model(repository, "fixed", graphs["fixed_sum"], "")
@@ -200,6 +200,7 @@ def test_numpy_2_is_refused(
         "import export",
         # NumPy 2 is refused, but only after that.
         "import runpy, sys, types; sys.modules['triton_python_backend_utils'] = types.ModuleType('stub')\n"
+        f"sys.path.append({str(BACKEND.parent)!r})\n"
         f"try: runpy.run_path({str(BACKEND)!r})\nexcept RuntimeError: pass",
     ],
     ids=["exporter", "backend"],

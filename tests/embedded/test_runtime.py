@@ -1,5 +1,6 @@
 import asyncio
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -84,6 +85,8 @@ def test_everything_is_served_on_loopback_and_logged(server: Any) -> None:
         with urllib.request.urlopen(f"http://{address}/{path}") as response:
             assert response.status == 200
     assert server.triton.poll() is None
+    # GPUs are for those who ask for them.
+    assert b"CUDA_VISIBLE_DEVICES=" in Path(f"/proc/{server.triton.pid}/environ").read_bytes().split(b"\0")
     assert any("successfully loaded 'scale'" in line for line in server.log)
 
 
@@ -214,6 +217,39 @@ def test_a_port_taken_in_between_is_replaced(tmp_path: Path, monkeypatch: pytest
 def test_explicit_model_control_starts_without_models(tmp_path: Path) -> None:
     with EmbeddedTriton(tmp_path, model_control="explicit") as triton:
         assert triton.poll() is None
+
+
+WARMUP = """
+    max_batch_size: 4
+    input [{ name: 'index' data_type: TYPE_INT64 dims: [ 1 ] }]
+    output [{ name: 'row' data_type: TYPE_FP32 dims: [ 1 ] }]
+    instance_group [{ count: 1 }]
+    optimization { execution_accelerators { gpu_execution_accelerator: [{ name: 'tensorrt' }] } }
+    model_warmup [{
+      name: 'usual' batch_size: 2
+      inputs { key: 'index' value { data_type: TYPE_INT64 dims: [ 1 ] input_data_file: 'index' } }
+    }]
+"""
+
+
+def test_it_is_ready_once_the_models_are_warm(
+    tmp_path: Path, add_model: Any, graphs: dict[str, onnx.ModelProto]
+) -> None:
+    """On the CPU accelerators of GPUs are ignored, as by the native backend."""
+    lookup = add_model(tmp_path, "lookup", graphs["table_lookup"], WARMUP).parents[1]
+    (lookup / "configs").mkdir()
+    (lookup / "configs" / "other.pbtxt").write_text("backend: 'other'")
+    (lookup / "warmup").mkdir()
+    index = lookup / "warmup" / "index"
+    index.write_bytes(bytes(2 * 8))
+    log: list[str] = []
+    with EmbeddedTriton(tmp_path, log=log.append, extra_arguments=["--log-verbose=1"]):
+        assert sum("instance lookup_0_0 is running warmup sample 'usual'" in line for line in log) == 1
+
+    index.write_bytes(bytes([99]) + bytes(15))  # a row that the table does not have
+    with pytest.raises(EmbeddedTritonError) as caught:
+        EmbeddedTriton(tmp_path).start()
+    assert re.search(r"\nmodel 'lookup' failed to warm up: .* idx=99 must be within", str(caught.value))
 
 
 def test_arguments_that_triton_refuses(repository: Path) -> None:

@@ -1,6 +1,6 @@
 import io
 
-from gateway.embedded.server_log import ServerLog, explanation, last_words
+from gateway.embedded.server_log import ServerLog, explanation, last_words, still_loading
 
 LOG = [
     'E1124 01:50:21.173396 6767 server.cc:241] "CudaDriverHelper has not been initialized."',
@@ -46,3 +46,11 @@ def test_a_failing_receiver_does_not_stop_the_reading() -> None:
     assert log.lines() == ["one", "two"]
     assert log.has("tw")
     assert not log.has("three")
+
+
+def test_models_are_loading_until_they_are_loaded_or_have_failed() -> None:
+    line = "I1124 01:50:21.175457 6767 model_lifecycle.cc:472] "
+    lines = [line + f'"loading: {name}:1"' for name in ("clip_text", "gaze", "toy")]
+    assert still_loading([*lines, LOG[3]]) == ["clip_text", "gaze"]
+    assert still_loading([*lines, LOG[3], line + "\"successfully loaded 'clip_text'\""]) == ["gaze"]
+    assert still_loading(LOG[:1]) == []

@@ -62,7 +62,9 @@ def test_the_server_brings_what_it_reads(wheels: Wheels) -> None:
     assert {"grounding_dino", "sam_encoder", "clip_text", "doctr_detection", "gaze"} <= served
     read = [
         "gateway/embedded/requirements.lock",
+        "gateway/embedded/requirements-gpu.lock",
         "gateway/embedded/backends/onnxruntime/model.py",
+        "gateway/embedded/backends/onnxruntime/visiongate_runs.py",
         "gateway/http/docs.css",
         *(f"gateway/http/playground/{name}" for name in ("index.html", "tasks/find.js", "example.jpg")),
     ]

@@ -9,7 +9,6 @@ loads in both.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-if TYPE_CHECKING:
-    import onnxruntime
+# Beside this file, in a folder that comes last on the path: names that no package has.
+import visiongate_runs
+import visiongate_sessions
 
-# ONNX Runtime tells its makers over the network that it is used, unless this forbids it before it is loaded.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import onnxruntime
 
 if int(np.__version__.split(".")[0]) >= 2:
     # The stub process would load, report READY and answer every request with empty tensors.
@@ -78,7 +80,9 @@ class TritonPythonModel:
         config = auto_complete_model_config.as_dict()
         if config["input"] and config["output"]:
             return auto_complete_model_config
-        session = _open_session(Path(pb_utils.get_model_dir()), config)
+        session = visiongate_sessions.open_session(
+            _model_file(Path(pb_utils.get_model_dir()), config), config
+        )
         inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
         if config["max_batch_size"] == 0 and all(t.shape[:1] == (-1,) for t in (*inputs, *outputs)):
             auto_complete_model_config.set_max_batch_size(_DEFAULT_MAX_BATCH_SIZE)
@@ -93,9 +97,14 @@ class TritonPythonModel:
         """Open the session and refuse a configuration that the ONNX file does not fit."""
         config = json.loads(args["model_config"])
         gpu = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-        self._session = _open_session(Path(args["model_repository"], args["model_version"]), config, gpu=gpu)
-        inputs, outputs = _tensors(self._session.get_inputs()), _tensors(self._session.get_outputs())
+        path = _model_file(Path(args["model_repository"], args["model_version"]), config)
+        session = visiongate_sessions.open_session(path, config, gpu=gpu)
+        inputs, outputs = _tensors(session.get_inputs()), _tensors(session.get_outputs())
         _check_config(config, inputs, outputs)
+        self._config, self._gpu = config, gpu
+        # The first requests are those of the configuration's warm-up.
+        self._is_warm = not config.get("model_warmup")
+        self._run_session = session.run if gpu is None else _runs_on_gpu(session, path, config, gpu)
         self._batching: bool = config["max_batch_size"] > 0
         self._input_names = [tensor.name for tensor in inputs]
         self._output_names = [tensor.name for tensor in outputs]
@@ -126,7 +135,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         """Release the session when the model is unloaded."""
-        del self._session
+        del self._run_session
 
     def _answer(self, group: list[_Item], responses: list[pb_utils.InferenceResponse]) -> None:
         """Run the group as one batch, and put each request's answer in its place."""
@@ -142,8 +151,13 @@ class TritonPythonModel:
                 return
             invalid = type(error).__name__ in ("InvalidArgument", "ValueError")
             code = pb_utils.TritonError.INVALID_ARG if invalid else pb_utils.TritonError.INTERNAL
-            responses[group[0].index] = _failure(str(error), code)
+            message = visiongate_sessions.explained(str(error), self._config, self._gpu)
+            responses[group[0].index] = _failure(message, code)
+            if not self._is_warm:
+                # Triton says so too, but for the times that it crashes over a warm-up that fails.
+                pb_utils.Logger.log_error(f"model '{self._config['name']}' failed to warm up: {message}")
             return
+        self._is_warm = True
         start = 0
         for item in group:
             rows = slice(start, start + item.batch_size) if len(group) > 1 else slice(None)
@@ -159,7 +173,7 @@ class TritonPythonModel:
                 name: array.reshape(()) if name in self._scalars else array
                 for name, array in group[0].feed.items()
             }
-        values = self._session.run(names, feed)
+        values = self._run_session(names, feed)
         if self._batching:
             batch_size = sum(item.batch_size for item in group)
             for name, value in zip(names, values, strict=True):
@@ -168,55 +182,30 @@ class TritonPythonModel:
         return [np.atleast_1d(value) for value in values]
 
 
-def _open_session(version: Path, config: Config, *, gpu: int | None = None) -> onnxruntime.InferenceSession:
-    """Open the model file in a version's folder with the options of the configuration."""
-    # Not at the top: the process that only completes a complete configuration need not wait for the import.
-    import onnxruntime  # noqa: PLC0415
+def _runs_on_gpu(
+    session: onnxruntime.InferenceSession, path: Path, config: Config, gpu: int
+) -> Callable[[list[str], dict[str, np.ndarray]], list[np.ndarray]]:
+    """Return what runs a session on a GPU, and log which of its nodes do not run there."""
+    where = visiongate_sessions.placement(session, gpu)
+    pb_utils.Logger.log_info(f"{visiongate_sessions.MARK}{config['name']}: {where}")
+    batch = {tensor.shape[0] for tensor in session.get_inputs()}
+    of_size = {
+        size: visiongate_sessions.open_session(path, config, gpu=gpu, graph_of=dict.fromkeys(batch, size))
+        for size in visiongate_sessions.graph_sizes(config)
+    }
+    if of_size:
+        return visiongate_runs.GraphRuns(session, "cuda", gpu, of_size).run
+    return visiongate_runs.BoundRuns(session, "cuda", gpu).run
 
+
+def _model_file(version: Path, config: Config) -> Path:
+    """Return the model file in a version's folder."""
     path = version / (config.get("default_model_filename") or "model.onnx")
     if path.is_dir():
         path /= "model.onnx"
     if not path.is_file():
         raise pb_utils.TritonModelException(f"unable to find '{path}' for model '{config['name']}'")
-
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = {
-        -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-        1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-        2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
-    }.get(
-        int(config.get("optimization", {}).get("graph", {}).get("level", 0)),
-        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
-    )
-    execution_mode = _integer_parameter(config, "execution_mode")
-    if execution_mode not in (0, 1):
-        raise pb_utils.TritonModelException(f"'execution_mode' must be 0 or 1, not {execution_mode}")
-    if execution_mode == 1:
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
-    threads = _integer_parameter(config, "intra_op_thread_count")
-    options.intra_op_num_threads = threads or _cores_per_instance(config)
-    options.inter_op_num_threads = _integer_parameter(config, "inter_op_thread_count")
-    # Between runs the threads sleep, and leave the cores to the processes of other models.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-
-    providers: list[Any] = ["CPUExecutionProvider"]
-    if gpu is not None and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-        providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))
-    return onnxruntime.InferenceSession(str(path), options, providers=providers)
-
-
-def _cores_per_instance(config: Config) -> int:
-    instances = sum(group.get("count", 1) for group in config.get("instance_group", []))
-    cpus = int(os.environ.get("TRITON_CPUS", len(os.sched_getaffinity(0))))
-    return max(1, cpus // max(1, instances))
-
-
-def _integer_parameter(config: Config, key: str) -> int:
-    text = config.get("parameters", {}).get(key, {}).get("string_value", "0")
-    try:
-        return int(text)
-    except ValueError:
-        raise pb_utils.TritonModelException(f"'{key}' must be a whole number, not '{text}'") from None
+    return path
 
 
 def _tensors(nodes: list[Any]) -> list[_TensorInfo]:
