@@ -7,7 +7,7 @@ does not follow the sizes of the graphs that TorchScript's exporter writes.
 import json
 import math
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def of_einsum(equation: str, inputs: Sequence[Shape]) -> int:
     return math.prod(sizes.values())
 
 
-_RULES = {
+_RULES: dict[str, Callable[[list[Shape], Shape], int]] = {
     "MatMul": lambda inputs, output: math.prod(output) * inputs[0][-1],
     # Either factor may be transposed: what is summed over is what the first has beside the rows.
     "Gemm": lambda inputs, output: math.prod(inputs[0]) * output[1],

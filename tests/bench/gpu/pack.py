@@ -64,21 +64,17 @@ def download(requirements: Sequence[str], to: Path) -> list[Path]:
     """
     to.mkdir(parents=True, exist_ok=True)
     platforms = [word for platform in _PLATFORMS for word in ("--platform", platform)]
-    found = []
-    for requirement in requirements:
-        start = requirement.replace("-", "_").replace("==", "-").lower() + "-"
-        if not (wheels := _starting(start, to)):
-            subprocess.run(
-                [
-                    *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
-                    *("--python-version", PYTHON, "--implementation", "cp", *platforms),
-                    *("--dest", str(to), requirement),
-                ],
-                check=True,
-            )
-            wheels = _starting(start, to)
-        found += wheels
-    return found
+    starts = {each: each.replace("-", "_").replace("==", "-").lower() + "-" for each in requirements}
+    if missing := [each for each, start in starts.items() if not _starting(start, to)]:
+        subprocess.run(
+            [
+                *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+                *("--python-version", PYTHON, "--implementation", "cp", *platforms),
+                *("--dest", str(to), *missing),
+            ],
+            check=True,
+        )
+    return [wheel for start in starts.values() for wheel in _starting(start, to)]
 
 
 def _starting(start: str, folder: Path) -> list[Path]:

@@ -114,7 +114,7 @@ def one_item(graph: Graph) -> Arrays:
     """
     random = np.random.default_rng(0)
 
-    def filled(value: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def filled(value: Any) -> Any:
         if value.size < weights.LEAST_NUMBERS or value.any():
             return value
         if value.dtype == np.uint8:

@@ -45,12 +45,12 @@ def _graphs(entries: Sequence[Entry]) -> str:
             [
                 f"`{model}`",
                 str(batch),
-                _number(ours and ours["ms"], 2),
+                _number(_of_entry(ours, "ms"), 2),
                 _number(rate, 1),
                 _number(share and 100 * share, 1),
                 *(_ratio(rate, _rate(found.get((way, model, batch)))) for way in (EAGER, COMPILED, PLAIN)),
                 _ratio(_rate(found.get(("fast-fp16-cuda-graph", model, batch))), rate),
-                _number(ours and ours.get("difference"), 5),
+                _number(_of_entry(ours, "difference"), 5),
             ]
         )
     head = [
@@ -134,6 +134,10 @@ def _of(entries: Sequence[Entry], kind: str) -> list[Entry]:
 def _peak(entries: Sequence[Entry]) -> dict[str, float]:
     found = _of(entries, "peak")
     return dict(found[-1]["tflops"]) if found else {}
+
+
+def _of_entry(entry: Entry | None, name: str) -> float | None:
+    return entry.get(name) if entry else None
 
 
 def _rate(entry: Entry | None) -> float | None:

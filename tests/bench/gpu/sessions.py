@@ -65,7 +65,7 @@ class Session:
                 continue
             kind = _TYPES[re.sub(r"tensor\((.*)\)", r"\1", node.type)]
             # A place that the run leaves unwritten shows as not finite.
-            blank = np.full(shape, np.nan if issubclass(kind, np.floating) else 0, kind)
+            blank: NDArray[Any] = np.full(shape, np.nan if issubclass(kind, np.floating) else 0, kind)
             self._binding.bind_ortvalue_output(node.name, self._value(blank))
 
     def call(self) -> None:

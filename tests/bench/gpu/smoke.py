@@ -70,7 +70,8 @@ def _model(node: onnx.NodeProto, inputs: Arrays) -> bytes:
 def _conv(x: NDArray[Any], w: NDArray[Any]) -> NDArray[Any]:
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
-    return np.einsum("bchwij,ocij->bohw", windows, w)
+    product: NDArray[Any] = np.einsum("bchwij,ocij->bohw", windows, w)
+    return product
 
 
 def _norm(x: NDArray[Any], scale: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
