@@ -187,7 +187,12 @@ class Choice:
                 and self.outputs.isdisjoint(node.output)
             ):
                 readers = {reader for name in node.output for reader in self.readers.get(name, ())}
-                if readers and readers <= self.chosen - self.masked and not self._crashes(node, readers):
+                if (
+                    readers
+                    and readers <= self.chosen - self.masked
+                    and not self._crashes(node, readers)
+                    and not self._moves_mask(node, readers)
+                ):
                     self.chosen.add(i)
 
     def _crashes(self, node: Any, readers: Collection[int]) -> bool:
@@ -199,6 +204,18 @@ class Choice:
             self.nodes[reader].op_type == "MatMul" and self.nodes[reader].input[1] in self.constant
             for reader in readers
         )
+
+    def _moves_mask(self, node: Any, readers: Collection[int]) -> bool:
+        return any(
+            name in node.output and is_mask(self.nodes[reader], place)
+            for reader in readers
+            for place, name in enumerate(self.nodes[reader].input)
+        )
+
+
+def is_mask(node: Any, place: int) -> bool:
+    """Return whether this input of a node is what ONNX Runtime's operator adds to an attention's scores."""
+    return bool(node.op_type == "MultiHeadAttention" and place == 5)
 
 
 def path(node: Any) -> str:

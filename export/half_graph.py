@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from export.half_choice import LARGEST, Choice, reads
+from export.half_choice import LARGEST, Choice, is_mask, reads
 
 # The name of a half is that of its float32 tensor with this behind it.
 SUFFIX = "_half"
@@ -80,7 +80,7 @@ class _Writer:
         is_masked = index in self.choice.masked
         for place, name in enumerate(node.input):
             if self.choice.types.get(name) == TensorProto.FLOAT:
-                node.input[place] = self.half(name, is_masked)
+                node.input[place] = self.half(name, is_masked or is_mask(node, place))
         for place, name in enumerate(node.output):
             if self.choice.types.get(name) == TensorProto.FLOAT:
                 node.output[place] = name + SUFFIX

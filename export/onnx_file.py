@@ -104,7 +104,7 @@ def _make(
     start = time.perf_counter()
     path = staging / graph.model / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
-    cases = graph.cases if precision is Precision.fp32 else [*graph.cases, *graph.photos()]
+    photos = () if precision is Precision.fp32 else graph.photos()
     with step(f"{graph.model}: export to ONNX"):
         kept = write(graph, path, precision=precision, external_data=external_data)
     with step(f"{graph.model}: check the file against config.pbtxt"):
@@ -113,14 +113,14 @@ def _make(
         config_path = staging / graph.model / "config.pbtxt"
         config_path.write_text(config, encoding="utf-8")
         warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
-    agreement = _prove(graph, path, session, precision, cases, step)
+    agreement = _prove(graph, path, session, precision, photos, step)
     del session
     if target.needs_plain:
         plain = staging / graph.model / "plain" / engines.PLAIN
         plain.parent.mkdir()
         with step(f"{graph.model}: export the plain graph"):
             write(graph, plain, precision=precision, fast=False, external_data=external_data)
-        _prove(graph, plain, _load(plain), precision, cases, step)
+        _prove(graph, plain, _load(plain), precision, photos, step)
         folders = staging / graph.model, repository / graph.model
         engines.add(target, graph, plain, *folders, precision=precision, step=step)
         shutil.rmtree(plain.parent)
@@ -141,11 +141,11 @@ def _make(
 
 
 def _prove(
-    graph: Graph, path: Path, session: Any, precision: Precision, cases: Sequence[Arrays], step: Step
+    graph: Graph, path: Path, session: Any, precision: Precision, photos: Sequence[Arrays], step: Step
 ) -> parity.Agreement:
     """Compare a file with its reference, and drop the outputs that only the comparison needs."""
-    with step(f"{graph.model}: compare with {graph.origin} on {len(cases)} inputs"):
-        agreement = _compare(graph, path, session, precision, cases)
+    with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases) + len(photos)} inputs"):
+        agreement = _compare(graph, path, session, precision, photos)
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
             del session
@@ -155,20 +155,20 @@ def _prove(
 
 
 def _compare(
-    graph: Graph, path: Path, session: Any, precision: Precision, cases: Sequence[Arrays]
+    graph: Graph, path: Path, session: Any, precision: Precision, photos: Sequence[Arrays]
 ) -> parity.Agreement:
     """Compare a file with its reference. If it computes in half, it is run with all of its rounding."""
     if precision is Precision.fp32:
         return parity.compare(graph, session, graph.tolerance)
     if precision is not Precision.fp16:
-        return parity.compare(graph, session, graph.half_tolerance, cases, graph.measures)
+        return parity.compare(graph, session, graph.half_tolerance, graph.measures, photos)
     # The file itself must run, too.
-    parity.run(session, cases[0])
+    parity.run(session, graph.cases[0])
     with rounding.session(path, rounding.kept(_read(path))) as rounded:
         try:
-            return parity.compare(graph, rounded, graph.half_tolerance, cases, graph.measures)
+            return parity.compare(graph, rounded, graph.half_tolerance, graph.measures, photos)
         except ExportError as error:
-            if name := rounding.first_not_finite(path, cases):
+            if name := rounding.first_not_finite(path, [*graph.cases, *photos]):
                 raise ExportError(
                     f"{graph.model}: {name} is more than half precision can hold; "
                     f"export it with --precision {Precision.fp16_weights.value}."

@@ -31,10 +31,13 @@ def compare(
     graph: Graph,
     session: Any,
     tolerance: float,
-    cases: Sequence[Arrays] | None = None,
     measures: Sequence[Measure] = (),
+    photos: Sequence[Arrays] = (),
 ) -> Agreement:
-    """Return how far the graph is from its reference in all cases, which are its own by default.
+    """Return how far the graph is from its reference in all of its cases, and in those of photos.
+
+    The measures are taken on the photos if there are any. Noise shows no objects and no words: what a model
+    sees in it hangs on rounding.
 
     Raise ExportError if the difference exceeds the tolerance or a measure its limit, or if an output is the
     same in all cases.
@@ -43,7 +46,7 @@ def compare(
     varied = set()
     differences: list[tuple[float, str, str]] = []
     values_of: dict[str, list[float]] = {measure.name: [] for measure in measures}
-    for case in graph.cases if cases is None else cases:
+    for number, case in enumerate([*graph.cases, *photos]):
         shapes = str({name: value.shape for name, value in case.items()})
         try:
             actual = run(session, case)
@@ -57,7 +60,7 @@ def compare(
             scales[name] = max(scales[name], float(np.abs(finite).max(initial=1e-12)))
             if np.ptp(finite) > 0:
                 varied.add(name)
-        for measure in measures:
+        for measure in measures if not photos or number >= len(graph.cases) else ():
             values_of[measure.name].append(measure.of(case, actual, expected))
     if constant := graph.outputs.keys() - varied:
         # Agreement on a constant proves nothing.
