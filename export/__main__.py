@@ -80,7 +80,7 @@ def export(
         Precision,
         typer.Option(
             help="fp16 halves the file; inputs and outputs keep their types. fp16-weights also halves the "
-            "file, and computes in float32."
+            "file, and computes in float32. int8, of clip only: two to three times as fast on CPUs."
         ),
     ] = Precision.fp32,
     engine: Annotated[
@@ -223,6 +223,8 @@ def _export(
             f"{placed.origin} by at most {placed.error:.1e}, "
             f"peak memory {onnx_file.peak_memory_bytes() / 1e9:.1f} GB"
         )
+        if placed.measured:
+            say("  " + ", ".join(f"{name} {value:.4f}" for name, value in placed.measured.items()))
         if placed.config_changed:
             what = "sizes, parameters and warm-up"
             say(f"  {placed.model}/config.pbtxt, which was there, has this export's {what}.")

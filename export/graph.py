@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.measures import Arrays, Measure
+from export.measures import Arrays, Gate, Measure
 
 if TYPE_CHECKING:
     import onnx
@@ -51,6 +51,8 @@ class Graph:
     """The same limit at a half precision."""
     measures: Sequence[Measure] = ()
     """What a file of less than float32 is held to, in place of `tolerance`."""
+    int8_gate: Callable[[], Gate] | None = None
+    """Makes what an int8 file is held to. A graph without it cannot be int8."""
     warmup: Sequence[Arrays] = ()
     """Requests as the gateway sends them, at the sizes of production, of one item each.
 

@@ -1,6 +1,6 @@
 """How far a file of less than float32 may be from its reference, in the measure of the task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,3 +20,11 @@ class Measure:
     limit: float
     is_least: bool = True
     """Whether the limit is the least value allowed, as of a cosine. Otherwise it is the largest."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Measures, and inputs on which they mean something."""
+
+    cases: Sequence[Arrays]
+    measures: Sequence[Measure]

@@ -8,9 +8,9 @@ PyTorch is imported only for a PyTorch module.
 import resource
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,7 @@ MAX_OPSET = 20
 MAX_IR_VERSION = 10
 # Protobuf's limit is 2 GiB for the whole file, which holds more than weights.
 MAX_EMBEDDED_BYTES = 1_900_000_000
+_HALVES = {Precision.fp16, Precision.fp16_weights}
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Placed:
     error: float
     origin: str
     config_changed: bool
+    measured: Mapping[str, float] = field(default_factory=dict)
+    """The worst value of each measure, by its name."""
 
 
 def place(
@@ -61,6 +64,7 @@ def place(
     Nothing in the repository changes before the last comparison has passed. `external_data` puts the weights
     into `model.onnx.data`. By default that happens only if they do not fit into one protobuf message.
     """
+    int8.require(export, precision, engine)
     with placing.staged(repository) as staging:
         made = [
             _make(
@@ -108,9 +112,8 @@ def _make(
         config_path.write_text(config, encoding="utf-8")
         warmup.write_files(graph, triton_config.parse(config, config_path), config_path.parent)
     with step(f"{graph.model}: compare with {graph.origin} on {len(graph.cases)} inputs"):
-        error = parity.compare(
-            graph, session, graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
-        )
+        error = parity.compare(graph, session, _tolerance(graph, precision))
+        measured = int8.check(graph, session) if precision is Precision.int8 else {}
     if graph.probes:
         with step(f"{graph.model}: drop the outputs that only the comparison needed"):
             del session
@@ -120,7 +123,13 @@ def _make(
     megabytes = sum(file.stat().st_size for file in path.parent.iterdir()) / 1e6
     final = repository / graph.model / "1" / "model.onnx"
     seconds = time.perf_counter() - start
-    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed)
+    return Placed(graph.model, final, megabytes, seconds, error, graph.origin, changed, measured)
+
+
+def _tolerance(graph: Graph, precision: Precision) -> float:
+    if precision is Precision.int8:
+        return int8.TOLERANCE
+    return graph.tolerance if precision is Precision.fp32 else graph.half_tolerance
 
 
 def write(
@@ -137,9 +146,7 @@ def write(
     read only the plain graph.
     """
     if external_data is None:
-        external_data = (
-            _weight_bytes(graph.module) / (1 if precision is Precision.fp32 else 2) > MAX_EMBEDDED_BYTES
-        )
+        external_data = _weight_bytes(graph.module) / (2 if precision in _HALVES else 1) > MAX_EMBEDDED_BYTES
     _export(graph, path, external_data, fast)
     if precision is not Precision.fp32:
         _save(converted(graph, path, precision), path, external_data)
@@ -147,7 +154,7 @@ def write(
 
 
 def converted(graph: Graph, path: Path, precision: Precision) -> Any:
-    """Return the model of a graph's float32 file at a half precision."""
+    """Return the model of a graph's float32 file at another precision."""
     if precision is Precision.fp16_weights:
         return half.weights(path)
     if precision is Precision.int8:
