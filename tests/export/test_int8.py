@@ -15,7 +15,6 @@ from typer.testing import CliRunner
 from export import clip, int8
 from export.__main__ import app
 from export.errors import ExportError
-from export.graph import Export
 from export.half import Precision
 from export.measures import Gate, Measure
 from export.onnx_file import place
