@@ -81,7 +81,7 @@ def export(
         Precision,
         typer.Option(
             help="fp16 halves the file; inputs and outputs keep their types. fp16-weights also halves the "
-            "file, and computes in float32."
+            "file, and computes in float32. int8, of clip only: two to three times as fast on CPUs."
         ),
     ] = Precision.fp32,
     engine: Annotated[

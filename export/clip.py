@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from export import attention, clip_tokenizer, weights
+from export import attention, clip_gate, clip_tokenizer, weights
 from export.clip_weights import build
 from export.errors import ExportError
 from export.families.clip import DEMO_MERGES, DEMO_VOCABULARY, FAMILY
@@ -35,7 +35,7 @@ def describe(model: Any, variant: str) -> Export:
     tokenizer = clip_tokenizer.from_vocabulary(vocabulary, merges)
     names = {"family": FAMILY.name, "variant": variant}
     return Export(
-        [_image(model, names), _text(model, names, vocabulary)],
+        [_image(model, names, vocabulary), _text(model, names, vocabulary)],
         {"clip_text/tokenizer.json": tokenizer.to_str()},
     )
 
@@ -68,7 +68,7 @@ class TextTower(nn.Module):
             return (self.model.encode_text(input_ids.to(torch.int32)),)
 
 
-def _image(model: Any, names: Mapping[str, str]) -> Graph:
+def _image(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
     from open_clip.transform import PreprocessCfg, image_transform_v2
 
     preprocess = model.visual.preprocess_cfg
@@ -101,6 +101,7 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
         reference=reference,
         measures=[cosine("image_embedding")],
         photos=lambda: [{"image": picture[None]} for picture in pictures(size, size)],
+        int8_gate=lambda: clip_gate.image_gate(model, _tokenizer(model, vocabulary)),
         warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters={
             **names,
@@ -114,10 +115,8 @@ def _image(model: Any, names: Mapping[str, str]) -> Graph:
 
 
 def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
-    from open_clip.tokenizer import SimpleTokenizer
-
     length = model.context_length
-    tokenizer = SimpleTokenizer(str(vocabulary), context_length=length)
+    tokenizer = _tokenizer(model, vocabulary)
 
     def case(*texts: str) -> Arrays:
         return {"input_ids": tokenizer(list(texts)).numpy()}
@@ -138,6 +137,7 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
         cases=[case("?"), case("a photo of a truck.", "words " * 100, "an astronaut, smiling, 1983")],
         reference=reference,
         measures=[cosine("text_embedding")],
+        int8_gate=lambda: clip_gate.text_gate(model, tokenizer),
         warmup=[case("a photo of a cat.")],
         parameters={
             **names,
@@ -146,3 +146,9 @@ def _text(model: Any, names: Mapping[str, str], vocabulary: Path) -> Graph:
             "embedding_size": str(width),
         },
     )
+
+
+def _tokenizer(model: Any, vocabulary: Path) -> Any:
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer(str(vocabulary), context_length=model.context_length)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from export.measures import Arrays, Measure
+from export.measures import Arrays, Gate, Measure
 
 if TYPE_CHECKING:
     import onnx
@@ -53,6 +53,8 @@ class Graph:
     """What a file of less than float32 is held to, besides `half_tolerance`."""
     photos: Callable[[], Sequence[Arrays]] = tuple
     """Returns further inputs for a file of less than float32: of the kind that the model is made for."""
+    int8_gate: Callable[[], Gate] | None = None
+    """Makes what an int8 file is held to. A graph without it cannot be int8."""
     warmup: Sequence[Arrays] = ()
     """Requests as the gateway sends them, at the sizes of production, of one item each.
 

@@ -92,7 +92,7 @@ class CatalogLoader:
             raise now.error
         keys = list(now.keys(self._members))
         if name := next(filter(None, map(now.undecided, keys)), None):
-            raise NotReadyError(f"Triton has not loaded model {name} yet")
+            raise NotReadyError(f"Triton has not loaded and warmed up model {name} yet")
         for key in keys:
             await self._load(key, now.seen(key))
         if not any(isinstance(entry, Variant) for entry in self._entries.values()):

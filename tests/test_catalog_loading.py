@@ -162,7 +162,7 @@ async def test_of_two_variants_of_one_name_the_later_is_a_fault() -> None:
 async def test_the_start_waits_for_what_is_being_loaded() -> None:
     fake = Offering(sam() | {"gaze": "LOADING"})
     async with loader_of(fake) as loader:
-        with pytest.raises(NotReadyError, match="Triton has not loaded model gaze yet"):
+        with pytest.raises(NotReadyError, match="Triton has not loaded and warmed up model gaze yet"):
             await loader.load()
         fake.models |= gaze()
         await loader.load()

@@ -343,7 +343,7 @@ async def test_a_gateway_waits_for_models_that_triton_still_loads(
         assert len(seen) == 4
         assert await health(gateway, WHOLE_SERVER) == health_pb2.HealthCheckResponse.SERVING
     seen.clear()
-    with pytest.raises(CatalogError, match="has not loaded model gaze yet"):
+    with pytest.raises(CatalogError, match="has not loaded and warmed up model gaze yet"):
         async with Gateway(settings(repository, triton.grpc_address, triton_wait_s=0.3)):
             pass
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export import attention, onnx_file
+from export import attention, onnx_writing
 from export.graph import Arrays, Graph
 from export.parity import difference, run
 
@@ -55,8 +55,8 @@ def written(path: Path, module: nn.Module, dynamo: bool, *, fast: bool = True) -
     )
     path = path / "attention" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
-    onnx_file.write(graph, path, fast=fast)
-    session = onnx_file._load(path)
+    onnx_writing.write(graph, path, fast=fast)
+    session = onnx_writing.load(path)
     for inputs in (tensors(3, 6, 9), tensors(1, 2, 4)):
         with torch.no_grad():
             (expected,) = module(*(torch.from_numpy(value) for value in inputs.values()))

@@ -42,6 +42,9 @@ def test_it_is_of_all_files_and_their_names_alone(models: list[Path]) -> None:
     assert len(bytes.fromhex(before)) == 16
     (models[0] / "config.pbtxt").write_text("max_batch_size: 9")
     assert fingerprint.of(reversed(models)) == before
+    (models[0] / "warmup").mkdir()
+    (models[0] / "warmup" / "1-x").write_bytes(b"\1")
+    assert fingerprint.of(models) == before
     (models[1] / "1" / "model.onnx").write_text("toy_c")
     weights = fingerprint.of(models)
     (models[0] / "tokenizer.json").write_text("[]")

@@ -120,6 +120,30 @@ def test_the_repository_keeps_its_own_settings(graphs: dict[str, Graph], tmp_pat
     assert parse(text).parameters["variant"].string_value == "vit_x"
 
 
+def test_a_config_without_warm_up_gets_it_and_keeps_its_text(
+    graphs: dict[str, Graph], tmp_path: Path
+) -> None:
+    graph = graphs["sam_encoder"]
+    whole = triton_config.template("sam_encoder").read_text()
+    start, end = whole.index("model_warmup {"), whole.index("# Read by the gateway.")
+    older = whole[:start] + whole[end:]
+    path = tmp_path / "sam_encoder" / "config.pbtxt"
+    path.parent.mkdir()
+    path.write_text(older)
+    text, changed = triton_config.for_graph(graph, Session(graph), tmp_path)
+    assert changed
+    assert text.startswith(older)
+    assert parse(text) == parse(whole)
+    # An operator's own stays. Only its name tells.
+    mine = whole.replace("visiongate-1", "mine").replace("1024, 1024, 3 ] zero", "512, 1024, 3 ] zero")
+    path.write_text(mine)
+    assert triton_config.for_graph(graph, Session(graph), tmp_path) == (mine, False)
+    path.write_text(mine.replace('"mine"', '"visiongate-1"'))
+    text, changed = triton_config.for_graph(graph, Session(graph), tmp_path)
+    assert changed
+    assert list(parse(text).model_warmup[0].inputs["image"].dims) == [1024, 1024, 3]
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
