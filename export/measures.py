@@ -187,6 +187,7 @@ def _cells(heads: Arrays, stride: int) -> tuple[Array, Array]:
     scores = np.sqrt(cls[..., 0].clip(0, 1) * obj[..., 0].clip(0, 1))
     return scores, np.concatenate([box[..., :2], np.exp(box[..., 2:])], -1)
 
+
 @dataclass(frozen=True)
 class Gate:
     """Measures, and inputs on which they mean something."""

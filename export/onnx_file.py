@@ -24,7 +24,6 @@ from export.onnx_writing import drop_probes, load, read, write
 Step = Callable[[str], AbstractContextManager[None]]
 
 
-
 @dataclass(frozen=True)
 class Placed:
     """A file that was placed, and the figures of its export."""
@@ -169,5 +168,3 @@ def _compare(
                     f"export it with --precision {Precision.fp16_weights.value}."
                 ) from error
             raise
-
-

@@ -62,14 +62,14 @@ def main() -> None:
 
 def write(family: str, model: str, name: str, path: str, options: str, request: str) -> None:
     """Export one graph, and the request to ask it: the smallest that its warm-up or its comparison has."""
-    from export import onnx_file
+    from export import onnx_writing
     from export.families import FAMILIES
     from export.weights import Options
 
     export = FAMILIES[family].prepare(Options(weights="random", **json.loads(options)))
     (graph,) = (graph for graph in export.graphs if graph.model == model)
     Path(path).parent.mkdir(parents=True)
-    onnx_file.write(graph, Path(path), fast=name == "fast")
+    onnx_writing.write(graph, Path(path), fast=name == "fast")
     requests = graph.warmup or graph.cases
     np.savez(request, **min(requests, key=lambda inputs: sum(value.size for value in inputs.values())))  # type: ignore[arg-type]
 

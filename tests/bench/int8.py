@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from export import clip, onnx_file
+from export import clip, onnx_writing
 from export.half import Precision
 from export.pictures import noise
 from export.weights import Options
@@ -29,7 +29,7 @@ def main() -> None:
         for precision in (Precision.fp32, Precision.int8):
             path = Path(folder) / precision / "model.onnx"
             path.parent.mkdir()
-            onnx_file.write(image, path, precision=precision)
+            onnx_writing.write(image, path, precision=precision)
             print(f"{precision}: {path.stat().st_size / 1e6:.0f} MB")
             sessions[precision] = _session(path)
         answers = {precision: session.run(None, pictures)[0] for precision, session in sessions.items()}

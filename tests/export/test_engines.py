@@ -16,7 +16,7 @@ from filelock import FileLock
 from onnx import helper
 from typer.testing import CliRunner
 
-from export import engine_check, engine_host, engine_plan, engines, fingerprint, onnx_file, triton_config
+from export import engine_check, engine_host, engine_plan, engines, fingerprint, onnx_writing, triton_config
 from export.__main__ import app
 from export.engine_host import Gpu, TensorRT
 from export.errors import ExportError
@@ -63,7 +63,7 @@ def largest_batch(graph: Graph) -> int:
 def build(graph: Graph, precision: Precision, library: TensorRT, folder: Path) -> None:
     path = folder / graph.model / engines.PLAIN
     path.parent.mkdir()
-    onnx_file.write(graph, path, precision=precision, fast=False)
+    onnx_writing.write(graph, path, precision=precision, fast=False)
     shapes = engine_plan.profile(graph, largest_batch(graph))
     plan = engine_plan.build(library, path, shapes, graph.model, CAPABILITY)
     assert plan.nbytes > 100_000, graph.model

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers.models.grounding_dino import modeling_grounding_dino as modeling
 
-from export import grounding_dino, onnx_file, parity
+from export import grounding_dino, onnx_writing, parity
 from export.families.grounding_dino import tiny_config
 from export.grounding_dino_attention import rewritten
 from export.weights import randomise
@@ -126,6 +126,6 @@ def test_the_plain_graph(tmp_path: Path) -> None:
     [graph] = grounding_dino.prepare(TINY).graphs
     path = tmp_path / "grounding_dino" / "1" / "model.onnx"
     path.parent.mkdir(parents=True)
-    onnx_file.write(graph, path, fast=False)
+    onnx_writing.write(graph, path, fast=False)
     assert {node.domain for node in onnx.load(str(path)).graph.node} == {""}
-    assert parity.compare(graph, onnx_file._load(path), 1e-4) < 1e-4
+    assert parity.compare(graph, onnx_writing.load(path), 1e-4) < 1e-4

@@ -89,7 +89,9 @@ def test_clip_is_exported_and_measured(tmp_path: Path, tower: str) -> None:
 def test_what_loses_too_much_fails(tmp_path: Path) -> None:
     [graph, _] = clip.prepare(Options(weights="random", size="tiny")).graphs
     gate = Gate(graph.cases, [Measure("likeness", lambda *_: 0.98, 0.99)])
-    with pytest.raises(ExportError, match=r"clip_image differs from PyTorch: likeness 0.98, and at least 0.99"):
+    with pytest.raises(
+        ExportError, match=r"clip_image differs from PyTorch: likeness 0.98, and at least 0.99"
+    ):
         place(Export([replace(graph, int8_gate=lambda: gate)]), tmp_path / "new", precision=Precision.int8)
     assert not (tmp_path / "new").exists()
 

@@ -18,7 +18,7 @@ from export.demo.serving import REPOSITORY
 from export.families import DEFAULT_SET, FAMILIES
 from export.graph import Arrays, Graph
 from export.half import Precision
-from export.onnx_file import converted
+from export.onnx_writing import converted
 from export.parity import difference
 from export.weights import DEMO_WEIGHTS, Options
 

@@ -13,7 +13,7 @@ import onnxruntime
 
 from bench.gpu import macs, plan, weights
 from bench.gpu.plan import SERVED
-from export import onnx_file, triton_config, warmup
+from export import onnx_writing, triton_config, warmup
 from export.families import FAMILIES
 from export.graph import Arrays, Graph
 from export.half import Precision
@@ -80,7 +80,7 @@ def pack_graph(
         kind, _, precision = name.partition("-")
         with TemporaryDirectory() as temporary:
             path = Path(temporary) / "model.onnx"
-            onnx_file.write(
+            onnx_writing.write(
                 graph, path, precision=Precision(precision), fast=kind == "fast", external_data=False
             )
             model = onnx.load(str(path))
