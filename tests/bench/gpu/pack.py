@@ -133,5 +133,10 @@ def _server(to: Path, host_has: Sequence[str]) -> Archive:
         text=True,
     ).stdout.split()
     missing = [pin for pin in pinned if "==" in pin and pin.partition("==")[0] not in host_has]
-    wheels = [*own.glob("*.whl"), *download(missing, to / "wheels")]
+    # The demo models are larger than everything else.
+    slim = [
+        slim_wheel(wheel, to / "slim", lambda name: not name.startswith("export/demo/"))
+        for wheel in own.glob("*.whl")
+    ]
+    wheels = [*slim, *download(missing, to / "wheels")]
     return Archive("server", {f"wheels/{file.name}": file for file in wheels}, [file.name for file in wheels])
