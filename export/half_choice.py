@@ -5,7 +5,8 @@ and those that move data follow their inputs. Norms, exponentials, reductions an
 
 There is one more rule: from the first product of an attention to its last, softmax included, all is in half.
 Runtimes fuse such a block and accumulate its sums in float32 inside. TensorRT's builder fails on a softmax in
-float32 between two products in half.
+float32 between two products in half. The scores of any other softmax are computed in float32: an answer, such
+as the angle that a gaze is averaged to, would show their rounding.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -28,7 +29,7 @@ MOVES = frozenset(
 FOLLOWERS = MOVES | frozenset(
     {
         "Abs", "Add", "AveragePool", "Clip", "Div", "Dropout", "Elu", "Erf", "Gelu",
-        "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "LeakyRelu", "Max",
+        "GlobalMaxPool", "HardSigmoid", "HardSwish", "LeakyRelu", "Max",
         "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "ReduceMax", "ReduceMin", "Relu", "Sigmoid",
         "Sub", "Tanh", "Where",
     }
@@ -106,7 +107,10 @@ class Choice:
         return True
 
     def _attentions(self) -> Iterator[tuple[set[int], set[int]]]:
-        """Yield the nodes of every attention, and those of them whose values a mask may have made huge."""
+        """Yield the nodes of every attention, and those of them whose values a mask may have made huge.
+
+        Keep the products before any other softmax out.
+        """
         for i, node in enumerate(self.nodes):
             if node.op_type != "Softmax":
                 continue
@@ -114,7 +118,10 @@ class Choice:
             after, ends = self._walk(i, self._next)
             # A weighted sum of constants, such as of angles, is no attention.
             ends = {end for end in ends if len(self.floats(self.nodes[end])) > 1}
-            if products and ends:
+            if not ends:
+                self.kept |= products
+                self.chosen -= products
+            elif products:
                 scores = before | products
                 masked: set[int] = set()
                 for n in sorted(before):
