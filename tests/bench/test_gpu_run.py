@@ -107,7 +107,7 @@ def graphs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         [helper.make_tensor_value_info("face", TensorProto.UINT8, ("batch", 64, 64, 3))],
         [helper.make_tensor_value_info("yaw_pitch", TensorProto.FLOAT, ("batch", 2))],
         [
-            numpy_helper.from_array(np.float32(1 / 255), "scale"),
+            numpy_helper.from_array(np.array(1 / 255, np.float32), "scale"),
             numpy_helper.from_array(np.array([0, 64 * 64 * 3]), "flat"),
             numpy_helper.from_array(weight, "weight"),
         ],

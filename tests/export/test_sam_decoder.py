@@ -39,6 +39,8 @@ def test_the_cases_ask_by_points_and_by_boxes_with_the_padding_of_the_decoder(
         mask_size=32,
         box_padding=box_padding,
         parameters={"family": "toy"},
+        encode=dict,
+        min_iou=0.99,
     )
     assert graph.outputs["multimasks"] == ("batch", "prompts", MULTIMASKS, 32, 32)
     assert graph.parameters == {"family": "toy", "mask_size": "32"}

@@ -18,6 +18,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from bench.gpu import plan
 
@@ -36,7 +37,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(required=True, metavar="pack | run | serve | read")
-    models = {"default": ",".join(plan.MODELS), "type": _names(plan.MODELS), "metavar": "NAMES"}
+    models: dict[str, Any] = {
+        "default": ",".join(plan.MODELS),
+        "type": _names(plan.MODELS),
+        "metavar": "NAMES",
+    }
 
     pack = commands.add_parser(
         "pack", help="export all graphs without weights, and pack them with ONNX Runtime"

@@ -43,8 +43,14 @@ class Model(nn.Module):
 def clip_image(size: str, _config: Config) -> Model:
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-    toy = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
-           "image_size": 64, "patch_size": 16}  # fmt: skip
+    toy: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 16,
+    }
     config = CLIPVisionConfig(**(toy if size == "tiny" else {}))
     return Model(
         CLIPVisionModelWithProjection(config),
@@ -55,7 +61,12 @@ def clip_image(size: str, _config: Config) -> Model:
 def clip_text(size: str, _config: Config) -> Model:
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
-    toy = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    toy: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     config = CLIPTextConfig(**(toy if size == "tiny" else {}))
     return Model(
         CLIPTextModelWithProjection(config),
@@ -124,7 +135,7 @@ def doctr_recognition(size: str, _config: Config) -> Model:
 
 
 def gaze(size: str, _config: Config) -> Model:
-    from torchvision.models import resnet18, resnet50
+    from torchvision.models import resnet18, resnet50  # type: ignore[import-untyped]
 
     network = (resnet18 if size == "tiny" else resnet50)(weights=None, num_classes=180)
     return Model(network, lambda self, face: (self.network(self.pixels(face)),))

@@ -86,7 +86,7 @@ def difference(one: NDArray[Any], other: NDArray[Any]) -> float:
     known = np.isfinite(other)
     if (np.isfinite(one) != known).any():
         return float("inf")
-    return float(np.linalg.norm(one[known] - other[known]) / max(np.linalg.norm(other[known]), 1e-30))
+    return float(np.linalg.norm(one[known] - other[known])) / max(float(np.linalg.norm(other[known])), 1e-30)
 
 
 def _ordered(model: str, answer: NDArray[Any]) -> NDArray[Any]:
