@@ -63,7 +63,8 @@ def masks(
 ) -> Measure:
     """Return the measure of masks, which are what lies `above` in outputs [...,H,W].
 
-    `draw` turns outputs that are no masks into some, such as embeddings through a decoder.
+    All masks of an output count together: one pixel is a hundredth of a small mask. `draw` turns outputs that
+    are no masks into some, such as embeddings through a decoder.
     """
 
     def of(_inputs: Arrays, actual: Arrays, expected: Arrays) -> float:
@@ -78,8 +79,8 @@ def _mask_iou(actual: Array, expected: Array, above: float) -> float:
     if not np.isfinite(actual).all():
         return float("nan")
     ours, theirs = actual > above, expected > above
-    shared, either = (ours & theirs).sum((-2, -1)), (ours | theirs).sum((-2, -1))
-    return float(np.where(either, shared / np.maximum(either, 1), 1).min())
+    either = np.count_nonzero(ours | theirs)
+    return np.count_nonzero(ours & theirs) / either if either else 1.0
 
 
 def boxes_of_phrases(threshold: float, limit: float = MIN_IOU, fallback: int = 10) -> Measure:

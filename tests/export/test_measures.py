@@ -21,7 +21,7 @@ def test_cosine_is_that_of_the_worst_row() -> None:
     assert not measure.allows(float("nan"))
 
 
-def test_mask_iou_is_that_of_the_worst_mask() -> None:
+def test_mask_iou_is_that_of_all_masks_of_an_output() -> None:
     measure = measures.masks("mask")
     expected = np.full((1, 2, 4, 4), -1.0)
     expected[0, 0, :2] = 1
