@@ -273,7 +273,7 @@ def _export(
         if placed.kept:
             say(f"  {len(placed.kept)} tensors stay in float32: a half might not hold them.")
         if placed.config_changed:
-            what = "sizes, parameters and warm-up"
+            what = "sizes and parameters, and its warm-up unless that is your own"
             say(f"  {placed.model}/config.pbtxt, which was there, has this export's {what}.")
     if prepared.notice:
         say(f"  {prepared.notice}")
