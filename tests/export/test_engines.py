@@ -246,7 +246,7 @@ def test_a_graph_that_tensorrt_does_not_know(library: TensorRT, tmp_path: Path) 
 
 
 def test_a_signal_ends_a_build(library: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = []
+    steps: list[str] = []
 
     def monitor(trt: Any, received: Sequence[int]) -> Any:
         real = make(trt, received)
