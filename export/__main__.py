@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from export import engines
+from export import engine_check, engines
 from export.engines import Engine, Target
 from export.errors import ExportError, first_line
 from export.families import DEFAULT_SET, FAMILIES
@@ -107,6 +107,14 @@ def export(
             help="onnxruntime-tensorrt: the folder, on Triton's host, where ONNX Runtime keeps its engines.",
         ),
     ] = engines.CACHE,
+    check_engines: Annotated[
+        bool,
+        typer.Option(
+            "--check-engines",
+            help="Say of each engine in the repository whether it runs with the TensorRT and the GPU of this "
+            "host, and stop.",
+        ),
+    ] = False,
     beside: Annotated[
         bool,
         typer.Option(
@@ -158,6 +166,9 @@ def export(
     if list_families:
         _list()
         return
+    if check_engines:
+        _check_engines(repository)
+        return
     if not models:
         raise typer.BadParameter("name at least one model; --list shows them all.", param_hint="MODEL...")
     models = list(DEFAULT_SET if models == ["all"] else dict.fromkeys(models))
@@ -207,6 +218,23 @@ def _list() -> None:
     )
 
 
+def _check_engines(repository: str | None) -> None:
+    """Print a line for every engine. Raise typer.Exit with 1 if one does not run here."""
+    is_wrong = False
+    try:
+        for path, why in engine_check.problems(find_repository(repository)):
+            if why is None:
+                say(f"{path} runs here.")
+            else:
+                is_wrong = True
+                fail(f"{path} {why}.")
+    except (ExportError, SettingsError) as error:
+        is_wrong = True
+        fail(str(error))
+    if is_wrong:
+        raise typer.Exit(1)
+
+
 def _sentence(error: Exception) -> str:
     if isinstance(error, ExportError | SettingsError | MissingPackagesError):
         return str(error)
@@ -245,7 +273,7 @@ def _export(
         if placed.kept:
             say(f"  {len(placed.kept)} tensors stay in float32: a half might not hold them.")
         if placed.config_changed:
-            what = "sizes, parameters and warm-up"
+            what = "sizes and parameters, and its warm-up unless that is your own"
             say(f"  {placed.model}/config.pbtxt, which was there, has this export's {what}.")
     if prepared.notice:
         say(f"  {prepared.notice}")

@@ -2,14 +2,19 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from export.engine_host import TensorRT
 from export.errors import ExportError, first_line
 from export.graph import Graph
+from visiongate_command import end_at_once, handle_stop_signals
 
 FILE = "model.plan"
 RECORD = "model.plan.json"
@@ -111,7 +116,10 @@ def build(library: TensorRT, path: Path, shapes: Profile, model: str, compute_ca
         config.num_compute_capabilities = 1
         config.set_compute_capability(architecture(library, compute_capability), 0)
     try:
-        plan = builder.build_serialized_network(network, config)
+        with _signals() as received:
+            config.progress_monitor = monitor = _monitor(trt, received)
+            plan = builder.build_serialized_network(network, config)
+            del monitor  # TensorRT needs it until here
     except MemoryError as error:
         raise ExportError(_OUT_OF_MEMORY.format(model=model)) from error
     if plan is None:
@@ -145,6 +153,52 @@ def _logger(trt: Any, errors: list[str]) -> Any:
                 errors.append(message)
 
     return Logger()
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Yield a list of the signals to stop that come meanwhile, and raise SystemExit at the end if any came.
+
+    Handlers run within TensorRT's calls of Python, and TensorRT drops what they raise there. A third signal
+    ends the process.
+    """
+    received: list[int] = []
+
+    def receive(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 2:
+            end_at_once(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+    before = handle_stop_signals(receive)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if received:
+        raise SystemExit(128 + received[0])
+
+
+def _monitor(trt: Any, received: Sequence[int]) -> Any:
+    """Return what TensorRT asks, after each step of a build, whether to go on."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+
+        def phase_start(self, name: str, parent: str | None, steps: int) -> None:
+            pass
+
+        def phase_finish(self, name: str) -> None:
+            pass
+
+        def step_complete(self, name: str, step: int) -> bool:
+            return not received
+
+    return Monitor()
 
 
 def _parser_fault(parser: Any, errors: list[str]) -> str:

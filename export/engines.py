@@ -58,11 +58,14 @@ class Target:
         """What is to be known before Triton loads the models."""
         if self.engine is Engine.onnxruntime_tensorrt:
             return (
-                "Triton builds the engines when it first loads the models, which takes minutes for each, and "
-                f"keeps them in {self.cache}: give it a folder there that stays and that it may write to."
+                f"Triton with --model-config-name={self.engine.value} builds the engines when it first loads "
+                f"the models, which takes minutes for each, and keeps them in {self.cache}: give it a folder "
+                "there that stays and that it may write to."
             )
-        if self.engine is Engine.tensorrt and engine_host.tensorrt().is_rtx:
-            return "Triton has no backend for engines of tensorrt_rtx: it serves the ONNX files."
+        if self.engine is Engine.tensorrt:
+            if engine_host.tensorrt().is_rtx:
+                return "Triton has no backend for engines of tensorrt_rtx: it serves the ONNX files."
+            return f"Triton runs the engines with --model-config-name={self.engine.value}."
         return ""
 
 
@@ -75,6 +78,12 @@ def check(target: Target, precision: Precision) -> None:
         raise ExportError(f"--precision int8 is for CPUs: leave out --engine {target.engine.value}.")
     if target.compute_capability is not None and target.engine is not Engine.tensorrt:
         raise ExportError("--compute-capability belongs to --engine tensorrt.")
+    if target.cache != CACHE and target.engine is not Engine.onnxruntime_tensorrt:
+        raise ExportError("--engine-cache belongs to --engine onnxruntime-tensorrt.")
+    if not Path(target.cache).is_absolute():
+        raise ExportError(
+            f"--engine-cache is {target.cache!r}: give the folder's whole path on Triton's host."
+        )
     if target.engine is Engine.tensorrt:
         _gpu(target)
 

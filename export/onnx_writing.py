@@ -1,5 +1,6 @@
 """An exporter's graph as an ONNX file, at any precision, which nothing has been compared with yet."""
 
+import logging
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -90,7 +91,9 @@ def _export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
         # The older exporter writes external data on its own if it must. `_save` below puts it in order.
         else {"dynamic_axes": {name: dict(axes) for name, axes in graph.dynamic.items()}}
     )
-    # Both exporters warn of their own deprecations, and of every Python number in the module.
+    # Both exporters warn of their own deprecations, and of every Python number in the module. The optimiser
+    # of the newer one logs what it leaves as it is.
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)
     with (
         attention.fused() if fast else nullcontext(),
         warnings.catch_warnings(),

@@ -1,9 +1,11 @@
 """Engines: built by TensorRT for RTX on this CPU, and what stands in the repository for each choice."""
 
 import json
+import os
 import re
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -100,8 +102,14 @@ def test_an_engine_has_a_record_and_is_built_once(library: TensorRT, tmp_path: P
     built = (version / "model.plan").stat().st_ino
     if engine_host.gpu() is None:
         assert list(engine_check.problems(tmp_path)) == [
-            (version / "model.plan", "needs a GPU, and this host has none (or no driver)")
+            (
+                version / "model.plan",
+                "needs a GPU, and this host has none (or no driver): check on the host that runs it",
+            )
         ]
+        code, output, errors = export("--check-engines", "--out", tmp_path)
+        assert (code, output) == (1, "")
+        assert f"{version / 'model.plan'} needs a GPU" in errors
 
     code, output, _ = export(*command)
     assert (code, "build the engine" in output) == (0, False)
@@ -121,6 +129,7 @@ def test_the_accelerator_gets_the_plain_graph_and_a_config(tmp_path: Path) -> No
         "face_detection", "--out", tmp_path, "--engine", "onnxruntime-tensorrt", "--engine-cache", cache
     )
     assert (code, errors) == (0, "")
+    assert "Triton with --model-config-name=onnxruntime-tensorrt builds the engines" in output
     assert f"keeps them in {cache}" in output
     assert {path.name for path in (model / "1").iterdir()} == {"model.onnx", "plain.onnx"}
     assert {path.name for path in (model / "configs").iterdir()} == {
@@ -236,6 +245,30 @@ def test_a_graph_that_tensorrt_does_not_know(library: TensorRT, tmp_path: Path) 
         engine_plan.build(library, tmp_path / "toy.onnx", {"x": [[1, 2]] * 3}, "toy", CAPABILITY)
 
 
+def test_a_signal_ends_a_build(library: TensorRT, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+
+    def monitor(trt: Any, received: Sequence[int]) -> Any:
+        real = make(trt, received)
+
+        class Interrupted(type(real)):  # type: ignore[misc]
+            def step_complete(self, name: str, step: int) -> bool:
+                if not steps:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                steps.append(name)
+                return bool(super().step_complete(name, step))
+
+        return Interrupted()
+
+    make = engine_plan._monitor
+    monkeypatch.setattr(engine_plan, "_monitor", monitor)
+    before = signal.getsignal(signal.SIGTERM)
+    (graph,) = FAMILIES["face_detection"].prepare(TINY).graphs
+    with pytest.raises(SystemExit, match=f"^{128 + signal.SIGTERM}$"):
+        build(graph, Precision.fp32, library, tmp_path)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -243,6 +276,9 @@ def test_a_graph_that_tensorrt_does_not_know(library: TensorRT, tmp_path: Path) 
         (["--engine", "tensorrt", "--compute-capability", "9.0"], "of compute capability 9.0; it knows 7.5,"),
         (["--compute-capability", "8.9"], "--compute-capability belongs to --engine tensorrt."),
         (["--engine", "tensorrt", "--precision", "int8"], "--precision int8 is for CPUs: leave out --engine"),
+        (["--engine-cache", "/engines"], "--engine-cache belongs to --engine onnxruntime-tensorrt."),
+        (["--engine", "onnxruntime-tensorrt", "--engine-cache", "here"], "give the folder's whole path on"),
+        (["--check-engines"], "There are no engines in "),
     ],
 )
 @pytest.mark.usefixtures("library")
