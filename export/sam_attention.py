@@ -42,8 +42,10 @@ def layer(self: Any, hidden_states: Tensor) -> Tensor:
         # A cell of zeros projects to the bias.
         padding = attention_layer.qkv.bias.expand(batch, 1, -1)
         padded = torch.cat([projected.flatten(1, 2), padding], dim=1)
-        mixed = attend(attention_layer, padded[:, cells].reshape(-1, size, size, padded.shape[-1]))
-        mixed = mixed.reshape(batch, len(cells), -1)[:, places].reshape(hidden_states.shape)
+        mixed = attend(
+            attention_layer, padded.index_select(1, cells).reshape(-1, size, size, padded.shape[-1])
+        )
+        mixed = mixed.reshape(batch, len(cells), -1).index_select(1, places).reshape(hidden_states.shape)
     else:
         mixed = attend(attention_layer, projected)
     hidden_states = hidden_states + attention_layer.proj(mixed)
@@ -56,11 +58,16 @@ def _windows(height: int, width: int, size: int) -> tuple[Tensor, Tensor]:
 
     The number behind the last cell stands for padding.
     """
-    rows, columns = (-(-length // size) * size for length in (height, width))
-    cells = torch.full((rows, columns), height * width)
-    cells[:height, :width] = torch.arange(height * width).reshape(height, width)
-    cells = cells.reshape(rows // size, size, columns // size, size).transpose(1, 2).flatten()
-    return cells, cells.argsort()[: height * width]
+    rows, columns = (-(-length // size) for length in (height, width))
+    place = torch.arange(rows * columns * size * size)
+    window, inside = place // (size * size), place % (size * size)
+    row = window // columns * size + inside // size
+    column = window % columns * size + inside % size
+    cells = torch.where((row < height) & (column < width), row * width + column, height * width)
+    cell = torch.arange(height * width)
+    row, column = cell // width, cell % width
+    places = (row // size * columns + column // size) * size * size + row % size * size + column % size
+    return cells, places
 
 
 def attend(module: Any, projected: Tensor) -> Tensor:
