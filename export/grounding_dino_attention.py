@@ -8,7 +8,7 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from export import attention
+from export import attention, layers
 
 
 @contextmanager
@@ -20,15 +20,9 @@ def rewritten() -> Iterator[None]:
         mock.patch.object(modeling.MultiScaleDeformableAttention, "forward", deformable),
         mock.patch.object(modeling.GroundingDinoMultiheadAttention, "forward", multi_head),
         mock.patch.object(modeling.GroundingDinoBiMultiHeadAttention, "forward", both_ways),
-        mock.patch.object(nn.Linear, "forward", linear),
+        layers.linear(),
     ):
         yield
-
-
-def linear(self: nn.Linear, features: Tensor) -> Tensor:
-    """Multiply and add the bias in one step, as exporters write it only for matrices."""
-    rows = nn.functional.linear(features.reshape(-1, self.in_features), self.weight, self.bias)
-    return rows.view(*features.shape[:-1], self.out_features)
 
 
 def deformable(

@@ -76,7 +76,7 @@ def _export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
         return
     import torch
 
-    from export import attention
+    from export import attention, layers
 
     names = list(graph.inputs)
     outputs = {**graph.outputs, **graph.probes}
@@ -86,6 +86,7 @@ def _export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
                 dict.fromkeys(graph.dynamic[name], torch.export.Dim.DYNAMIC) for name in names
             ),
             "external_data": external_data,
+            "custom_translation_table": layers.gelu() if fast else None,
         }
         if graph.dynamo
         # The older exporter writes external data on its own if it must. `_save` below puts it in order.

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
 
     def forward(self, image: Tensor, valid_size: Tensor) -> tuple[Tensor]:
         pixels, _ = self.normalise(image, valid_size)
-        with sam_attention.without_bias():
+        with sam_attention.rewritten():
             return (self.vision_encoder(pixels).last_hidden_state,)
 
 

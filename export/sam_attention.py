@@ -14,26 +14,70 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from export import attention
+from export import attention, layers
 
 # GPU kernels want sizes of heads that are a multiple of this.
 ALIGNMENT = 8
 
 
 @contextmanager
-def without_bias() -> Iterator[None]:
-    """Let transformers' SAM compute its image encoder's attention in this way."""
-    from transformers.models.sam.modeling_sam import SamVisionSdpaAttention
+def rewritten() -> Iterator[None]:
+    """Let transformers' SAM compute its image encoder's layers in this way."""
+    from transformers.models.sam.modeling_sam import SamVisionLayer
 
-    with mock.patch.object(SamVisionSdpaAttention, "forward", attend):
+    with mock.patch.object(SamVisionLayer, "forward", layer), layers.linear():
         yield
 
 
-def attend(module: Any, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, None]:
-    """Return what SamVisionSdpaAttention's own forward does for a map or windows [B,H,W,C]."""
+def layer(self: Any, hidden_states: Tensor) -> Tensor:
+    """Return what SamVisionLayer's own forward does for a map [B,H,W,C].
+
+    The original pads the map to whole windows before it projects it. Here only what is there is projected.
+    """
     batch, height, width, _ = hidden_states.shape
+    attention_layer, size = self.attn, self.window_size
+    projected = attention_layer.qkv(self.layer_norm1(hidden_states))
+    if size:
+        cells, places = _windows(height, width, size)
+        # A cell of zeros projects to the bias.
+        padding = attention_layer.qkv.bias.expand(batch, 1, -1)
+        padded = torch.cat([projected.flatten(1, 2), padding], dim=1)
+        mixed = attend(
+            attention_layer, padded.index_select(1, cells).reshape(-1, size, size, padded.shape[-1])
+        )
+        mixed = mixed.reshape(batch, len(cells), -1).index_select(1, places).reshape(hidden_states.shape)
+    else:
+        mixed = attend(attention_layer, projected)
+    hidden_states = hidden_states + attention_layer.proj(mixed)
+    result: Tensor = hidden_states + self.mlp(self.layer_norm2(hidden_states))
+    return result
+
+
+def _windows(height: int, width: int, size: int) -> tuple[Tensor, Tensor]:
+    """Return the cells of all windows in turn, and for each cell its place among them.
+
+    The number behind the last cell stands for padding.
+    """
+    rows, columns = (-(-length // size) for length in (height, width))
+    place = torch.arange(rows * columns * size * size)
+    window, inside = place // (size * size), place % (size * size)
+    row = window // columns * size + inside // size
+    column = window % columns * size + inside % size
+    cells = torch.where((row < height) & (column < width), row * width + column, height * width)
+    cell = torch.arange(height * width)
+    row, column = cell // width, cell % width
+    places = (row // size * columns + column // size) * size * size + row % size * size + column % size
+    return cells, places
+
+
+def attend(module: Any, projected: Tensor) -> Tensor:
+    """Return what SamVisionSdpaAttention's own forward has before its last projection: [B,H,W,C].
+
+    Takes the queries, keys and values of a map or of windows: [B,H,W,3C].
+    """
+    batch, height, width, _ = projected.shape
     heads, cells = module.num_attention_heads, height * width
-    query, key, value = module.qkv(hidden_states).reshape(batch, cells, 3, heads, -1).unbind(2)
+    query, key, value = projected.reshape(batch, cells, 3, heads, -1).unbind(2)
     size = query.shape[-1]
     # The operator scales the products with rows and columns too, which must come out as they are.
     rows = _vectors(module.rel_pos_h, height) * size**0.5
@@ -57,7 +101,7 @@ def attend(module: Any, hidden_states: Tensor, output_attentions: bool = False) 
     )
     key = torch.cat([key, own[None, :, None].expand(batch, -1, heads, -1)], dim=-1)
     result = attention.multi_head(query.flatten(2), key.flatten(2), value.flatten(2), heads, scale=size**-0.5)
-    return module.proj(result.reshape(batch, height, width, -1)), None
+    return result.reshape(batch, height, width, -1)
 
 
 def _vectors(relative: Tensor, count: int) -> Tensor:

@@ -86,14 +86,6 @@ def test_attention_between_image_and_text() -> None:
         close(actual[way][0], expected[way][0])
 
 
-def test_linear_layers() -> None:
-    for shape in [(5,), (2, 5), (2, 3, 4, 5)]:
-        expected, actual = both(torch.nn.Linear(5, 6), torch.randn(shape))
-        close(actual, expected)
-    expected, actual = both(torch.nn.Linear(5, 6, bias=False), torch.randn(2, 3, 5))
-    close(actual, expected)
-
-
 def test_transformers_is_left_as_it_was() -> None:
     owners: list[Any] = [
         modeling.MultiScaleDeformableAttention,
