@@ -176,7 +176,7 @@ def test_a_run_measures_notes_what_it_could_not_and_is_read(
     assert main(["read", str(results)]) == 0
     text = capsys.readouterr().out
     assert "| `gaze` | 32 |" in text
-    assert "plain graph, FP16 `gaze`, batch 8: " in text
+    assert "plain graph, FP16: `gaze` 1, `gaze` 8, `gaze` 32: " in text
 
 
 def test_a_time_limit_leaves_a_reason_for_everything(graphs: Path, tmp_path: Path) -> None:
