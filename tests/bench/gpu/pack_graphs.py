@@ -36,7 +36,8 @@ _FAMILIES = {
 def pack(models: Iterable[str], size: str, folder: Path, tell: Callable[[str], None]) -> None:
     """Write `folder/<model>/` for each: its graphs, the inputs of one item, and facts.json.
 
-    Full sizes take many minutes, two of CPU time for CLIP alone, and 6 GB of memory. What is there already stays, so that a run may go on.
+    Full sizes take 6 GB of memory, and CLIP alone takes two minutes of CPU time. What is there already
+    stays, so that a run may go on.
     """
     wanted = {name for name in models if not (folder / name / "facts.json").is_file()}
     for family in dict.fromkeys(_FAMILIES[name] for name in plan.MODELS if name in wanted):
