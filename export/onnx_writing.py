@@ -42,14 +42,21 @@ def write(
     """
     if external_data is None:
         external_data = _weight_bytes(graph.module) / (2 if precision in _HALVES else 1) > MAX_EMBEDDED_BYTES
-    _export(graph, path, external_data, fast)
+    export(graph, path, external_data, fast)
     kept: Sequence[str] = ()
     if precision is Precision.fp16:
         kept = rounding.too_large(path, graph.half_kept_out, [*graph.cases, *graph.photos()])
-    if precision is not Precision.fp32:
-        _save(converted(graph, path, precision, kept), path, external_data)
-    _sign(graph, path)
+    finish(graph, path, precision, kept, external_data)
     return kept
+
+
+def finish(
+    graph: Graph, path: Path, precision: Precision, too_large: Sequence[str], external_data: bool
+) -> None:
+    """Turn what `export` wrote into the file of a precision."""
+    if precision is not Precision.fp32:
+        _save(converted(graph, path, precision, too_large), path, external_data)
+    _sign(graph, path)
 
 
 def converted(graph: Graph, path: Path, precision: Precision, too_large: Sequence[str] = ()) -> Any:
@@ -70,7 +77,8 @@ def _weight_bytes(module: "torch.nn.Module | onnx.ModelProto") -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in module.parameters())
 
 
-def _export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
+def export(graph: Graph, path: Path, external_data: bool, fast: bool) -> None:
+    """Write the float32 file of a graph as the exporter makes it: `finish` needs the notes in it."""
     if isinstance(graph.module, onnx.ModelProto):
         _save(graph.module, path, external_data)
         return

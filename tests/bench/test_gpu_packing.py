@@ -158,6 +158,9 @@ def test_a_weight_is_the_same_in_every_file_of_a_model_and_another_with_another_
     half = model(("renamed_half", one.astype(np.float16)))
     for each in (single, half):
         weights.strip_model(each)
+    turned = model(("c", np.ascontiguousarray(one.T)))
+    weights.strip_model(turned)
+    weights.draw_model(turned, 0)
     other_seed = onnx.ModelProto.FromString(single.SerializeToString())
     weights.draw_model(single, 0)
     weights.draw_model(half, 0)
@@ -166,6 +169,7 @@ def test_a_weight_is_the_same_in_every_file_of_a_model_and_another_with_another_
     same = numpy_helper.to_array(half.graph.initializer[0])
     assert half.graph.initializer[0].data_type == TensorProto.FLOAT16
     assert np.array_equal(a, same.astype(np.float32))
+    assert np.array_equal(a, numpy_helper.to_array(turned.graph.initializer[0]).T)
     assert not np.array_equal(a, b)
     assert not np.array_equal(a, numpy_helper.to_array(other_seed.graph.initializer[0]))
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from bench.gpu import macs, plan, read, run, smoke, timing
+from bench.gpu import host, macs, plan, read, run, smoke, timing
 from bench.gpu.__main__ import main
 from bench.gpu.pack_graphs import pack_graph
 from bench.gpu.run_graphs import difference
@@ -75,6 +75,31 @@ def test_the_smoke_test_passes_here_and_tells_a_wrong_answer(monkeypatch: pytest
     assert dict(smoke.check("cpu")) == dict.fromkeys(smoke.operators(), "")
     monkeypatch.setitem(smoke._EXPECTED, "MatMul", lambda a, b: 2 * (a @ b))
     assert "differs from NumPy" in dict(smoke.check("cpu"))["MatMul"]
+
+
+def test_the_steps_of_an_lstm_are_counted() -> None:
+    node = helper.make_node(
+        "LSTM", ["a", "w", "r"], ["y"], name="node", hidden_size=3, direction="bidirectional"
+    )
+    weights = {"w": np.ones((2, 12, 5)), "r": np.ones((2, 12, 3))}
+    graph = model([node], {"a": ("steps", "batch", "width")}, **weights)
+    # Seven steps of four items, both ways: four gates, which are 3 wide, of an input of 5 and a state of 3.
+    assert macs.count(graph, {"a": np.ones((7, 4, 5), np.float32)}) == 7 * 4 * 2 * (4 * 3) * (5 + 3)
+
+
+def test_everything_that_a_host_lacks_is_said_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "_GRAPHS", ("numpy", "no_such_package"))
+    monkeypatch.setattr(host, "_is_library", lambda name: name == "libcuda.so.1")
+    results = tmp_path / "results.jsonl"
+    assert main(["run", "--graphs", str(tmp_path), "--results", str(results)]) == 1
+    said = capsys.readouterr().err
+    assert "has no no_such_package." in said
+    assert "libcublas.so.13" in said
+    assert not results.exists()
+    lacks = host.lacks("cpu", with_torch=False, with_server=True)
+    assert [lack.is_fatal for lack in lacks] == [True]
 
 
 def test_a_host_without_cuda_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
@@ -151,7 +176,7 @@ def test_a_run_measures_notes_what_it_could_not_and_is_read(
     assert main(["read", str(results)]) == 0
     text = capsys.readouterr().out
     assert "| `gaze` | 32 |" in text
-    assert "plain graph, FP16 `gaze`, batch 8: " in text
+    assert "plain graph, FP16: `gaze` 1, `gaze` 8, `gaze` 32: " in text
 
 
 def test_a_time_limit_leaves_a_reason_for_everything(graphs: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ writes bundles of at most 60 MiB to build/gpu/: ONNX Runtime for that GPU, graph
 On the host with the GPU, in the folder where the bundles are:
 
     python3 bundle-1/unpack.py && PYTHONPATH=host python3 -m bench.gpu run
-    python3 bundle-1/unpack.py bundle-2 && PYTHONPATH=host python3 -m bench.gpu serve
+    python3 bundle-1/unpack.py bundle-2 bundle-3 && PYTHONPATH=host python3 -m bench.gpu serve
     PYTHONPATH=host python3 -m bench.gpu read
 
 The host needs Python 3.12 with torch (CUDA 13), transformers, torchvision and onnx.
@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.gpu import plan
+from bench.gpu import host, plan
 
 # Large ones, in versions that do not matter.
 HOST_HAS = "numpy", "opencv-python-headless", "pillow", "tokenizers", "huggingface-hub", "hf-xet", "fsspec"
@@ -139,6 +139,9 @@ def _pack(given: argparse.Namespace) -> int:
 
 
 def _run(given: argparse.Namespace) -> int:
+    with_torch = any(not plan.WAYS[way].graph for way in given.ways)
+    if not _is_able(given.device, with_torch=with_torch, with_server=False):
+        return 1
     from bench.gpu import run
 
     if missing := [name for name in given.models if not (given.graphs / name / "facts.json").is_file()]:
@@ -160,6 +163,8 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _serve(given: argparse.Namespace) -> int:
+    if not _is_able(given.device, with_torch=False, with_server=True):
+        return 1
     from bench.gpu import run_served
 
     run_served.run(
@@ -180,6 +185,14 @@ def _read(given: argparse.Namespace) -> int:
         return _refuse(f"{given.results} is not there: `bench.gpu run` writes it")
     print(read.report(given.results), end="")
     return 0
+
+
+def _is_able(device: str, *, with_torch: bool, with_server: bool) -> bool:
+    """Say everything that the host lacks, and whether it can be measured without that."""
+    lacks = host.lacks(device, with_torch=with_torch, with_server=with_server)
+    for lack in lacks:
+        print(lack.sentence, file=sys.stderr)
+    return not any(lack.is_fatal for lack in lacks)
 
 
 def _refuse(sentence: str) -> int:

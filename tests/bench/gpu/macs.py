@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Shape = Sequence[int]
 # Products that no rule below counts.
-_UNCOUNTED = {"MultiHeadAttention", "Attention", "LSTM", "GRU", "RNN", "MatMulInteger"}
+_UNCOUNTED = {"MultiHeadAttention", "Attention", "GRU", "RNN", "MatMulInteger"}
 
 
 def count(model: onnx.ModelProto, feed: Mapping[str, NDArray[Any]]) -> int:
@@ -76,6 +76,10 @@ _RULES: dict[str, Callable[[list[Shape], Shape], int]] = {
     # Either factor may be transposed: what is summed over is what the first has beside the rows.
     "Gemm": lambda inputs, output: math.prod(inputs[0]) * output[1],
     "Conv": lambda inputs, output: math.prod(output) * math.prod(inputs[1][1:]),
+    # Every step of every direction multiplies its input and its state by all four gates.
+    "LSTM": lambda inputs, _output: (
+        inputs[0][0] * inputs[0][1] * (math.prod(inputs[1]) + math.prod(inputs[2]))
+    ),
     "ConvTranspose": lambda inputs, _output: math.prod(inputs[0]) * math.prod(inputs[1][1:]),
 }
 

@@ -105,17 +105,26 @@ def _share_of_graph(served: Entry, entries: Sequence[Entry]) -> float | None:
 
 
 def _missing(entries: Sequence[Entry]) -> str:
-    lines = []
+    """Return a line for each reason, with all that it holds for."""
+    reasons: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         what = plan.WAYS[entry["way"]].title if "way" in entry else entry.get("task", "")
-        where = f"{what} `{entry['model']}`, batch {entry['batch']}" if "batch" in entry else what
-        if entry["kind"] in {"failed", "skipped"}:
-            lines.append(f"- {where}: {entry['why']}")
-        elif entry["kind"] == "graph" and entry.get("on_cpu"):
-            lines.append(f"- {where}: on the CPU are {', '.join(entry['on_cpu'])}")
-        elif entry["kind"] == "graph" and not entry["finite"]:
-            lines.append(f"- {where}: answers are not finite")
-    return "Missing or doubtful:\n\n" + "\n".join(dict.fromkeys(lines)) if lines else ""
+        if why := _why(entry):
+            where = f"`{entry['model']}` {entry['batch']}" if "batch" in entry else ""
+            reasons.setdefault((what, why), []).append(where)
+    lines = [
+        f"- {what}{': ' if any(wheres) else ''}{', '.join(dict.fromkeys(filter(None, wheres)))}: {why}"
+        for (what, why), wheres in reasons.items()
+    ]
+    return "Missing or doubtful, with the batch behind the model:\n\n" + "\n".join(lines) if lines else ""
+
+
+def _why(entry: Entry) -> str:
+    if entry["kind"] in {"failed", "skipped"}:
+        return str(entry["why"])
+    if entry["kind"] == "graph" and entry.get("on_cpu"):
+        return f"on the CPU are {', '.join(entry['on_cpu'])}"
+    return "answers are not finite" if entry["kind"] == "graph" and not entry["finite"] else ""
 
 
 def _by_key(entries: Sequence[Entry]) -> dict[tuple[str, str, int], Entry]:

@@ -58,8 +58,11 @@ class Measurer:
         on_cpu = self._session.products_on_cpu()
         figures = timing.timed(self._session.call, self._seconds)
         outputs = self._session.outputs()
+        # Scores behind a mask are minus infinity.
         figures["finite"] = all(
-            bool(np.isfinite(value).all()) for value in outputs.values() if value.dtype.kind == "f"
+            bool((np.isfinite(value) | np.isneginf(value)).all())
+            for value in outputs.values()
+            if value.dtype.kind == "f"
         )
         if on_cpu:
             figures["on_cpu"] = on_cpu[:20]

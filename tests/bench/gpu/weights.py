@@ -23,17 +23,24 @@ def strip(tensor: TensorProto) -> bool:
     """Replace the numbers of a large tensor by what `draw` needs, kept in `doc_string`; say whether it was.
 
     The seed comes from the values at half precision, so that the files of one model at several precisions get
-    the same weights, whatever their names are there.
+    the same weights, whatever their names are there and whichever way round a matrix lies.
     """
     if tensor.data_type not in _NUMBERS or len(tensor.dims) < 2:
         return False
     values = numpy_helper.to_array(tensor)
-    if values.size < LEAST_NUMBERS or len(np.unique(values)) <= FEW_VALUES:
+    if values.size < LEAST_NUMBERS or _has_few(values):
         return False
     rounded = _rounded(values)
+    key, turned = zlib.crc32(rounded.tobytes()), False
+    if values.ndim == 2:
+        # A file may hold a matrix the other way round than the next file of the model.
+        other = zlib.crc32(rounded.T.tobytes())
+        key, turned = min(key, other), other < key
+    if turned:
+        rounded = np.ascontiguousarray(rounded.T)
     # In float64: of the sum of millions of float32, the last digits depend on the order.
     mean, spread = rounded.mean(dtype=np.float64), rounded.std(dtype=np.float64)
-    drawn = {"key": zlib.crc32(rounded.tobytes()), "mean": float(mean), "spread": float(spread)}
+    drawn = {"key": key, "turned": turned, "mean": float(mean), "spread": float(spread)}
     bare = TensorProto(
         name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, doc_string=json.dumps(drawn)
     )
@@ -51,10 +58,13 @@ def draw(tensor: TensorProto, seed: int) -> None:
         return
     drawn = json.loads(tensor.doc_string)
     random = np.random.default_rng([seed, drawn["key"]])
-    values = random.random(tuple(tensor.dims), np.float32)
+    dims = tuple(tensor.dims)
+    values = random.random(dims[::-1] if drawn["turned"] else dims, np.float32)
     values -= 0.5
     values *= drawn["spread"] * 12**0.5
     values += drawn["mean"]
+    if drawn["turned"]:
+        values = np.ascontiguousarray(values.T)
     dtype = _dtype(tensor)
     if dtype == np.uint8:
         values = values.round().clip(0, 255)
@@ -82,6 +92,12 @@ def of_arrays(arrays: dict[str, NDArray[Any]]) -> ModelProto:
 def to_arrays(model: ModelProto) -> dict[str, NDArray[Any]]:
     """Return the arrays of `of_arrays`."""
     return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+
+
+def _has_few(values: NDArray[Any]) -> bool:
+    # The first numbers decide nearly always, and millions take long to sort.
+    first = values.reshape(-1)[:LEAST_NUMBERS]
+    return len(np.unique(first)) <= FEW_VALUES and len(np.unique(values)) <= FEW_VALUES
 
 
 def _rounded(values: NDArray[Any]) -> NDArray[np.float16]:
