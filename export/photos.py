@@ -36,7 +36,7 @@ def pictures(height: int, width: int) -> list[np.ndarray[Any, Any]]:
         return []
     with Image.open(Path(spec.submodule_search_locations[0]) / _PHOTO) as photo:
         found = [photo.convert("RGB"), Image.fromarray(drawn.image)]
-    return [np.asarray(picture.resize((width, height))) for picture in found]
+    return [np.array(picture.resize((width, height))) for picture in found]
 
 
 def cut(boxes: list[np.ndarray[Any, Any]], height: int, width: int) -> list[np.ndarray[Any, Any]]:
@@ -44,4 +44,4 @@ def cut(boxes: list[np.ndarray[Any, Any]], height: int, width: int) -> list[np.n
     drawn = scene()
     assert drawn is not None
     picture = Image.fromarray(drawn.image)
-    return [np.asarray(picture.crop(tuple(box.tolist())).resize((width, height))) for box in boxes]
+    return [np.array(picture.crop(tuple(box.tolist())).resize((width, height))) for box in boxes]
