@@ -50,7 +50,7 @@ def session(path: Path, model: Any) -> Iterator[Any]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False
-    # In the order of the file. Otherwise what measures a tensor may run last, and keeps it in memory until then.
+    # In the order of the file: what measures a tensor might run last, and keep it in memory until then.
     options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     changed = path.with_name(f"changed-{path.name}")
     data = changed.with_name(f"{changed.name}.data")
