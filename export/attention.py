@@ -90,8 +90,8 @@ def multi_head(
         if bias.dtype == torch.bool:
             # The least number of halves too. Minus infinity would make a row without any key NaN.
             bias = torch.where(bias, 0.0, torch.finfo(torch.float16).min)
-        # ONNX Runtime 1.19 wants one for every head.
-        bias = bias.expand(-1, heads, -1, -1)
+        # ONNX Runtime 1.19 wants one for every head, and reads behind the end of one that several rows share.
+        bias = bias.expand(query.shape[0], heads, -1, -1)
     attributes: dict[str, Any] = {"num_heads": heads, "scale": float(scale), "unidirectional": int(causal)}
     if torch._C._get_tracing_state() is not None:
         traced: Tensor = _Traced.apply(query, key, value, bias, attributes)

@@ -91,6 +91,7 @@ def _ready(path: Path, parameters: dict[str, str]) -> Graph:
     return _graph(
         ready_onnx.wrap(model, BEFORE),
         parameters,
+        measures=[faces()],
         reference=reference,
         cases=[
             _case(seed, batch, *size) for seed, (batch, size) in enumerate(zip((1, 3), sizes, strict=True))
@@ -113,7 +114,6 @@ def _graph(module: Any, parameters: dict[str, str], **rest: Any) -> Graph:
         warmup=[{"image": np.zeros((1, canvas, canvas, 3), np.uint8)}],
         parameters=parameters,
         ranges=dict.fromkeys(("height", "width"), ranges.of_sizes([canvas, small_faces_canvas])),
-        measures=[faces()],
         photos=lambda: [{"image": picture[None]} for picture in pictures(320, 320)],
         # Trained weights score next to nothing where no face is: rounding is a large part of such scores.
         tolerance=1e-3,

@@ -20,12 +20,14 @@ from export.families.gaze import (
     TINY_FACE_SIZE,
 )
 from export.graph import Arrays, Export, Graph
-from export.measures import degrees
+from export.measures import MAX_DEGREES, degrees
 from export.photos import cut, scene
 from export.pictures import MEAN, STD, tinted_noise
 from export.weights import Options
 
 NO_HUB = f"No hub has L2CS-Net's weights: download {FAMILY.weights}, and give it with --weights."
+# Seeded weights spread a gaze over all bins, so that a little more in one far bin turns it.
+MAX_DEGREES_OF_SEEDED = 1
 
 # Turns bytes into what the network takes: RGB planes, normalised by ImageNet's mean and spread.
 BEFORE = f"""
@@ -91,7 +93,9 @@ def _network(options: Options, variant: str, size: int, crop_size: int) -> Graph
         logits = torch.stack(network(torch.from_numpy(_pixels(inputs["face"]))), dim=1)
         return {"yaw_pitch": _decode(logits.numpy())}
 
-    return _graph(gaze_network.Gaze(network), variant, size, crop_size, reference=reference)
+    limit = MAX_DEGREES_OF_SEEDED if options.weights == "random" else MAX_DEGREES
+    module = gaze_network.Gaze(network)
+    return _graph(module, variant, size, crop_size, reference=reference, max_degrees=limit)
 
 
 def _ready(path: Path, variant: str | None) -> Graph:
@@ -137,7 +141,9 @@ def _photos(size: int) -> list[Arrays]:
     return [{"face": np.stack(cut([face.box for face in drawn.faces], size, size))}] if drawn else []
 
 
-def _graph(module: Any, variant: str, size: int, crop_size: int, **rest: Any) -> Graph:
+def _graph(
+    module: Any, variant: str, size: int, crop_size: int, max_degrees: float = MAX_DEGREES, **rest: Any
+) -> Graph:
     return Graph(
         model="gaze",
         module=module,
@@ -145,7 +151,7 @@ def _graph(module: Any, variant: str, size: int, crop_size: int, **rest: Any) ->
         outputs={"yaw_pitch": ("batch", 2)},
         dynamic={"face": {0: "batch"}},
         cases=[_case(1, 1, size), _case(2, 3, size)],
-        measures=[degrees("yaw_pitch")],
+        measures=[degrees("yaw_pitch", limit=max_degrees)],
         photos=lambda: _photos(size),
         warmup=[{"face": np.zeros((1, size, size, 3), np.uint8)}],
         parameters={

@@ -2,6 +2,7 @@
 
 The rules are those of PyTorch's autocast. Matrix products and convolutions are in half. Elementwise operators
 and those that move data follow their inputs. Norms, exponentials, reductions and all else stay in float32.
+So does the stem of a mobile network (see `_stems`).
 
 There is one more rule: from the first product of an attention to its last, softmax included, all is in half.
 Runtimes fuse such a block and accumulate its sums in float32 inside. TensorRT's builder fails on a softmax in
@@ -39,6 +40,8 @@ FOLLOWERS = MOVES | frozenset(
 LARGEST, LEAST = 65504.0, 2.0**-24
 # A product of fewer weights than this gains nothing. Such are the angles that a gaze is averaged of.
 MIN_PRODUCT_WEIGHTS = 256
+# The channels of an image.
+COLOURS = 3
 
 
 class Choice:
@@ -66,6 +69,7 @@ class Choice:
             if any(part in path(node) for part in kept_out)
             or not {*node.input, *node.output}.isdisjoint(too_large)
         }
+        self.kept.update(self._stems())
         self.chosen = {i for i, node in enumerate(self.nodes) if self._is_product(i, node)}
         self.masked: set[int] = set()
         """Nodes of an attention from where a mask may have joined the scores, up to the softmax."""
@@ -105,6 +109,24 @@ class Choice:
         if node.op_type in {"MatMul", "Gemm"} and node.input[1] in self.weights:
             return int(np.prod(self.weights[node.input[1]].dims)) >= MIN_PRODUCT_WEIGHTS
         return True
+
+    def _stems(self) -> Iterator[int]:
+        """Yield the convolutions of an image's colours with a depthwise one right behind them, and that one.
+
+        The depthwise weights of a mobile network, such as MobileOne, may be large numbers that cancel out.
+        They would enlarge the rounding of what they read. Both convolutions are small.
+        """
+        for i, node in enumerate(self.nodes):
+            if self._input_channels(node) == 1 and self._is_product(i, node):
+                before, products = self._walk(i, self._writers)
+                if products and all(self._input_channels(self.nodes[n]) == COLOURS for n in products):
+                    yield from {i, *before, *products}
+
+    def _input_channels(self, node: Any) -> int | None:
+        """Return how many channels each filter of a convolution reads, or None if it is none."""
+        if node.op_type != "Conv" or node.input[1] not in self.weights:
+            return None
+        return int(self.weights[node.input[1]].dims[1])
 
     def _attentions(self) -> Iterator[tuple[set[int], set[int]]]:
         """Yield the nodes of every attention, and those of them whose values a mask may have made huge.

@@ -50,6 +50,8 @@ def session(path: Path, model: Any) -> Iterator[Any]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.enable_cpu_mem_arena = False
+    # In the order of the file: what measures a tensor might run last, and keep it in memory until then.
+    options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     changed = path.with_name(f"changed-{path.name}")
     data = changed.with_name(f"{changed.name}.data")
     try:
@@ -88,12 +90,15 @@ def first_not_finite(path: Path, cases: Sequence[Arrays]) -> str | None:
 
 def _largest(path: Path, model: Any, names: Sequence[str], cases: Sequence[Arrays]) -> dict[str, float]:
     """Return the largest magnitude of each of these tensors in all cases."""
-    nodes = list(model.graph.node)
+    nodes, wanted = [], set(names)
+    for node in model.graph.node:
+        nodes.append(node)
+        for name in wanted.intersection(node.output):
+            full, size = f"{name}_full", f"{name}_size"
+            nodes.append(helper.make_node("Cast", [name], [full], to=TensorProto.FLOAT))
+            nodes.append(helper.make_node("Abs", [full], [size]))
+            nodes.append(helper.make_node("ReduceMax", [size], [f"{name}_largest"], keepdims=0))
     for name in names:
-        full, size = f"{name}_full", f"{name}_size"
-        nodes.append(helper.make_node("Cast", [name], [full], to=TensorProto.FLOAT))
-        nodes.append(helper.make_node("Abs", [full], [size]))
-        nodes.append(helper.make_node("ReduceMax", [size], [f"{name}_largest"], keepdims=0))
         model.graph.output.append(helper.make_tensor_value_info(f"{name}_largest", TensorProto.FLOAT, []))
     _replace(model, nodes)
     found = np.zeros(len(names))

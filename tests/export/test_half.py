@@ -46,6 +46,18 @@ agraph (float[N, 8, 32] x) => (float[N, 8, 32] y)
     y = MatMul(b, v)
 }
 """
+STEM = """
+agraph (float[N, 3, 8, 8] x) => (float[N, 32, 8, 8] y)
+{
+    a = Conv(x, colours)
+    b = Relu(a)
+    c = Conv<group = 32>(b, depthwise)
+    d = Relu(c)
+    e = Conv(d, pointwise)
+    f = Conv<group = 32>(e, depthwise)
+    y = Sin(f)
+}
+"""
 Save = Callable[[str], Path]
 Array = np.ndarray[Any, Any]
 
@@ -57,9 +69,12 @@ def save(tmp_path: Path) -> Save:
         for node in model.graph.node:
             node.name = f"layer/{node.output[0]}"
         random = np.random.default_rng(0)
-        for name, shape in (("w", (32, 32)), ("v", (32, 32)), ("row", (32,))):
+        shapes = {"w": (32, 32), "v": (32, 32), "row": (32,)}
+        filters = {"colours": (32, 3, 1, 1), "depthwise": (32, 1, 1, 1), "pointwise": (32, 32, 1, 1)}
+        for name, shape in (shapes | filters).items():
             values = random.normal(size=shape, scale=0.2).astype(np.float32)
-            model.graph.initializer.append(numpy_helper.from_array(values, name))
+            if any(name in node.input for node in model.graph.node):
+                model.graph.initializer.append(numpy_helper.from_array(values, name))
         onnx.save(model, str(tmp_path / "model.onnx"))
         return tmp_path / "model.onnx"
 
@@ -135,6 +150,13 @@ def test_a_mask_hides_the_same_and_gives_no_nan(save: Save, hidden: float) -> No
     assert np.isfinite(rounded).all()
     # Of the fifth row nothing is left to see, so that its answer means nothing.
     np.testing.assert_allclose(np.delete(rounded, 5, 1), np.delete(exact, 5, 1), atol=2e-3)
+
+
+def test_the_stem_of_a_mobile_network_stays_float32(save: Save) -> None:
+    assert in_half(half.computed(save(STEM))) == {"e", "f"}
+    # Without a depthwise convolution behind it, that of the colours is as any other.
+    without = STEM.replace("Conv<group = 32>(b, depthwise)", "Conv(b, pointwise)")
+    assert {"a", "c"} <= in_half(half.computed(save(without)))
 
 
 def test_attention_as_one_operator_is_in_half(save: Save) -> None:

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,33 @@ def test_an_overflow_that_the_cases_do_not_foresee_is_one_sentence(
     with pytest.raises(ExportError, match=r"toy: a is more than half precision can hold; export it with"):
         place(Export([large]), repository, precision=Precision.fp16)
     assert sorted(repository.rglob("*")) == before
+
+
+# Prints how many megabytes the probe takes for a chain of tensors of 16 MB each.
+CHAIN = """
+import resource, sys
+from pathlib import Path
+import numpy as np, onnx
+from onnx import helper, numpy_helper
+from export import rounding
+names = ["x", *(f"a{i}" for i in range(30)), "y"]
+nodes = [helper.make_node("MatMul", [before, "w"], [after]) for before, after in zip(names, names[1:])]
+x, y = (helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 64]) for name in "xy")
+weight = numpy_helper.from_array(np.eye(64, dtype=np.float32), "w")
+model = helper.make_model(
+    helper.make_graph(nodes, "chain", [x], [y], [weight]),
+    opset_imports=[helper.make_opsetid("", 17)], ir_version=9,
+)
+path = Path(sys.argv[1]) / "model.onnx"
+onnx.save(model, str(path))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert rounding.too_large(path, [], [{"x": np.ones((62_500, 64), np.float32)}]) == []
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_the_probe_keeps_few_tensors_in_memory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHAIN, str(tmp_path)]
+    taken = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # All of the chain would be 480.
+    assert int(taken) < 200
