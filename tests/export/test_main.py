@@ -276,7 +276,7 @@ def test_an_interrupted_export_is_quiet(monkeypatch: pytest.MonkeyPatch, tmp_pat
     def interrupt(*_arguments: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("export.onnx_writing._export", interrupt)
+    monkeypatch.setattr("export.onnx_writing.export", interrupt)
     code, output, errors = export("sam", "--size", "tiny", "--out", tmp_path / "new")
     assert (code, errors) == (130, "")
     assert "Next" not in output

@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -15,8 +13,8 @@ from export import sam_attention
 @torch.no_grad()
 def test_a_layer_equals_transformers(height: int, width: int, window: int) -> None:
     torch.manual_seed(0)
-    sizes: dict[str, Any] = {"hidden_size": 24, "num_attention_heads": 2, "mlp_dim": 32, "image_size": 48}
-    config = SamVisionConfig(**sizes, **{"attn_implementation": "sdpa"})
+    config = SamVisionConfig(hidden_size=24, num_attention_heads=2, mlp_dim=32, image_size=48)
+    config._attn_implementation = "sdpa"
     layer = SamVisionLayer(config, window).eval()
     # Rows and columns of other counts, which a swap of the two would show.
     attention = layer.attn

@@ -28,15 +28,16 @@ HOST_HAS = "numpy", "opencv-python-headless", "pillow", "tokenizers", "huggingfa
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return the exit status."""
-    given = _parser().parse_args(arguments)
+    given = parser().parse_args(arguments)
     return int(given.command(given))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """Return what reads the command line."""
+    whole = argparse.ArgumentParser(
         prog="python -m bench.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(required=True, metavar="pack | run | serve | read")
+    commands = whole.add_subparsers(required=True, metavar="pack | run | serve | read")
     models: dict[str, Any] = {
         "default": ",".join(plan.MODELS),
         "type": _names(plan.MODELS),
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     read = commands.add_parser("read", help="print the results as Markdown")
     read.add_argument("results", type=Path, nargs="?", default=Path("results.jsonl"))
     read.set_defaults(command=_read)
-    return parser
+    return whole
 
 
 def _names(known: Sequence[str] | dict[str, plan.Way]) -> "type[list[str]]":
