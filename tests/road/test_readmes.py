@@ -8,6 +8,7 @@ import pytest
 import typer
 
 import helm
+from bench.gpu import __main__ as bench_gpu
 from road.environments import ROOT
 from visiongate import cli
 
@@ -86,6 +87,11 @@ def test_commands_are_understood(
             understand(name, arguments)
         case ["curl", *_] | ["head", *_]:
             pass
+        case [variable, ".venv/bin/python" | "python3", "-m", "bench.gpu", *arguments] if "=" in variable:
+            bench_gpu.parser().parse_args(arguments)
+        case ["python3", script, *_]:
+            # A copy that `bench.gpu pack` makes.
+            assert (ROOT / "tests/bench/gpu" / Path(script).name).is_file()
         case [".venv/bin/python", script, *_]:
             assert (ROOT / script).is_file()
         case _:
