@@ -139,6 +139,8 @@ def detection_graph(networks: Networks, is_trained: bool = False) -> Graph:
         },
         # Of a probability. ResNet-50 with random weights is off by a sixth of this in float32 already.
         tolerance=1e-3,
+        # The seeded ones lie near the threshold, where the sigmoid is steepest.
+        half_tolerance=5e-2 if is_trained else 0.2,
         # The older exporter writes the same graph in a third of the time. Only it can export PARSeq's loop.
         dynamo=False,
         opset=17,
