@@ -34,11 +34,11 @@ def require(export: Export) -> None:
 
 def converted(path: Path) -> Any:
     """Return the model of a float32 file with dynamically quantised linear layers."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
     model = onnx.load(str(path))
     _name_types(model)
     with TemporaryDirectory() as folder, _silence():
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
         result = Path(folder) / path.name
         quantize_dynamic(
             model,
@@ -75,7 +75,10 @@ def _name_types(model: Any) -> None:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Drop the quantiser's advice. Without a handler, it would set up the log of the whole process."""
+    """Drop the quantiser's advice.
+
+    Without a handler, it would set up the log of the whole process, and does so already when it is imported.
+    """
     handler = logging.NullHandler()
     logging.root.addHandler(handler)
     try:

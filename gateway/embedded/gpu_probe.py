@@ -46,4 +46,4 @@ def _gpu(cuda: ctypes.CDLL, index: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(probe()))
+    print(json.dumps(probe()), flush=True)

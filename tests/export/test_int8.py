@@ -1,5 +1,7 @@
 """Files of int8: what is quantised in them, and what the exporter refuses."""
 
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -94,6 +96,15 @@ def test_what_loses_too_much_fails(tmp_path: Path) -> None:
     ):
         place(Export([replace(graph, int8_gate=lambda: gate)]), tmp_path, precision=Precision.int8)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_log_of_the_process_is_left_alone(path: Path) -> None:
+    code = (
+        "import logging, pathlib, sys; from export import int8; int8.converted(pathlib.Path(sys.argv[1])); "
+        "assert logging.root.handlers == [] and logging.root.level == logging.WARNING"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")
 
 
 def test_only_clip_and_only_for_cpus(tmp_path: Path) -> None:
