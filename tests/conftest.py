@@ -1,6 +1,7 @@
 """What tests share: real photos, and one real Triton with toy models and a gateway in front of it."""
 
 import gc
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -78,6 +79,28 @@ def no_lines_of_earlier_calls() -> None:
     for limiter in list(call._limiters.values()):
         limiter.flush()
     call._limiters.clear()
+
+
+@pytest.fixture(autouse=True)
+def the_log_is_left_alone() -> Iterator[None]:
+    """No test, and no library that it loads, sets up the log of the process.
+
+    A handler that stays writes to the standard error of a test that is over, among the lines of later ones.
+    """
+    loggers = logging.root, logging.getLogger("gateway")
+    handlers, levels = list(logging.root.handlers), [logger.level for logger in loggers]
+    yield
+    # Pytest's own come and go.
+    new = [
+        handler
+        for handler in logging.root.handlers
+        if handler not in handlers and not type(handler).__module__.startswith("_pytest.")
+    ]
+    found = [logger.level for logger in loggers]
+    logging.root.handlers[:] = handlers
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
+    assert (new, found) == ([], levels)
 
 
 @pytest.fixture

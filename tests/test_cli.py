@@ -1,5 +1,6 @@
 import ctypes.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from gateway.settings import Settings
 from gateway.settings_sources import CONFIG_VARIABLE, flag, variable
 from visiongate import cli
 from visiongate.commands import common
+
+COMMAND = str(Path(sys.executable).parent / "visiongate")
 
 
 @pytest.fixture(autouse=True)
@@ -116,21 +119,19 @@ def test_what_other_commands_read_is_no_fault(
 
 
 @pytest.mark.skipif(bool(ctypes.util.find_library("cuda")), reason="this machine has NVIDIA's driver")
-def test_gpus_that_are_not_there_are_no_silent_cpu(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    monkeypatch.setenv("VISIONGATE_CACHE_DIR", str(tmp_path / "cache"))
-    assert run(monkeypatch, "up", "--demo", "--gpus", "0,1", "--port", "0") == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "--gpu needs NVIDIA's driver, which is not here (libcuda.so.1" in said
+def test_gpus_that_are_not_there_are_no_silent_cpu(tmp_path: Path) -> None:
+    command = [COMMAND, "up", "--demo", "--gpus", "0,1", "--port", "0"]
+    environment = os.environ | {"VISIONGATE_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "--gpu needs NVIDIA's driver, which is not here (libcuda.so.1" in done.stderr
     assert not (tmp_path / "cache").exists(), "2 GB were fetched for nothing"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::]"])
 def test_a_triton_that_others_reach_says_that_it_has_no_keys(host: str) -> None:
     ports = ["--host", host, "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
-    command = [str(Path(sys.executable).parent / "visiongate"), "triton", "--demo", *ports]
+    command = [COMMAND, "triton", "--demo", *ports]
     with subprocess.Popen(
         [*command, "--model-control", "explicit"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -144,7 +145,7 @@ def test_a_triton_that_others_reach_says_that_it_has_no_keys(host: str) -> None:
 
 def test_tritonserver_gets_model_control_and_what_is_after_the_dashes() -> None:
     ports = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
-    command = [str(Path(sys.executable).parent / "visiongate"), "triton", "--demo", *ports]
+    command = [COMMAND, "triton", "--demo", *ports]
     extra = ["--model-control", "explicit", "--", "--load-model=clip_text", "--log-verbose=1"]
     with subprocess.Popen(
         [*command, *extra], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
