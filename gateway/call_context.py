@@ -1,5 +1,10 @@
-"""What gRPC knows of a call under way."""
+"""What gRPC knows of a call under way, and what it is asked to do with it.
 
+gRPC's own errors of a call say that there is none any more: its connection broke, or the server has stopped.
+gRPC cancels such a call, perhaps a moment later. Here these errors are cancellations at once.
+"""
+
+import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -29,8 +34,29 @@ async def read(context: Context) -> bytes | None:
     The iterator that a handler gets is not used: unless it is read to its end, it is in a cycle with itself,
     and keeps the message until the cyclic garbage collector runs.
     """
-    data = await context.read()
+    try:
+        data = await context.read()
+    except grpc.aio.BaseError as error:
+        raise asyncio.CancelledError from error
     return None if data is grpc.aio.EOF else cast(bytes, data)
+
+
+async def send(context: Context, message: bytes) -> None:
+    """Send a message of a stream."""
+    try:
+        await context.write(message)
+    except grpc.aio.BaseError as error:
+        raise asyncio.CancelledError from error
+
+
+async def abort(context: Context, status: grpc.Status) -> None:
+    """End the call with a status and no answer. It raises gRPC's AbortError."""
+    try:
+        await context.abort_with_status(status)
+    except grpc.aio.AbortError:
+        raise
+    except grpc.aio.BaseError as error:
+        raise asyncio.CancelledError from error
 
 
 def at_end(context: Context, done: Callable[[], None]) -> None:

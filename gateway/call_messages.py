@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from gateway.admission import Admission
 from gateway.alarms import Alarms, limit
 from gateway.call import Call
-from gateway.call_context import Context, read
+from gateway.call_context import Context, read, send
 from gateway.call_rules import END_S, CallRules, Limits
 from gateway.errors import InvalidArgumentError, MessageTooLargeError, StatusError, end_of
 from gateway.message_pieces import pieces_of
@@ -101,7 +101,7 @@ async def write(answer: bytes, context: Context, call: Call, rules: CallRules) -
     until the message is taken, or the connection is closed.
     """
     alarms = rules.give_up_later(call)
-    writing = asyncio.ensure_future(context.write(answer))
+    writing = asyncio.ensure_future(send(context, answer))
     cancelled: BaseException | None = None
     try:
         while not writing.done():
@@ -111,9 +111,9 @@ async def write(answer: bytes, context: Context, call: Call, rules: CallRules) -
                 cancelled = cancellation
     finally:
         alarms.close()
-    failure = writing.exception()
-    if failure is not None and cancelled is None:
-        # The caller is lost: gRPC cancels the call a moment later.
+    if cancelled is not None:
+        raise cancelled
+    if writing.cancelled():
+        # gRPC is about to cancel the call itself.
         await asyncio.sleep(END_S)
-    if error := cancelled or failure:
-        raise error
+    writing.result()

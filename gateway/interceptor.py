@@ -14,7 +14,7 @@ import grpc.aio
 from gateway.admission import SLOW_AFTER_S, Admission
 from gateway.alarms import Alarms
 from gateway.call import REQUEST_ID, Call, observe
-from gateway.call_context import Context, at_end, metadata_of, subject_of
+from gateway.call_context import Context, abort, at_end, metadata_of, subject_of
 from gateway.call_ending import ending
 from gateway.call_messages import COPIES, each_message, parse_counted, receive, serialise, write
 from gateway.call_rules import END_S, CallRules
@@ -109,11 +109,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
                 return answer
         assert end.error is not None
-        try:
-            await context.abort_with_status(end.error.to_status(call.request_id))
-        except grpc.aio.InternalError as error:
-            # The caller was lost a moment ago, and there is nobody to tell.
-            raise asyncio.CancelledError from error
+        await abort(context, end.error.to_status(call.request_id))
         return None
 
     async def _answer(self, handler: Any, context: Context, call: Call) -> bytes:

@@ -40,9 +40,9 @@ def tell_start(settings: Settings) -> None:
 
 
 def is_fault(record: logging.LogRecord) -> bool:
-    """Return whether a record of gRPC's server is news: that a caller left during its answer is none."""
+    """Return whether a record of gRPC's server is news: that a call or the server is gone is none."""
     error = record.exc_info[1] if record.exc_info else None
-    return type(error).__name__ != "ExecuteBatchError"
+    return type(error).__name__ not in ("ExecuteBatchError", "_ServerStoppedError")
 
 
 class TextFormatter(logging.Formatter):

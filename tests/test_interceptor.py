@@ -1,6 +1,7 @@
 """What happens around a call, with a real server and a method that does as it is told."""
 
 import asyncio
+import contextlib
 import logging
 import sys
 import weakref
@@ -691,6 +692,35 @@ async def test_a_caller_that_leaves_while_a_stream_answers_leaves_nothing_behind
         await asyncio.sleep(0.3)
         assert not await held(gate)
     assert not caplog.records
+
+
+async def test_a_call_that_outlives_the_server_is_no_error_of_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Once a server has stopped, gRPC lets no call read any more, and cancels the call a moment later."""
+    caplog.set_level(logging.INFO)
+    is_asked, is_over = asyncio.Event(), asyncio.Event()
+
+    async def answer_each(messages: AsyncIterator[StringValue], context: Any) -> AsyncIterator[StringValue]:
+        async for _ in messages:
+            is_asked.set()
+            # As work does that must not be left half done. gRPC cancels twice.
+            for _ in range(3):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(0.3)
+            is_over.set()
+        yield StringValue()
+
+    handler = grpc.stream_stream_rpc_method_handler(
+        answer_each, StringValue.FromString, StringValue.SerializeToString
+    )
+    guard = CallInterceptor(CallRules(gate_of(9), Limits(60, 60, 60, MAX_MESSAGE_BYTES, 1 << 20), None))
+    async with connected(guard, handler) as channel:
+        call = channel.stream_stream(METHOD)(iter([SMALL]))
+        await is_asked.wait()
+    await is_over.wait()
+    (line,) = await log_lines(caplog, 1)
+    assert line["code"] == "CANCELLED"
+    assert call.cancelled() or await call.code() != grpc.StatusCode.OK
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_an_error_of_a_call_that_grpc_cannot_end_any_more_is_no_error_of_the_server(
