@@ -173,7 +173,7 @@ def export(
         raise typer.BadParameter("name at least one model; --list shows them all.", param_hint="MODEL...")
     models = list(DEFAULT_SET if models == ["all"] else dict.fromkeys(models))
     try:
-        _check(models, variant, revision, weights)
+        _check(models, variant, revision, weights, precision)
         options = Options(
             weights=weights
             or ("random" if size is Size.tiny else FAMILIES[models[0]].default_weights(variant)),
@@ -241,12 +241,24 @@ def _sentence(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
 
 
-def _check(models: Sequence[str], variant: str | None, revision: str | None, weights: str | None) -> None:
+def _check(
+    models: Sequence[str],
+    variant: str | None,
+    revision: str | None,
+    weights: str | None,
+    precision: Precision,
+) -> None:
     if unknown := [name for name in models if name not in FAMILIES]:
         raise ExportError(f"There is no model {unknown[0]!r}; there are {', '.join(FAMILIES)}.")
     if len(set(models)) > 1 and (variant or revision or weights not in {None, "hub", "demo", "random"}):
         raise ExportError(
             "--variant, --revision and a folder of weights belong to one model: export one at a time."
+        )
+    quantizable = [name for name, family in FAMILIES.items() if family.can_be_int8]
+    if precision is Precision.int8 and (others := [name for name in models if name not in quantizable]):
+        raise ExportError(
+            f"{', '.join(others)} cannot be int8: only {', '.join(quantizable)} measures what that does to "
+            "its answers; --precision fp16-weights halves any file."
         )
 
 

@@ -40,6 +40,8 @@ class ExporterFamily:
     """Other values that `--variant` accepts, for people."""
     weights_file: str = ""
     """A file name for examples, if no hub has the weights and the command needs a file of them."""
+    can_be_int8: bool = False
+    """Whether each of its graphs has what an int8 file is held to, `Graph.int8_gate`."""
     alternative_of: str | None = None
     """The family that answers the same requests. An alternative is not part of the default set, `all`."""
 

@@ -15,21 +15,11 @@ import onnx
 from onnx import helper
 
 from export.element_types import element_types
-from export.errors import ExportError
-from export.graph import Export, Graph
+from export.graph import Graph
 from export.measures import Gate
 
 TOLERANCE = 1.0
 """The largest difference, as a share of the largest value. It finds what is broken: the gate is the proof."""
-
-
-def require(export: Export) -> None:
-    """Raise ExportError if an export cannot be int8."""
-    if graph := next((graph for graph in export.graphs if graph.int8_gate is None), None):
-        raise ExportError(
-            f"{graph.model} cannot be int8: only clip measures what that does to its answers; --precision "
-            "fp16-weights halves any file."
-        )
 
 
 def converted(path: Path) -> Any:
@@ -55,7 +45,7 @@ def converted(path: Path) -> Any:
 
 
 def gate_of(graph: Graph) -> Gate:
-    """Return what a graph is held to at int8. `require` has made sure that there is such a gate."""
+    """Return what a graph is held to at int8. Families without such gates are refused before."""
     assert graph.int8_gate is not None
     return graph.int8_gate()
 

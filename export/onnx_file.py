@@ -55,8 +55,6 @@ def place(
     Nothing in the repository changes before the last comparison has passed. `external_data` puts the weights
     into `model.onnx.data`. By default that happens only if they do not fit into one protobuf message.
     """
-    if precision is Precision.int8:
-        int8.require(export)
     with placing.staged(repository, engines.CONFIGS) as staging:
         made = [
             _make(

@@ -51,4 +51,5 @@ FAMILY = ExporterFamily(
     weights="hub, or a file of open_clip's (.safetensors, .pt)",
     licence="MIT (open_clip's code and OpenAI's weights; other tags have terms of their own)",
     module="export.clip",
+    can_be_int8=True,
 )

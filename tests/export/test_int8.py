@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from export import clip, int8
 from export.__main__ import app
 from export.errors import ExportError
+from export.families import FAMILIES
 from export.graph import Export
 from export.half import Precision
 from export.measures import Gate, Measure
@@ -107,6 +108,13 @@ def test_the_log_of_the_process_is_left_alone(path: Path) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_all_graphs_of_a_family_that_can_be_int8_are_held_to_something() -> None:
+    for family in FAMILIES.values():
+        if family.can_be_int8:
+            export = family.prepare(Options(weights="random", size="tiny"))
+            assert all(graph.int8_gate is not None for graph in export.graphs)
+
+
 def test_only_clip_and_only_for_cpus(tmp_path: Path) -> None:
     def answer(*arguments: str) -> str:
         command = [*arguments, "--size", "tiny", "--precision", "int8", "--out", str(tmp_path / "models")]
@@ -114,7 +122,8 @@ def test_only_clip_and_only_for_cpus(tmp_path: Path) -> None:
         assert result.exit_code == 1
         return " ".join(result.output.split())
 
-    assert "sam_encoder cannot be int8: only clip measures" in answer("sam")
+    refused = "doctr, sam cannot be int8: only clip measures what that does to its answers;"
+    assert refused in answer("doctr", "clip", "sam")
     refused = "--precision int8 is for CPUs: leave out --engine tensorrt."
     assert refused in answer("clip", "--engine", "tensorrt")
     assert not (tmp_path / "models").exists()
