@@ -5,7 +5,7 @@ Whatever number of inputs there is, a bounded number of them, and of their bytes
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -119,6 +119,11 @@ class Flow(Generic[K]):
     def present(self) -> list[Client]:
         """Clients of the servers that are not gone, as far as is known."""
         return self._servers.present
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """Addresses of servers that take no more part, and why."""
+        return self._servers.lost
 
     def results(self, tick: Callable[[], None]) -> Iterator[Result[K]]:
         """Yield the results in order. `tick` is called some times a second, also while none comes.

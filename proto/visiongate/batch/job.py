@@ -31,8 +31,10 @@ from visiongate.batch.reading import Failure
 from visiongate.batch.store import Store, open_store
 from visiongate.batch.task import Task
 from visiongate.batch.tasks import probed
+from visiongate.batch.wording import of_server
 from visiongate.client import Client
 from visiongate.command_error import CommandError
+from visiongate.errors import VisiongateError
 
 ROWS_PER_FILE = 1000
 TIMEOUT_S = 600.0
@@ -97,8 +99,9 @@ class Summary:
 
     end: FINISHED, STOPPED or TOO_MANY_FAILED. rows: those of this run, of which `ok` have results, and
     `failed` counts the others by status. skipped: rows that earlier runs made, of which `skipped_failed`
-    failed. gone: rows of inputs that the source has no more. ignored: files of the source that are no images
-    by their names. seconds: of this run. first_failure: id and message of its first row that failed.
+    failed. lost: servers that took no more part at some time, and why. gone: rows of inputs that the source
+    has no more. ignored: files of the source that are no images by their names. seconds: of this run.
+    first_failure: id and message of its first row that failed.
     """
 
     end: str
@@ -107,6 +110,7 @@ class Summary:
     failed: Mapping[str, int] = field(default_factory=dict)
     skipped: int = 0
     skipped_failed: int = 0
+    lost: Mapping[str, str] = field(default_factory=dict)
     gone: int = 0
     ignored: int = 0
     seconds: float = 0.0
@@ -122,7 +126,7 @@ def run(job: Job) -> Summary:
     if next(iter(job.source), None) is None:
         ignored = f" ({job.source.ignored} files are no images by their names)" if job.source.ignored else ""
         raise CommandError(f"{job.source.name} has no inputs{ignored}")
-    (task, *_) = [probed(job.task, client) for client in job.clients]
+    (task, *_) = [_probed(job, client) for client in job.clients]
     models = models_of(job.clients, task.models)
     store = open_store(job.out)
     index, count = job.shard
@@ -143,6 +147,13 @@ def run(job: Job) -> Summary:
         summary = _Run(job, task, store, plan, manifest).summary()
         store.write_bytes(name, json.dumps(asdict(summary), indent=1).encode())
     return summary
+
+
+def _probed(job: Job, client: Client) -> Task:
+    try:
+        return probed(job.task, client)
+    except VisiongateError as error:
+        raise (error if len(job.clients) == 1 else of_server(error, client)) from error
 
 
 class _Run:
@@ -196,7 +207,7 @@ class _Run:
                     too_many = self._too_many_failed(at_end=True)
             finally:
                 self._keep()
-            self._job.on_progress(self._meter.progress())
+            self._show()
         end = TOO_MANY_FAILED if too_many else STOPPED if self._is_stopped else FINISHED
         return self._made(end)
 
@@ -209,6 +220,7 @@ class _Run:
             failed=failed,
             skipped=self._plan.done,
             skipped_failed=self._skipped_failed,
+            lost=dict(self._flow.lost),
             gone=self._plan.gone,
             ignored=self._job.source.ignored,
             seconds=round(self._meter.seconds, 3),
@@ -234,6 +246,10 @@ class _Run:
         if not self._is_stopped and self._job.is_stopped():
             self._is_stopped = True
             self._flow.stop()
+        self._show()
+
+    def _show(self) -> None:
+        self._meter.lost = len(self._flow.lost)
         self._job.on_progress(self._meter.progress())
 
     def _add(self, result: Result[tuple[Block, int]]) -> None:

@@ -55,7 +55,8 @@ class Progress:
     rows: those of this run, failed ones too. failed: their number by status. skipped: rows that earlier runs
     made. total: of all three, None if it is not known (yet). rate: rows a second, lately. left_s: the seconds
     that the rest takes at this rate, None if there is no telling. limit: the stage that the others wait for,
-    empty before there is anything to tell. seconds: since the job began.
+    empty before there is anything to tell. lost: how many servers take no more part. seconds: since the job
+    began.
     """
 
     rows: int = 0
@@ -65,6 +66,7 @@ class Progress:
     rate: float = 0.0
     left_s: float | None = None
     limit: str = ""
+    lost: int = 0
     seconds: float = 0.0
 
     @property
@@ -81,6 +83,7 @@ class Progress:
             "rate": round(self.rate, 2),
             "left_s": None if self.left_s is None else round(self.left_s, 1),
             "limit": self.limit,
+            "lost": self.lost,
             "seconds": round(self.seconds, 1),
         }
 
@@ -110,7 +113,7 @@ class Meter:
         self._statuses: Counter[str] = Counter()
         self._samples: deque[tuple[float, int, tuple[float, float, float]]] = deque()
         self.rows = 0
-        self.skipped = 0
+        self.skipped = self.lost = 0
         self.total: int | None = None
         self.stages: Stages | None = None
 
@@ -147,6 +150,7 @@ class Meter:
             rate=rate,
             left_s=left / rate if left is not None and rate > 0 else None,
             limit=_limit(span, tuple(b - a for a, b in zip(before, times, strict=True))),
+            lost=self.lost,
             seconds=now - self._start,
         )
 

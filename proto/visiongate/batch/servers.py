@@ -11,6 +11,7 @@ from typing import Any
 from visiongate.batch.progress import Stopwatch
 from visiongate.batch.reading import Failure, Read, writable
 from visiongate.batch.task import Row, Task
+from visiongate.batch.wording import of_server
 from visiongate.client import Client
 from visiongate.errors import (
     CallCancelledError,
@@ -109,6 +110,8 @@ class Servers:
         self._is_fed = self._is_closed = self._is_dropping = False
         self.unsent: int | None = None
         """The place of the first input that `drop` has left out."""
+        self.lost: dict[str, str] = {}
+        """Addresses of servers that take no more part, and why."""
         self._answered_s = now = time.monotonic()
         self._servers = [_Server(client.with_options(timeout=timeout_s), set(), now) for client in clients]
         for server in self._servers:
@@ -293,9 +296,10 @@ class Servers:
         with self._changed:
             self._servers.remove(server)
             self._give_back(server)
+            self.lost[server.client.address] = str(error)
             is_last = not self._servers
         if is_last:
-            self._fail(error)
+            self._fail(error if len(self.lost) == 1 else of_server(error, server.client))
 
     def _watch(self) -> None:
         """Take requests from servers that are gone, for the others to answer."""

@@ -49,6 +49,8 @@ UNBOUNDED = 1_000_000
 # Control characters could command the terminal. Surrogates, by which Python spells file names that are not
 # UTF-8, cannot be written.
 UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# In a table a row is one line, whatever a file is called.
+UNPRINTABLE_IN_CELLS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def say(sentence: str | Text, style: str = "") -> None:
@@ -66,18 +68,22 @@ def fail(sentence: str) -> None:
     errors.print(Text("error:", "bold red"), printable(sentence), soft_wrap=True)
 
 
-def printable(text: str | Text, style: str = "") -> Text:
+def printable(text: str | Text, style: str = "", unprintable: re.Pattern[str] = UNPRINTABLE) -> Text:
     """Return a text as it is. Characters that would command the terminal become escapes."""
     if isinstance(text, Text):
         return text
-    return Text(UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text), style)
+    return Text(unprintable.sub(lambda match: ascii(match[0])[1:-1], text), style)
+
+
+def _cell(text: str | Text) -> Text:
+    return printable(text, unprintable=UNPRINTABLE_IN_CELLS)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     """Print a table. A terminal folds long cells; a file or a pipe gets each row on one line."""
     grid = Table(*(Column(name, overflow="fold") for name in columns))
     for row in rows:
-        grid.add_row(*map(printable, row))
+        grid.add_row(*map(_cell, row))
     if not console.is_terminal:
         grid.width = Measurement.get(console, console.options.update(width=UNBOUNDED), grid).maximum
     console.print(grid, crop=False)
@@ -93,7 +99,7 @@ def live_page() -> Iterator[Callable[[str, Iterable[tuple[Sequence[str], Iterabl
             for columns, rows in tables:
                 grid = Table(*columns, box=None, pad_edge=False)
                 for row in rows:
-                    grid.add_row(*map(printable, row))
+                    grid.add_row(*map(_cell, row))
                 parts += ["", grid]
             live.update(Group(*parts), refresh=True)
 

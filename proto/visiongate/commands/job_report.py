@@ -29,6 +29,8 @@ def report_summary(summary: "Summary", out: str, as_json: bool) -> None:
     note(f"{summary.rows:,} new rows in {out}, in {duration(summary.seconds)}{rate}")
     if summary.first_failure:
         note(f"the first that failed: {summary.first_failure}")
+    for address, why in summary.lost.items():
+        note(f"the server {address} took no more part: {why}")
     if summary.skipped:
         failed = (
             f", {summary.skipped_failed:,} of them failed (--retry-failed)" if summary.skipped_failed else ""
@@ -65,6 +67,8 @@ def sentence_of(progress: "Progress") -> str:
         parts.append(f"{duration(progress.left_s)} left")
     if progress.failures:
         parts.append(f"{progress.failures:,} failed")
+    if progress.lost:
+        parts.append(f"{counted(progress.lost, 'server')} lost")
     if progress.limit and not progress.rate and progress.seconds >= _QUIET_S:
         parts.append(f"nothing lately: waiting for {progress.limit}")
     elif progress.limit:

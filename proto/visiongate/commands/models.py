@@ -31,7 +31,7 @@ def models(client: Client, as_json: AsJson = False) -> None:
                 model.variant,
                 "yes" if model.is_default else "",
                 "yes" if model.ready else "no",
-                str(model.input_size),
+                str(model.input_size or ""),
                 ", ".join(model.scripts),
             )
             for model in offered

@@ -77,6 +77,40 @@ def test_servers_with_other_models_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_server_that_is_lost_is_named(tmp_path: Path) -> None:
+    is_asked = threading.Event()
+
+    def refuse(files: list[bytes]) -> Any:
+        if not files:
+            # The question before the first image.
+            return lengths(files)
+        is_asked.set()
+        return error("UNAUTHENTICATED")
+
+    def answer(files: list[bytes]) -> Any:
+        assert not files or is_asked.wait(30)
+        return lengths(files)
+
+    seen: list[int] = []
+    clients = FakeClient(answer), FakeClient(refuse, address="two:2")
+    summary = do(
+        numbered(40), tmp_path / "out", *clients, on_progress=lambda progress: seen.append(progress.lost)
+    )
+    assert (summary.end, summary.ok, summary.failed) == (FINISHED, 40, {})
+    assert summary.lost == {"two:2": "UNAUTHENTICATED: no"}
+    assert seen[-1] == 1
+
+
+def test_of_several_servers_the_one_that_refuses_is_named(tmp_path: Path) -> None:
+    def refuse(files: list[bytes]) -> Any:
+        raise error("UNAUTHENTICATED")
+
+    with pytest.raises(VisiongateError, match=r"^UNAUTHENTICATED: two:2: no"):
+        do(numbered(4), tmp_path / "out", FakeClient(), FakeClient(refuse, address="two:2"))
+    with pytest.raises(VisiongateError, match=r"^UNAUTHENTICATED: no"):
+        do(numbered(4), tmp_path / "out", FakeClient(refuse))
+
+
 def test_a_source_without_inputs_is_refused(tmp_path: Path) -> None:
     several: Any = [FakeClient()]
     source = Items([], "photos", ignored=7)

@@ -244,9 +244,10 @@ def test_progress_as_people_read_it() -> None:
         rate=12.3,
         left_s=650,
         limit="the server",
+        lost=1,
     )
     assert sentence_of(progress) == (
-        "2,000 of 10,000 rows, 12 a second, 10 min 50 s left, 3 failed, limited by the server"
+        "2,000 of 10,000 rows, 12 a second, 10 min 50 s left, 3 failed, 1 server lost, limited by the server"
     )
     assert sentence_of(Progress()) == "0 rows"
     gone = Progress(rows=5, limit=SERVER, seconds=30)

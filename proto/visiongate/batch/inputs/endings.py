@@ -10,7 +10,8 @@ VIDEOS = frozenset(
     | {".3gp", ".ogv"}
 )
 
-KINDS = ("images", "list", "csv", "tsv", "jsonl", "parquet", "tar", "video")
+TABLES = ("csv", "tsv", "jsonl", "parquet")
+KINDS = ("images", "list", *TABLES, "tar", "video")
 
 _KINDS = {
     ".txt": "list",

@@ -59,6 +59,7 @@ def open_source(
         raise ValueError(f"{STANDARD_INPUT} is given twice, but standard input can be read once")
     options = _Options(column, id_column, every_nth, all_files)
     named = [found for text in texts for found in _named(text, kind)]
+    _check_options(named, options)
     prefixes = _prefixes(named)
     sources = [_source(one, prefixes(one), options) for one in named]
     source = (
@@ -87,6 +88,18 @@ class _Named:
     path: str
     root: str
     parts: list[str] = field(default_factory=list)
+
+
+def _check_options(named: Sequence[_Named], options: _Options) -> None:
+    """Raise ValueError for an option that says something of no input, which would be taken for done."""
+    kinds = {one.kind for one in named}
+    of_tables = [name for name in ("column", "id_column") if getattr(options, name)]
+    if of_tables and not kinds & set(endings.TABLES):
+        raise ValueError(f"{of_tables[0]} is of tables ({', '.join(endings.TABLES)}), and no input is one")
+    if options.every_nth > 1 and "video" not in kinds:
+        raise ValueError("every_nth is of videos, and no input is one; of a folder, kind video takes them")
+    if options.all_files and not any(one.parts or one.kind == "tar" for one in named):
+        raise ValueError("all_files is of folders and archives, and no input is one")
 
 
 def _named(text: str, kind: str) -> list[_Named]:
@@ -216,7 +229,7 @@ def _file(named: _Named, path: str, id: str, version: str, options: _Options) ->
         return OneFile(place, path, id, version)
     if kind == "list":
         return ListFile(place, path)
-    if kind in ("csv", "tsv", "jsonl", "parquet"):
+    if kind in endings.TABLES:
         return Table(place, path, id, kind, column=options.column, id_column=options.id_column)
     if kind == "tar":
         return Archive(place, path, id, version, _anything if options.all_files else _is_image)
