@@ -11,7 +11,10 @@ import fcntl
 import os
 import re
 import secrets
+import select
+import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,10 @@ from gateway.embedded.cache_folder import cache_folder, is_plain
 from gateway.embedded.error import EmbeddedTritonError
 from gateway.embedded.supervisor import remove
 
+_POLL_S = 0.05
+_END_S = 1.0
+# As the kernel has it, which keeps 15 characters of a name.
+_MODEL_PROCESS = "triton_python_backend_stub"[:15]
 _NAME = re.compile(r"visiongate_\d+_[0-9a-f]{8}")
 
 
@@ -62,12 +69,57 @@ def claim() -> Iterator[Run]:
             raise
 
 
+def end(run: Run, timeout_s: float) -> None:
+    """End a run whose supervisor has died, and remove what it leaves. Its Triton is about to die too."""
+    deadline = time.monotonic() + timeout_s
+    while run.folder.exists() and time.monotonic() < deadline:
+        sweep()
+        time.sleep(_POLL_S)
+
+
 def sweep() -> None:
-    """Remove what runs have left that have no process any more, such as those killed with SIGKILL."""
+    """Remove what runs have left that have no Triton any more, such as those killed with SIGKILL."""
+    _end_orphans()
     for place in (shared_memory.FOLDER, _temporary_folder()):
         for mark in place.glob("visiongate_*"):
             if _NAME.fullmatch(mark.name):
                 _sweep(mark)
+
+
+def _end_orphans() -> None:
+    """Kill the processes of models that work in the folder of a run, while their parent does not.
+
+    Such a process waits for its Triton for ever if that was killed while it started.
+    """
+    place = _temporary_folder()
+    for process in Path("/proc").glob("[0-9]*"):
+        # It may end meanwhile.
+        with contextlib.suppress(OSError), _handle(int(process.name)) as handle:
+            folder = _folder_of(process.name)
+            is_of_run = Path(folder).parent == place and _NAME.fullmatch(Path(folder).name)
+            if is_of_run and (process / "comm").read_text().strip() == _MODEL_PROCESS:
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if _folder_of(parent) != folder:
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                    select.select([handle], [], [], _END_S)
+
+
+@contextmanager
+def _handle(pid: int) -> Iterator[int]:
+    """Lend what stays this process, even if it ends and another one gets its number."""
+    handle = os.pidfd_open(pid)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _folder_of(pid: str) -> str:
+    """Return the folder that a process works in; empty if it is another user's, or has ended."""
+    try:
+        return os.readlink(f"/proc/{pid}/cwd")
+    except OSError:
+        return ""
 
 
 def _sweep(mark: Path) -> None:

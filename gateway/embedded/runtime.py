@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ from gateway.embedded.environment import (
     ensure_environment,
     process_environment,
 )
-from gateway.embedded.error import EmbeddedTritonError
+from gateway.embedded.error import EmbeddedTritonError, ending_of
 from gateway.embedded.listening import LOOPBACK, Listening, Ports
 from gateway.embedded.server_command import STOP_GRACE_S, ModelControl, ServerCommand
 from gateway.embedded.server_log import ServerLog, explanation, for_operator, last_words, still_loading
@@ -83,7 +82,7 @@ class EmbeddedTriton:
         self._listening = Listening(LOOPBACK, (0, 0, 0))
         # The environment and the backends, once they are there.
         self._installed = (Path(), Path())
-        self._server_id = ""
+        self._run: runs.Run | None = None
         # Ends a start under way in a thread.
         self._is_cancelled = threading.Event()
 
@@ -205,15 +204,14 @@ class EmbeddedTriton:
                 self._supervisor.terminate()  # the second SIGTERM allows no time to finish
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._supervisor.wait(_POLL_S)
-        if self._log is not None:
-            self._log.close(timeout_s=5)
+        self._close_log()
         self._supervisor = self._log = None
 
     async def death(self) -> str:
         """Wait until Triton has died, and say in one line how, with its last words."""
         while (status := self.poll()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
-        return f"Triton {_ending(status)}; its last words: {self._words(last_words)}"
+        return f"Triton {ending_of(status)}; its last words: {self._words(last_words)}"
 
     def poll(self) -> int | None:
         """Return None while Triton runs, then its exit status: 128 + N for signal N."""
@@ -231,10 +229,18 @@ class EmbeddedTriton:
         return self._words(explanation)
 
     def _words(self, choose: Callable[[list[str]], str]) -> str:
-        if self.poll() is not None and self._log is not None:
-            self._log.close(timeout_s=5)
+        if self.poll() is not None:
+            self._close_log()
         words = choose(self._log.lines()) if self._log is not None else ""
         return words.replace(str(self._served), str(self._repository))
+
+    def _close_log(self) -> None:
+        """Read the rest of the log of a Triton that has ended."""
+        if self._running().returncode < 0 and self._run is not None:
+            # The supervisor was killed. What outlives it may write to the log.
+            runs.end(self._run, _KILL_S)
+        if self._log is not None:
+            self._log.close(timeout_s=5)
 
     def __enter__(self) -> Self:
         self.start()
@@ -257,7 +263,7 @@ class EmbeddedTriton:
     def _launch(self, models: list[repository.Model]) -> None:
         environment, backends = self._installed
         with runs.claim() as run:
-            self._server_id = run.name
+            self._run = run
             self._served = self._servable(models, run.folder)
             command = ServerCommand(
                 environment=environment,
@@ -310,9 +316,10 @@ class EmbeddedTriton:
 
     def _wait_until_ready(self, deadline: float) -> None:
         assert self._log is not None
+        assert self._run is not None
         start = time.monotonic()
         next_progress = start + _PROGRESS_EVERY_S
-        while not self._listening.is_ready(self._server_id):
+        while not self._listening.is_ready(self._run.name):
             status = self.poll()
             if status is not None:
                 message = self.explanation()
@@ -337,11 +344,3 @@ class EmbeddedTriton:
 
 class _PortTakenError(EmbeddedTritonError):
     """Another program listens on one of the ports."""
-
-
-def _ending(status: int) -> str:
-    """Say how a process ended: 128 + N is signal N, and -N that of a supervisor that was killed."""
-    try:
-        return f"was ended by {signal.Signals(-status if status < 0 else status - 128).name}"
-    except ValueError:
-        return f"ended with exit code {status}"

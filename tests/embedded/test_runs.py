@@ -1,7 +1,11 @@
 import os
+import select
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +47,36 @@ def test_a_run_is_swept_once_its_last_process_has_ended(places: tuple[Path, Path
         assert (run.folder / "inner" / "file").exists()
         process.communicate(b"\n")
     runs.sweep()
+    assert files(*places) == []
+
+
+def test_a_process_of_a_model_that_has_outlived_its_triton_is_ended(
+    places: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As those do that were starting when their Triton was killed: they hold the run's locks for ever."""
+    model = tmp_path / "triton_python_backend_stub"
+    model.symlink_to(shutil.which("sleep") or "sleep")
+    with runs.claim() as run:
+        # The shell stays the parent, as another command follows.
+        command = f"{shlex.quote(str(model))} 1000 & echo $!; wait"
+        triton = subprocess.Popen(
+            ["sh", "-c", command], cwd=run.folder, stdout=subprocess.PIPE, text=True, pass_fds=run.locks
+        )
+    with triton:
+        assert triton.stdout is not None
+        started = int(triton.stdout.readline())
+        ended = os.pidfd_open(started)
+        try:
+            while Path(f"/proc/{started}/comm").read_text() != "triton_python_b\n":
+                time.sleep(0.01)
+            runs.sweep()
+            assert not select.select([ended], [], [], 0)[0], "one with a Triton was ended"
+            triton.kill()
+            triton.wait()
+            runs.end(run, 5)
+            assert select.select([ended], [], [], 0)[0]
+        finally:
+            os.close(ended)
     assert files(*places) == []
 
 

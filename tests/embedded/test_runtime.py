@@ -135,11 +135,12 @@ def test_stop_leaves_nothing_and_start_works_again(repository: Path) -> None:
         assert len(processes(group)) == 2
         assert {path.parent for path in left_of(os.getpid())} == set(PLACES)
         # The folder that the Python backend makes, and leaves where it is killed.
-        assert list(Path(tempfile.gettempdir(), triton._server_id).glob("python_env*"))
+        assert triton._run is not None
+        assert list(triton._run.folder.glob("python_env*"))
         with pytest.raises(EmbeddedTritonError, match="already started"):
             triton.start()
     assert not processes(group)
-    assert not [path for path in left_of(os.getpid()) if triton._server_id in path.name]
+    assert not [path for path in left_of(os.getpid()) if triton._run.name in path.name]
     triton.stop()
     with pytest.raises(EmbeddedTritonError, match="not started"):
         triton.poll()
