@@ -9,6 +9,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from visiongate import Client
+from visiongate.command_error import CommandError
 from visiongate.commands.common import note, waiting
 from visiongate.commands.signature import with_options
 from visiongate.operations import Operation
@@ -123,6 +124,8 @@ def client_arguments(
     ] = None,
 ) -> dict[str, Any]:
     """Return what the client is made with. Every command that asks a server has these options."""
+    if not timeout > 0:
+        raise CommandError(f"--timeout is {timeout:g}: give seconds above 0, or inf for no limit")
     return {
         "address": server,
         "timeout": timeout,

@@ -93,7 +93,7 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
         raise ValueError(f"{name}: the path is empty")
     try:
         with open(path, "rb") as file:
-            return _read_open(file, name)
+            data = read_some(file)
     except FileNotFoundError as error:
         folder = "" if Path(path).is_absolute() else f" in {Path.cwd()}"
         raise FileNotFoundError(f"{name}: there is no file {_short(path)}{folder}") from error
@@ -105,6 +105,9 @@ def _read_path(path: str | os.PathLike[str], name: str) -> bytes:
         raise type(error)(f"{name}: the file {_short(path)} cannot be read: {reason}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {_short(path)}: {error}") from error
+    if not data:
+        raise ValueError(f"{name}: the file {_short(path)} is empty")
+    return data
 
 
 def _read_open(file: IO[bytes], name: str) -> bytes:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from client_operations import OPERATIONS
 from visiongate.cli import app
+from visiongate.command_error import CommandError
 from visiongate.commands import options
 
 
@@ -195,3 +196,11 @@ def test_help_teaches_by_example(name: str) -> None:
     result = CliRunner().invoke(app, [name, "--help"], env={"COLUMNS": "100"})
     lines = [line.strip() for line in result.output.splitlines()]
     assert any(line.startswith(f"visiongate {name} ") for line in lines), result.output
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan"])
+@pytest.mark.parametrize("command", [["models"], ["batch", "embed", "photos", "--out", "out"]])
+def test_a_timeout_that_is_no_time_is_refused(command: list[str], seconds: str) -> None:
+    result = CliRunner().invoke(app, [*command, "--timeout", seconds])
+    assert isinstance(result.exception, CommandError)
+    assert str(result.exception) == f"--timeout is {seconds}: give seconds above 0, or inf for no limit"

@@ -281,6 +281,10 @@ def test_bytes_and_open_files(tmp_path: Path) -> None:
         assert image_message(opened).encoded == data
         with pytest.raises(ValueError, match=r"^image: there is nothing to read: .* was read before"):
             image_message(opened)
+    empty = tmp_path / "empty.png"
+    empty.touch()
+    with pytest.raises(ValueError, match=r"^image: the file '.*empty\.png' is empty$"):
+        image_message(empty)
     with path.open() as text, pytest.raises(TypeError, match=r"^image: _io.TextIOWrapper .*'rb'"):
         image_message(text)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"StringIO .*'rb'"):
