@@ -9,18 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from export import attention
+from export import attention, photos
 from export.doctr_pixels import normalised
 from export.doctr_weights import Networks, build
 from export.families.doctr import DETECTORS, FAMILY, RECOGNIZERS
 from export.graph import Arrays, Export, Graph
-from export.measures import MIN_IOU, masks, words
-from export.photos import cut, pictures, scene
+from export.measures import MIN_IOU, text_maps, words, words_of
 from export.pictures import text_images
 from export.pixels import Normalise
 from export.weights import Options
-from gateway.models.doctr_recognition import DECODERS
-from gateway.models.text import Steps
 
 
 def prepare(options: Options) -> Export:
@@ -126,8 +123,10 @@ def detection_graph(networks: Networks, is_trained: bool = False) -> Graph:
         dynamic={"image": {0: "batch"}},
         cases=[{"image": text_images(2, 1, size, size)}, {"image": text_images(3, 3, size, size)}],
         reference=partial(detection_reference, model),
-        measures=[masks("probability_map", limit=MIN_IOU if is_trained else 0, above=float(post.bin_thresh))],
-        photos=lambda: [{"image": picture[None]} for picture in pictures(size, size)],
+        measures=text_maps(
+            "probability_map", above=float(post.bin_thresh), limit=MIN_IOU if is_trained else 0
+        ),
+        photos=lambda: [{"image": picture[None]} for picture in photos.pictures(size, size)],
         warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters=_names(networks)
         | {
@@ -139,8 +138,8 @@ def detection_graph(networks: Networks, is_trained: bool = False) -> Graph:
         },
         # Of a probability. ResNet-50 with random weights is off by a sixth of this in float32 already.
         tolerance=1e-3,
-        # The seeded ones lie near the threshold, where the sigmoid is steepest.
-        half_tolerance=5e-2 if is_trained else 0.2,
+        # Of single pixels at an edge, where the sigmoid is steepest. The measures say what the map is worth.
+        half_tolerance=1.0,
         # The older exporter writes the same graph in a third of the time. Only it can export PARSeq's loop.
         dynamo=False,
         opset=17,
@@ -170,15 +169,6 @@ def recognition_graph(networks: Networks, is_trained: bool = False) -> Graph:
         _, steps, classes = module.eval()(torch.from_numpy(example))[-1].shape
     decoder = RECOGNIZERS[networks.pair.recognizer]
 
-    def decode(classes: np.ndarray[Any, Any]) -> list[str]:
-        steps = Steps(classes.astype(np.int32), np.ones(classes.shape, np.float32))
-        return [span.text for span in DECODERS[decoder](steps, model.vocab)]
-
-    def photos() -> list[Arrays]:
-        drawn = scene()
-        crops = cut([word.box for word in drawn.words], height, width) if drawn else []
-        return [{"crop": np.stack(crops)}] if crops else []
-
     return Graph(
         model="doctr_recognition",
         module=module,
@@ -188,8 +178,8 @@ def recognition_graph(networks: Networks, is_trained: bool = False) -> Graph:
         dynamic={"crop": {0: "batch"}},
         cases=[{"crop": text_images(2, 1, height, width)}, {"crop": text_images(3, 5, height, width)}],
         reference=partial(recognition_reference, model),
-        measures=[words(decode, limit=1 if is_trained else 0)],
-        photos=photos,
+        measures=[words(words_of(decoder, model.vocab), limit=1 if is_trained else 0)],
+        photos=partial(photos.words, height, width),
         warmup=[{"crop": np.zeros((1, height, width, 3), np.uint8)}],
         parameters=_names(networks)
         | {

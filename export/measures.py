@@ -16,6 +16,7 @@ Arrays = dict[str, Array]
 MIN_COSINE = 0.9999
 MIN_IOU = 0.99
 MAX_DEGREES = 0.2
+MAX_MEAN_DIFFERENCE = 0.02
 # A score this near to the threshold may fall on either side of it.
 SCORE_MARGIN = 0.01
 # Of the largest logit: which of two classes that are nearer to each other is best, rounding may choose.
@@ -83,6 +84,21 @@ def _mask_iou(actual: Array, expected: Array, above: float) -> float:
     return np.count_nonzero(ours & theirs) / either if either else 1.0
 
 
+def text_maps(output: str, above: float, limit: float = MIN_IOU) -> list[Measure]:
+    """Return the measures of maps of the probability of text, which is where they lie `above`.
+
+    A single pixel at the edge of a word may differ by much: the sigmoid is steep there.
+    """
+
+    def mean(_inputs: Arrays, actual: Arrays, expected: Arrays) -> float:
+        return float(np.abs(actual[output].astype(np.float64) - expected[output]).mean())
+
+    return [
+        masks(output, above=above, limit=limit),
+        Measure("mean difference", mean, MAX_MEAN_DIFFERENCE, is_least=False),
+    ]
+
+
 def boxes_of_phrases(threshold: float, limit: float = MIN_IOU, fallback: int = 10) -> Measure:
     """Return the measure of Grounding DINO: the least IoU of boxes that belong together, 0 if one has none.
 
@@ -147,6 +163,28 @@ def words(decode: Callable[[Array], list[str]], limit: float = 1.0) -> Measure:
         return float(np.mean(same))
 
     return Measure("share of the same words", of, limit)
+
+
+def same_words(decode: Callable[[Array], list[str]]) -> Measure:
+    """Return the same of a network that has no logits to tell how near its classes are: all words count."""
+
+    def of(_inputs: Arrays, actual: Arrays, expected: Arrays) -> float:
+        pairs = zip(decode(actual["classes"]), decode(expected["classes"]), strict=True)
+        return float(np.mean([ours == theirs for ours, theirs in pairs]))
+
+    return Measure("share of the same words", of, 1.0)
+
+
+def words_of(decoder: str, vocabulary: str) -> Callable[[Array], list[str]]:
+    """Return what makes words of classes [B,L], as the gateway does with this decoder."""
+    from gateway.models.doctr_recognition import DECODERS
+    from gateway.models.text import Steps
+
+    def decode(classes: Array) -> list[str]:
+        steps = Steps(classes.astype(np.int32), np.ones(classes.shape, np.float32))
+        return [span.text for span in DECODERS[decoder](steps, vocabulary)]
+
+    return decode
 
 
 def degrees(output: str, limit: float = MAX_DEGREES) -> Measure:

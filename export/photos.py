@@ -39,6 +39,13 @@ def pictures(height: int, width: int) -> list[np.ndarray[Any, Any]]:
     return [np.array(picture.resize((width, height))) for picture in found]
 
 
+def words(height: int, width: int) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Return the words of the scene as a batch of crops of a size, or nothing if there is no scene."""
+    drawn = scene()
+    crops = cut([word.box for word in drawn.words], height, width) if drawn else []
+    return [{"crop": np.stack(crops)}] if crops else []
+
+
 def cut(boxes: list[np.ndarray[Any, Any]], height: int, width: int) -> list[np.ndarray[Any, Any]]:
     """Return parts of the scene at a size, uint8 [H,W,3] each. Boxes are xyxy in its pixels."""
     drawn = scene()

@@ -7,6 +7,7 @@ ones, or the official ones (PaddlePaddle/PP-OCRv6_small_det_onnx and its like), 
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import numpy as np
 import onnx
 import yaml
 
-from export import ranges, ready_onnx
+from export import photos, ranges, ready_onnx
 from export.errors import ExportError, first_line
 from export.families.doctr import FAMILY, PP_OCR, RAPIDOCR
 from export.graph import Arrays, Export, Graph
+from export.measures import same_words, text_maps, words_of
 from export.pictures import text_images
 from export.weights import Options
 
@@ -30,6 +32,7 @@ CROP_WIDTHS = (320, 400, 512, 640, 800, 1024, 1280, 1600, 2048, 2560)
 MAX_CROPS = 16
 # Height and width of a small upright page of A4 as the gateway sends it.
 PAGE = (1056, 736)
+_SQUARE = (736, 736)
 
 # The numbers of the package's pipeline, which are also PaddleOCR's for this generation. Its `max_side_len` of
 # 2000 is rounded up to what the network takes.
@@ -217,10 +220,13 @@ after (float[batch, one, height, width] {output}) => (float[batch, height, width
         dynamic={"image": {0: "batch", 1: "height", 2: "width"}},
         cases=[{"image": text_images(2, 1, 320, 480)}, {"image": text_images(3, 2, 224, 160)}],
         reference=reference,
+        measures=text_maps("probability_map", above=float(DETECTION["bin_threshold"])),
+        photos=lambda: [{"image": picture[None]} for picture in photos.pictures(*_SQUARE)],
         ranges={"height": DETECTION_SIDES, "width": DETECTION_SIDES},
         warmup=[{"image": np.zeros((1, *PAGE, 3), np.uint8)}],
         parameters={**names, **DETECTION},
         tolerance=1e-3,
+        half_tolerance=1.0,
         origin=file.path.name,
     )
 
@@ -275,6 +281,8 @@ after (float[batch, steps, {classes}] {output})
             {"crop": _lines(3, 3, 320)},
         ],
         reference=reference,
+        measures=[same_words(words_of("ctc", "".join(characters) + " "))],
+        photos=partial(photos.words, CROP_HEIGHT, CROP_WIDTHS[0]),
         ranges={"width": ranges.of_sizes(CROP_WIDTHS)},
         warmup=[{"crop": np.zeros((1, CROP_HEIGHT, CROP_WIDTHS[0], 3), np.uint8)}],
         parameters={**names, **RECOGNITION, "vocabulary": "".join(characters) + " "},

@@ -33,6 +33,28 @@ def test_mask_iou_is_that_of_all_masks_of_an_output() -> None:
     assert not measure.allows(value(measure, {"mask": actual}, {"mask": expected}))
 
 
+def test_single_pixels_of_a_text_map_may_differ_and_not_the_map() -> None:
+    measures_of = measures.text_maps("map", above=0.3)
+    expected = np.zeros((1, 40, 40))
+    expected[0, 10:30, 10:30] = 0.9
+    edge = expected.copy()
+    edge[0, 10, 10] = 0.2
+    assert all(each.allows(value(each, {"map": edge}, {"map": expected})) for each in measures_of)
+    faint = expected * 0.9
+    overlap, mean = (value(each, {"map": faint}, {"map": expected}) for each in measures_of)
+    assert overlap == 1
+    assert mean == pytest.approx(0.09 / 4)
+    assert not measures_of[1].allows(mean)
+    assert not measures_of[1].allows(value(measures_of[1], {"map": expected * np.nan}, {"map": expected}))
+
+
+def test_words_are_those_that_the_gateway_makes_of_classes() -> None:
+    measure = measures.same_words(measures.words_of("ctc", "ab"))
+    read = np.array([[0, 0, 2, 1], [1, 2, 1, 2]])
+    assert value(measure, {"classes": read}, {"classes": np.array([[0, 2, 1, 1], [1, 2, 2, 1]])}) == 1
+    assert value(measure, {"classes": read}, {"classes": np.array([[0, 2, 1, 1], [1, 1, 1, 1]])}) == 0.5
+
+
 def detections(scores: list[list[float]], boxes: list[list[float]]) -> dict[str, Any]:
     """An answer of queries with these probabilities of six tokens: [CLS] dog . hot dog ."""
     logits = np.full((1, len(scores), 6), -20.0)
