@@ -16,7 +16,7 @@ TINY = Options(weights="random", size="tiny")
 
 def placed(export: Export, folder: Path) -> dict[str, float]:
     found = onnx_file.place(export, folder, precision=Precision.fp16)
-    # ResNets with seeded weights are the worst. Single pixels of their maps are where the sigmoid is steepest.
+    # ResNets with seeded weights are the worst. Single pixels of their maps are where a sigmoid is steepest.
     assert all(1e-6 < one.error < (0.5 if one.model == "doctr_detection" else 5e-2) for one in found)
     assert not any(one.kept for one in found)
     return {one.model: one.error for one in found}
