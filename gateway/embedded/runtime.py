@@ -211,7 +211,8 @@ class EmbeddedTriton:
         """Wait until Triton has died, and say in one line how, with its last words."""
         while (status := self.poll()) is None:  # noqa: ASYNC110
             await asyncio.sleep(0.5)
-        return f"Triton {ending_of(status)}; its last words: {self._words(last_words)}"
+        words = await asyncio.to_thread(self._words, last_words)
+        return f"Triton {ending_of(status)}; its last words: {words}"
 
     def poll(self) -> int | None:
         """Return None while Triton runs, then its exit status: 128 + N for signal N."""

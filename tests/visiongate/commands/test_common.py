@@ -52,6 +52,13 @@ def test_characters_that_would_command_a_terminal_are_spelt_out(capsys: pytest.C
     assert capsys.readouterr().out == "a\\x1b[2Jb\\rc\\udcff\\x9bd e\nf ünï 👩‍👩‍👧\n"
 
 
+def test_a_row_of_a_table_is_one_line_whatever_a_file_is_called(capsys: pytest.CaptureFixture[str]) -> None:
+    table(["name", "score"], [["a\nb\t\x1b.png", "1"]])
+    out = capsys.readouterr().out.splitlines()
+    assert len(out) == 5
+    assert "│ a\\nb\\t\\x1b.png │ 1     │" in out
+
+
 def test_json_is_one_line_of_any_encoding(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
