@@ -275,7 +275,7 @@ def test_a_signal_ends_a_build(library: TensorRT, tmp_path: Path, monkeypatch: p
         (["--engine", "tensorrt"], "this host has none (or no driver): name its kind with"),
         (["--engine", "tensorrt", "--compute-capability", "9.0"], "of compute capability 9.0; it knows 7.5,"),
         (["--compute-capability", "8.9"], "--compute-capability belongs to --engine tensorrt."),
-        (["--engine", "tensorrt", "--precision", "int8"], "--precision int8 is for CPUs: leave out --engine"),
+        (["--engine", "tensorrt", "--precision", "int8"], "gaze cannot be int8: only clip measures"),
         (["--engine-cache", "/engines"], "--engine-cache belongs to --engine onnxruntime-tensorrt."),
         (["--engine", "onnxruntime-tensorrt", "--engine-cache", "here"], "give the folder's whole path on"),
         (["--check-engines"], "There are no engines in "),
