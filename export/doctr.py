@@ -126,7 +126,7 @@ def detection_graph(networks: Networks, is_trained: bool = False) -> Graph:
         measures=text_maps(
             "probability_map", above=float(post.bin_thresh), limit=MIN_IOU if is_trained else 0
         ),
-        photos=lambda: [{"image": picture[None]} for picture in photos.pictures(size, size)],
+        photos=partial(photos.pages, size, size),
         warmup=[{"image": np.zeros((1, size, size, 3), np.uint8)}],
         parameters=_names(networks)
         | {

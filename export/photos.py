@@ -39,6 +39,12 @@ def pictures(height: int, width: int) -> list[np.ndarray[Any, Any]]:
     return [np.array(picture.resize((width, height))) for picture in found]
 
 
+def pages(height: int, width: int) -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Return the photo and the scene at a size as one batch, or nothing if there are none."""
+    found = pictures(height, width)
+    return [{"image": np.stack(found)}] if found else []
+
+
 def words(height: int, width: int) -> list[dict[str, np.ndarray[Any, Any]]]:
     """Return the words of the scene as a batch of crops of a size, or nothing if there is no scene."""
     drawn = scene()

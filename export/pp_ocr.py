@@ -221,7 +221,7 @@ after (float[batch, one, height, width] {output}) => (float[batch, height, width
         cases=[{"image": text_images(2, 1, 320, 480)}, {"image": text_images(3, 2, 224, 160)}],
         reference=reference,
         measures=text_maps("probability_map", above=float(DETECTION["bin_threshold"])),
-        photos=lambda: [{"image": picture[None]} for picture in photos.pictures(*_SQUARE)],
+        photos=partial(photos.pages, *_SQUARE),
         ranges={"height": DETECTION_SIDES, "width": DETECTION_SIDES},
         warmup=[{"image": np.zeros((1, *PAGE, 3), np.uint8)}],
         parameters={**names, **DETECTION},
